@@ -1,0 +1,57 @@
+"""Path attributions evaluated at dataset scale, with optimised Riemann sums.
+
+The public names are imported when they are first used, so that reading a run's results needs no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from riemannopt_dist.attribution import Attribution, integrate_path, integrated_gradients
+    from riemannopt_dist.metrics.completeness import completeness_delta, ratio_of_sums, relative_error
+    from riemannopt_dist.models import load_model
+    from riemannopt_dist.optimize import optimize_schedule
+    from riemannopt_dist.profile import Profile, estimate_profile
+    from riemannopt_dist.schedule import Schedule, linear_schedule, schedule_from_partition
+
+_HOME = {
+    "Attribution": "attribution",
+    "integrate_path": "attribution",
+    "integrated_gradients": "attribution",
+    "completeness_delta": "metrics.completeness",
+    "ratio_of_sums": "metrics.completeness",
+    "relative_error": "metrics.completeness",
+    "load_model": "models",
+    "optimize_schedule": "optimize",
+    "Profile": "profile",
+    "estimate_profile": "profile",
+    "Schedule": "schedule",
+    "linear_schedule": "schedule",
+    "schedule_from_partition": "schedule",
+}
+__all__ = [
+    "Attribution",
+    "Profile",
+    "Schedule",
+    "completeness_delta",
+    "estimate_profile",
+    "integrate_path",
+    "integrated_gradients",
+    "linear_schedule",
+    "load_model",
+    "optimize_schedule",
+    "ratio_of_sums",
+    "relative_error",
+    "schedule_from_partition",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name from the module that it lives in."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,40 @@
+"""Checks of the arguments that every public function shares: one clear sentence, or nothing."""
+
+import torch
+from torch import Tensor
+
+
+def check_images(images: Tensor, name: str = "images") -> None:
+    """Raise ValueError unless `images` is a finite floating-point batch (B, C, H, W) with B ≥ 1."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        kind = (
+            f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
+        )
+        raise ValueError(f"{name}: expected a floating-point tensor (B, C, H, W), got {kind}")
+    if images.shape[0] == 0:
+        raise ValueError(f"{name}: expected at least one image, got shape {tuple(images.shape)}")
+    finite = torch.isfinite(images).flatten(1).all(1)
+    if not bool(finite.all()):
+        bad = (~finite).nonzero().flatten().tolist()
+        raise ValueError(f"{name}: expected finite values, found NaN or infinity in image(s) {bad}")
+
+
+def check_targets(targets: Tensor, images: Tensor) -> None:
+    """Raise ValueError unless `targets` holds one class index (int64) for each image, on its device."""
+    if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.shape != images.shape[:1]:
+        kind = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else targets
+        raise ValueError(f"targets: expected int64 class indices of shape ({images.shape[0]},), got {kind}")
+    if targets.device != images.device:
+        raise ValueError(f"targets: expected on the images' device {images.device}, got {targets.device}")
+
+
+def check_positive(value: int, name: str) -> None:
+    """Raise ValueError unless `value` is a whole number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+
+
+def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")

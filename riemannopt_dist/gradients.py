@@ -1,0 +1,119 @@
+"""The explained output of a classifier and its gradient with respect to the input, in micro-batches.
+
+The gradient reaches the input alone: none is computed for the model's parameters.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from riemannopt_dist.arguments import check_choice, check_positive
+from riemannopt_dist.paths import Path
+
+Index = NDArray[np.int64]
+Output = Literal["probability", "logit"]
+OUTPUTS: tuple[str, ...] = ("probability", "logit")
+DEFAULT_INTERNAL_BATCH_SIZE = 32
+
+
+def micro_batches(items: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` that together cover `range(items)`."""
+    check_positive(size, "internal_batch_size")
+    for start in range(0, items, size):
+        yield slice(start, min(start + size, items))
+
+
+def explained_output(logits: Tensor, targets: Tensor, output: Output = "probability") -> Tensor:
+    """The target's softmax probability in [0, 1] (or its logit) from logits (B, classes): (B,)."""
+    check_choice(output, OUTPUTS, "output")
+    scores = logits.softmax(dim=1) if output == "probability" else logits
+    return scores.gather(1, targets[:, None]).squeeze(1)
+
+
+def target_output(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Tensor:
+    """f(x) for images (B, C, H, W) and class indices (B,): the explained output, (B,), without gradients."""
+    with torch.no_grad():
+        parts = [
+            explained_output(model(images[part]), targets[part], output)
+            for part in micro_batches(len(images), internal_batch_size)
+        ]
+    return torch.cat(parts)
+
+
+def value_and_gradient(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> tuple[Tensor, Tensor]:
+    """f(x), (B,), and ∂f/∂x, (B, C, H, W), for images (B, C, H, W) and class indices (B,)."""
+    values, gradients = [], []
+    for part in micro_batches(len(images), internal_batch_size):
+        with torch.enable_grad():
+            inputs = images[part].detach().requires_grad_()
+            value = explained_output(model(inputs), targets[part], output)
+            (gradient,) = torch.autograd.grad(value.sum(), inputs)
+        values.append(value.detach())
+        gradients.append(gradient)
+    return (values[0], gradients[0]) if len(values) == 1 else (torch.cat(values), torch.cat(gradients))
+
+
+@dataclass(frozen=True)
+class PathSamples:
+    """One micro-batch of N samples along the paths of some images, image by image in order of position.
+
+    rows (N,) says which image each sample belongs to, columns (N,) which of its positions; both are on the
+    host. values (N,) is f(γ(α)), gradients (N, C, H, W) is ∂f/∂γ and velocity (N, C, H, W) is dγ/dα.
+    """
+
+    rows: Index
+    columns: Index
+    values: Tensor
+    gradients: Tensor
+    velocity: Tensor
+
+    @property
+    def integrand(self) -> Tensor:
+        """g(α) = ∂f/∂γ · dγ/dα, (N, C, H, W)."""
+        return self.gradients * self.velocity
+
+
+def sample_path(
+    model: nn.Module,
+    path: Path,
+    targets: Tensor,
+    alphas: NDArray[np.float64],
+    *,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Iterator[PathSamples]:
+    """Evaluate f and its gradient at positions `alphas` (B, K) of B paths, a micro-batch at a time.
+
+    Samples come image by image, positions in the order given, in micro-batches that are full but for the
+    last: memory depends on `internal_batch_size`, not on B × K.
+    """
+    images, per_image = alphas.shape
+    device, dtype = path.images.device, path.images.dtype
+    for part in micro_batches(images * per_image, internal_batch_size):
+        rows, columns = np.divmod(np.arange(part.start, part.stop), per_image)
+        image_index = torch.from_numpy(rows).to(device)
+        positions = torch.from_numpy(alphas[rows, columns]).to(device=device, dtype=dtype)
+        inputs, velocity = path.at(image_index, positions)
+        values, gradients = value_and_gradient(
+            model, inputs, targets[image_index], output=output, internal_batch_size=internal_batch_size
+        )
+        yield PathSamples(rows, columns, values, gradients, velocity)

@@ -1,0 +1,262 @@
+"""From a profile |g′|(α) to the schedule that makes a Riemann sum's error bound small.
+
+Three solvers: "powell" minimises eq. 9 of arXiv 2410.04118 as the paper does; "exact" minimises the bound
+before its Taylor step by dynamic programming; "density" is that bound's limit for many samples.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from riemannopt_dist.arguments import check_choice
+from riemannopt_dist.profile import Profile
+from riemannopt_dist.schedule import (
+    PARTITION_RULES,
+    RULES,
+    Array,
+    Schedule,
+    gauss_legendre,
+    intervals,
+    linear_partition,
+    schedule_from_partition,
+)
+
+logger = logging.getLogger(__name__)
+
+CANDIDATES = 512
+DENSITY_KNOTS = 4096
+DENSITY_FLOOR = 1e-3
+GAMED_FACTOR = 2.0
+
+
+def optimize_schedule(
+    profile: Profile, samples: int, rule: str = "trapezoid", solver: str = "exact"
+) -> Schedule:
+    """The schedule of `samples` gradient evaluations that `solver` finds for `profile` under `rule`.
+
+    Raises ValueError for an unknown rule or solver, and for "gauss_legendre" with a solver that makes
+    partitions ("powell", "exact"): its points need the density's coordinate.
+    """
+    return optimize_schedules(profile, [samples], [rule], solver)[rule, samples]
+
+
+def optimize_schedules(
+    profile: Profile, samples: Iterable[int], rules: Iterable[str], solver: str = "exact"
+) -> dict[tuple[str, int], Schedule]:
+    """`optimize_schedule` for every (rule, samples), sharing the work between sample counts."""
+    counts = list(samples)
+    check_choice(solver, tuple(SOLVERS), "solver")
+    schedules: dict[tuple[str, int], Schedule] = {}
+    for rule in rules:
+        check_choice(rule, RULES, "rule")
+        if rule == "gauss_legendre":
+            if solver != "density":
+                raise ValueError(f"solver: the rule gauss_legendre goes with density, got {solver!r}")
+            schedules |= {(rule, count): warped_gauss_legendre(profile, count) for count in counts}
+            continue
+        partitions = SOLVERS[solver](profile, rule, [intervals(count, rule) for count in counts])
+        schedules |= {
+            (rule, count): schedule_from_partition(partition, rule)
+            for count, partition in zip(counts, partitions, strict=True)
+        }
+    return schedules
+
+
+def eq9_bound(profile: Profile, partition: Array) -> float:
+    """Eq. 9 of arXiv 2410.04118: ½ Σ |g′|(b_i) (b_{i+1} − b_i)²."""
+    return float(profile(partition[:-1]) @ np.diff(partition) ** 2 / 2)
+
+
+def integral_bound(profile: Profile, partition: Array, rule: str) -> float:
+    """Σ_i ∫ |g′|(t) κ_i(t) dt, which no integrand with this |g′| exceeds under a partition rule.
+
+    κ is the magnitude of the rule's Peano kernel on [a, b] with middle c: b − t (left), t − a (right), the
+    distance to the nearer end (midpoint), |t − c| (trapezoid).
+    """
+    check_choice(rule, tuple(PARTITION_RULES), "rule")
+    return float(_interval_bounds(_Moments.of(profile), partition[:-1], partition[1:], rule).sum())
+
+
+def powell_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
+    """Partitions that Powell's method finds for eq. 9, started from equal intervals.
+
+    The variables are interval lengths of at least 0, scaled to sum to 1. Eq. 9 sees |g′| at one end of each
+    interval only, so the method can step over a peak: a warning is logged where its bound is less than half
+    of the integral bound.
+    """
+    partitions = []
+    for count in counts:
+        found = minimize(
+            lambda lengths: eq9_bound(profile, _normalised(lengths)),
+            np.ones(count),
+            method="Powell",
+            bounds=[(0.0, None)] * count,
+        )
+        partition = _normalised(found.x)
+        claimed, actual = eq9_bound(profile, partition), integral_bound(profile, partition, rule)
+        if claimed * GAMED_FACTOR < actual:
+            logger.warning(
+                "powell, %d intervals, steps over a peak: eq. 9 is %.3g, the integral bound (%s) %.3g",
+                count,
+                claimed,
+                rule,
+                actual,
+            )
+        partitions.append(partition)
+    return partitions
+
+
+def exact_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
+    """Partitions whose integral bound is the least among those with edges in a grid of candidates.
+
+    Dynamic programming over the last edge: one table serves all counts. Half of the candidates are
+    equispaced and half follow the density, so that a concentrated profile is resolved too.
+    """
+    half = CANDIDATES // 2
+    (dense,) = density_partitions(profile, rule, [half])
+    grid = np.union1d(linear_partition(half), dense)
+    return least_cost_partitions(grid, _pairwise_bounds(profile, grid, rule), counts)
+
+
+def least_cost_partitions(grid: Array, costs: Array, counts: list[int]) -> list[Array]:
+    """The partitions of `grid`'s span into each of `counts` intervals that cost least in all.
+
+    costs[i, j] is the cost of the interval from grid[i] to grid[j], infinite unless i < j.
+    """
+    if max(counts) >= len(grid):
+        raise ValueError(f"samples: at most {len(grid) - 1} intervals fit the candidates, got {max(counts)}")
+    least = costs[0]
+    origins = [np.zeros(len(grid), dtype=np.int64)]
+    for _ in range(max(counts) - 1):
+        totals = least[:, None] + costs
+        origin = totals.argmin(axis=0)
+        least = totals[origin, np.arange(len(grid))]
+        origins.append(origin)
+    return [grid[_trace(origins[:count])] for count in counts]
+
+
+def density_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
+    """Partitions with equal shares of ∫|g′|^½, which minimise the integral bound as the count grows.
+
+    The same for every rule: `rule` is taken for the sake of one signature for all solvers.
+    """
+    alphas, shares, _ = density_coordinate(profile)
+    return [np.interp(linear_partition(count), shares, alphas) for count in counts]
+
+
+def warped_gauss_legendre(profile: Profile, samples: int) -> Schedule:
+    """Gauss-Legendre points in the density's coordinate u: α = T(u), weights ω/2 · dα/du.
+
+    T is no polynomial, so the weights come out near 1 in sum; they are scaled to sum to 1, which keeps
+    the rule exact on constants.
+    """
+    nodes, weights = (np.asarray(values) for values in gauss_legendre(samples))
+    alphas, shares, density = density_coordinate(profile)
+    points = np.interp(nodes, shares, alphas)
+    warped = weights / np.interp(points, alphas, density)
+    return Schedule(tuple(points), tuple(warped / warped.sum()))
+
+
+def density_coordinate(profile: Profile) -> tuple[Array, Array, Array]:
+    """Positions α, the share u(α) of ∫|g′|^½ to their left (from 0 to 1), and du/dα there.
+
+    A thousandth of the mean |g′| is added everywhere, so that u increases where the profile is zero.
+    """
+    alphas = np.union1d(np.linspace(0.0, 1.0, DENSITY_KNOTS + 1), profile.points)
+    magnitudes = profile(alphas)
+    mean = float(np.trapezoid(magnitudes, alphas))
+    root = np.sqrt(magnitudes + DENSITY_FLOOR * mean) if mean > 0 else np.ones_like(alphas)
+    areas = np.append(0.0, np.cumsum(np.diff(alphas) * (root[1:] + root[:-1]) / 2))
+    return alphas, areas / areas[-1], root / areas[-1]
+
+
+SOLVERS: dict[str, Callable[[Profile, str, list[int]], list[Array]]] = {
+    "powell": powell_partitions,
+    "exact": exact_partitions,
+    "density": density_partitions,
+}
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """∫_0^t |g′| and ∫_0^t s |g′|(s) ds in closed form: |g′| is linear between `knots`."""
+
+    knots: Array
+    values: Array
+    slopes: Array
+    zeroth: Array
+    first: Array
+
+    @classmethod
+    def of(cls, profile: Profile) -> "_Moments":
+        knots = np.union1d([0.0, 1.0], profile.points)
+        values = profile(knots)
+        lengths = np.diff(knots)
+        middles = (knots[1:] + knots[:-1]) / 2
+        middle_values = (values[1:] + values[:-1]) / 2
+        # Simpson's rule is exact here: s |g'|(s) is quadratic between knots.
+        firsts = (
+            lengths / 6 * (knots[:-1] * values[:-1] + 4 * middles * middle_values + knots[1:] * values[1:])
+        )
+        return cls(
+            knots,
+            values,
+            np.append(np.diff(values) / lengths, 0.0),
+            np.append(0.0, np.cumsum(lengths * middle_values)),
+            np.append(0.0, np.cumsum(firsts)),
+        )
+
+    def at(self, t: Array) -> tuple[Array, Array]:
+        """Both moments at positions t in [0, 1], of any shape."""
+        knot = np.clip(np.searchsorted(self.knots, t, side="right") - 1, 0, len(self.knots) - 1)
+        start, value, slope = self.knots[knot], self.values[knot], self.slopes[knot]
+        step = t - start
+        zeroth = value * step + slope * step**2 / 2
+        first = start * zeroth + value * step**2 / 2 + slope * step**3 / 3
+        return self.zeroth[knot] + zeroth, self.first[knot] + first
+
+
+def _interval_bounds(moments: _Moments, a: Array, b: Array, rule: str) -> Array:
+    """∫_a^b |g′|(t) κ(t) dt for intervals [a, b] (arrays that broadcast), at least 0."""
+    zeroth_a, first_a = moments.at(a)
+    zeroth_b, first_b = moments.at(b)
+    if rule == "left":
+        bounds = b * (zeroth_b - zeroth_a) - (first_b - first_a)
+    elif rule == "right":
+        bounds = (first_b - first_a) - a * (zeroth_b - zeroth_a)
+    else:
+        c = (a + b) / 2
+        zeroth_c, first_c = moments.at(c)
+        near, far = (a, b) if rule == "midpoint" else (c, c)
+        opening = (first_c - first_a) - near * (zeroth_c - zeroth_a)
+        closing = far * (zeroth_b - zeroth_c) - (first_b - first_c)
+        bounds = np.abs(opening) + np.abs(closing)
+    return np.asarray(np.maximum(bounds, 0.0))
+
+
+def _pairwise_bounds(profile: Profile, grid: Array, rule: str) -> Array:
+    """The integral bound of every interval between two grid positions, infinite unless it runs forward."""
+    bounds = _interval_bounds(_Moments.of(profile), grid[:, None], grid[None, :], rule)
+    forward = np.arange(len(grid))[:, None] < np.arange(len(grid))
+    return np.asarray(np.where(forward, bounds, np.inf))
+
+
+def _normalised(lengths: Array) -> Array:
+    """The partition of interval lengths, scaled to end at exactly 1; equal intervals if all are 0."""
+    total = lengths.sum()
+    if total <= 0:
+        return linear_partition(len(lengths))
+    edges = np.append(0.0, np.cumsum(lengths) / total)
+    edges[-1] = 1.0
+    return np.asarray(np.minimum(edges, 1.0))
+
+
+def _trace(origins: list[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> list[int]:
+    """The grid indices of the best partition, from its end back to its start."""
+    edges = [len(origins[0]) - 1]
+    for origin in reversed(origins):
+        edges.append(int(origin[edges[-1]]))
+    return edges[::-1]

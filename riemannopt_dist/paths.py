@@ -1,0 +1,55 @@
+"""Paths γ(α) from a baseline (α = 0) to the image (α = 1), and their velocity dγ/dα.
+
+A path is asked for any mixture of images and positions at once: `rows` says which image each
+position belongs to, so that one micro-batch can hold one image at many α or many images at one α.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from riemannopt_dist.arguments import check_images
+
+
+class Path(Protocol):
+    """A fixed path for each of B images."""
+
+    @property
+    def images(self) -> Tensor:
+        """The path's ends γ(1), (B, C, H, W)."""
+        ...
+
+    def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+        """γ(α) and dγ/dα, each (N, C, H, W), for image indices `rows` (N,) and positions `alphas` (N,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class StraightPath:
+    """The straight line γ(α) = x′ + α (x − x′) of Integrated Gradients (Sundararajan et al., 2017)."""
+
+    images: Tensor
+    baselines: Tensor
+
+    def __post_init__(self) -> None:
+        check_images(self.images)
+        check_images(self.baselines, "baselines")
+        if self.baselines.shape != self.images.shape:
+            raise ValueError(
+                f"baselines: expected the images' shape {tuple(self.images.shape)}, "
+                f"got {tuple(self.baselines.shape)}"
+            )
+
+    @classmethod
+    def from_black(cls, images: Tensor) -> "StraightPath":
+        """The path from black, which is zero in the pixel space [0, 1]."""
+        check_images(images)
+        return cls(images, torch.zeros_like(images))
+
+    def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+        """γ(α) and the constant velocity x − x′ of each requested image."""
+        baselines = self.baselines[rows]
+        velocity = self.images[rows] - baselines
+        return baselines + alphas[:, None, None, None] * velocity, velocity

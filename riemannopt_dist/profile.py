@@ -1,0 +1,178 @@
+"""Profiles: how fast the integrand changes along a path, |g′|(α), estimated from images.
+
+Algorithm 1 of arXiv 2410.04118: the integrand is sampled at k points of each image's path, the magnitude
+of its divided differences is averaged over features and then over images.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from riemannopt_dist.arguments import check_choice, check_images, check_targets
+from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, sample_path
+from riemannopt_dist.paths import Path, StraightPath
+from riemannopt_dist.schedule import Array
+
+PROFILE_SAMPLES = 128
+
+
+@dataclass(frozen=True)
+class Profile:
+    """|g′|(α): magnitudes at increasing points of [0, 1], linear between them and constant beyond.
+
+    standard_errors are those of the mean over images (NaN for a single image). Magnitudes are in units of
+    the explained output per unit of α, per feature.
+    """
+
+    points: tuple[float, ...]
+    magnitudes: tuple[float, ...]
+    standard_errors: tuple[float, ...]
+    images: int
+
+    def __post_init__(self) -> None:
+        points, magnitudes = np.asarray(self.points), np.asarray(self.magnitudes)
+        if len(points) == 0 or len({len(points), len(magnitudes), len(self.standard_errors)}) != 1:
+            raise ValueError(
+                f"profile: expected as many magnitudes and standard errors as points and at least one, got "
+                f"{len(points)} points, {len(magnitudes)} magnitudes, {len(self.standard_errors)} errors"
+            )
+        if points[0] < 0 or points[-1] > 1 or np.any(np.diff(points) <= 0):
+            raise ValueError(f"profile: expected increasing points in [0, 1], got {self.points}")
+        if not np.all(np.isfinite(magnitudes)) or np.any(magnitudes < 0):
+            raise ValueError(f"profile: expected finite magnitudes of at least 0, got {self.magnitudes}")
+
+    def __call__(self, alphas: ArrayLike) -> Array:
+        """|g′| at positions `alphas`."""
+        return np.interp(np.asarray(alphas, dtype=np.float64), self.points, self.magnitudes)
+
+    def to_json(self) -> str:
+        """The profile as a JSON object; floats survive the round trip exactly."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Profile":
+        """The profile that `to_json` wrote. Raises ValueError on anything else."""
+        try:
+            return cls.from_fields(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"profile: expected a JSON object ({error})") from None
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "Profile":
+        """The profile of a parsed JSON object. Raises ValueError where a field is missing or bad."""
+        try:
+            return cls(
+                tuple(fields["points"]),
+                tuple(fields["magnitudes"]),
+                tuple(fields["standard_errors"]),
+                fields["images"],
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"profile: expected the JSON object of a profile ({error!r})") from None
+
+
+@dataclass(frozen=True)
+class ProfileSum:
+    """A mean over images in the making: its size does not grow with the images it has seen.
+
+    `alphas` (k,) are the positions sampled; mean and squares (k − 1,) are Welford's running mean and sum of
+    squared deviations of the images' variations.
+    """
+
+    alphas: Array
+    count: int
+    mean: Array
+    squares: Array
+
+    @classmethod
+    def empty(cls, alphas: ArrayLike) -> "ProfileSum":
+        """Nothing seen yet, at positions `alphas`."""
+        positions = np.asarray(alphas, dtype=np.float64)
+        zeros = np.zeros(len(positions) - 1)
+        return cls(positions, 0, zeros, zeros)
+
+    def add(self, variations: Array) -> "ProfileSum":
+        """The sum with further images' variations (B, k − 1) in it."""
+        count, mean, squares = self.count, self.mean, self.squares
+        for variation in variations:
+            count += 1
+            deviation = variation - mean
+            mean = mean + deviation / count
+            squares = squares + deviation * (variation - mean)
+        return ProfileSum(self.alphas, count, mean, squares)
+
+    def profile(self) -> Profile:
+        """The mean as a profile, placed at the middles of the sampled intervals."""
+        if self.count == 0:
+            raise ValueError("profile: expected at least one image, got none")
+        middles = (self.alphas[:-1] + self.alphas[1:]) / 2
+        variance = self.squares / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
+        errors = np.sqrt(variance / self.count)
+        return Profile(tuple(middles.tolist()), tuple(self.mean.tolist()), tuple(errors.tolist()), self.count)
+
+
+PATHS: dict[str, Callable[[Tensor], Path]] = {"ig": StraightPath.from_black}
+
+
+def estimate_profile(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    method: str = "ig",
+    samples: int = PROFILE_SAMPLES,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Profile:
+    """The profile of a method's path over images (B, C, H, W), from `samples` equispaced points an image.
+
+    Raises ValueError for an unknown method, fewer than two samples, or images and targets that do not fit.
+    """
+    check_choice(method, tuple(PATHS), "method")
+    check_images(images)
+    alphas = equispaced(samples)
+    variations = path_variation(
+        model, PATHS[method](images), targets, alphas, output=output, internal_batch_size=internal_batch_size
+    )
+    return ProfileSum.empty(alphas).add(variations).profile()
+
+
+def equispaced(samples: int) -> Array:
+    """`samples` ≥ 2 equispaced positions from 0 to 1, both ends included."""
+    if samples < 2:
+        raise ValueError(f"samples: a profile needs at least 2, got {samples}")
+    return np.linspace(0.0, 1.0, samples)
+
+
+def path_variation(
+    model: nn.Module,
+    path: Path,
+    targets: Tensor,
+    alphas: Array,
+    *,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Array:
+    """Mean over features of |g(α_{i+1}) − g(α_i)| / (α_{i+1} − α_i) for each image, (B, k − 1).
+
+    Memory is that of one micro-batch: of the samples already seen only the last is kept.
+    """
+    check_targets(targets, path.images)
+    changes = torch.zeros((len(targets), len(alphas)), dtype=torch.float64, device=targets.device)
+    positions = np.broadcast_to(alphas, (len(targets), len(alphas)))
+    last = torch.zeros_like(path.images[:1])
+    for samples in sample_path(
+        model, path, targets, positions, output=output, internal_batch_size=internal_batch_size
+    ):
+        integrand = samples.integrand
+        previous = torch.cat([last, integrand[:-1]])
+        changes[samples.rows, samples.columns] = (integrand - previous).abs().flatten(1).mean(1).double()
+        last = integrand[-1:]
+    # Column 0 compares with another image's last sample, and is dropped.
+    return np.asarray(changes[:, 1:].cpu().numpy() / np.diff(alphas))

@@ -1,0 +1,149 @@
+"""Schedules: the points and weights of a Riemann sum on [0, 1], as frozen values.
+
+A partition 0 = b_0 < … < b_n = 1 and a rule give a schedule. Its cost is its number of points: every
+point is one gradient evaluation, so the trapezoid with k points has k − 1 intervals.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from riemannopt_dist.arguments import check_choice, check_positive
+
+Array = NDArray[np.float64]
+
+WEIGHT_SUM_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Sample points α_k in [0, 1], non-decreasing, and the weights w_k of Σ w_k g(α_k), which sum to 1.
+
+    Raises ValueError if a point lies outside [0, 1] or out of order, a weight is negative or not finite,
+    the lengths differ, or the weights do not sum to 1.
+    """
+
+    points: tuple[float, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        points, weights = _floats(self.points, "points"), _floats(self.weights, "weights")
+        if len(points) != len(weights) or not points:
+            raise ValueError(
+                f"schedule: expected as many weights as points and at least one, "
+                f"got {len(points)} points and {len(weights)} weights"
+            )
+        if points[0] < 0 or points[-1] > 1 or any(b < a for a, b in pairwise(points)):
+            raise ValueError(f"points: expected non-decreasing values in [0, 1], got {points}")
+        total = math.fsum(weights)
+        if min(weights) < 0 or abs(total - 1) > WEIGHT_SUM_TOLERANCE:
+            raise ValueError(f"weights: expected values of at least 0 that sum to 1, got {total}: {weights}")
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "weights", weights)
+
+    def __len__(self) -> int:
+        """The number of points, which is the number of gradient evaluations."""
+        return len(self.points)
+
+    def to_json(self) -> str:
+        """The schedule as a JSON object; floats survive the round trip exactly."""
+        return json.dumps({"points": self.points, "weights": self.weights})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Schedule":
+        """The schedule that `to_json` wrote. Raises ValueError on anything else."""
+        try:
+            fields = json.loads(text)
+            return cls(tuple(fields["points"]), tuple(fields["weights"]))
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"schedule: expected a JSON object with points and weights ({error!r})"
+            ) from None
+
+
+def left(partition: Array) -> Schedule:
+    """Points b_0 … b_{n−1}, each weighted with the interval it opens; exact on constants (eq. 6)."""
+    return Schedule(tuple(partition[:-1]), tuple(np.diff(partition)))
+
+
+def right(partition: Array) -> Schedule:
+    """Points b_1 … b_n, each weighted with the interval it closes; exact on constants."""
+    return Schedule(tuple(partition[1:]), tuple(np.diff(partition)))
+
+
+def midpoint(partition: Array) -> Schedule:
+    """The middle of each interval, weighted with its length; exact on straight lines."""
+    return Schedule(tuple((partition[:-1] + partition[1:]) / 2), tuple(np.diff(partition)))
+
+
+def trapezoid(partition: Array) -> Schedule:
+    """Points b_0 … b_n, each weighted with half of its neighbouring intervals; exact on straight lines."""
+    halves = np.diff(partition) / 2
+    return Schedule(tuple(partition), tuple(np.append(halves, 0) + np.insert(halves, 0, 0)))
+
+
+PARTITION_RULES: dict[str, Callable[[Array], Schedule]] = {
+    "left": left,
+    "right": right,
+    "midpoint": midpoint,
+    "trapezoid": trapezoid,
+}
+RULES: tuple[str, ...] = (*PARTITION_RULES, "gauss_legendre")
+
+
+def intervals(samples: int, rule: str) -> int:
+    """The number of intervals of a partition that costs `samples` gradient evaluations under `rule`."""
+    check_positive(samples, "samples")
+    check_choice(rule, tuple(PARTITION_RULES), "rule")
+    if rule == "trapezoid" and samples < 2:
+        raise ValueError(f"samples: the trapezoid needs at least 2, got {samples}")
+    return samples - 1 if rule == "trapezoid" else samples
+
+
+def schedule_from_partition(partition: ArrayLike, rule: str) -> Schedule:
+    """The schedule of a partition 0 = b_0 < … < b_n = 1 under one of the partition rules.
+
+    Raises ValueError unless the partition starts at 0, ends at 1 and does not decrease.
+    """
+    check_choice(rule, tuple(PARTITION_RULES), "rule")
+    edges = np.asarray(partition, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or edges[0] != 0 or edges[-1] != 1 or np.any(np.diff(edges) < 0):
+        raise ValueError(f"partition: expected non-decreasing edges from 0 to 1, got {partition!r}")
+    return PARTITION_RULES[rule](edges)
+
+
+def linear_partition(count: int) -> Array:
+    """`count` equal intervals of [0, 1]. i / n is rounded once, so nested partitions share edges exactly."""
+    check_positive(count, "intervals")
+    return np.arange(count + 1) / count
+
+
+def linear_schedule(samples: int, rule: str = "left") -> Schedule:
+    """Equal intervals under `rule`; for "gauss_legendre", the Gauss-Legendre points of [0, 1]."""
+    check_choice(rule, RULES, "rule")
+    if rule == "gauss_legendre":
+        return Schedule(*gauss_legendre(samples))
+    return schedule_from_partition(linear_partition(intervals(samples, rule)), rule)
+
+
+def gauss_legendre(samples: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The Gauss-Legendre points (1 + ξ)/2 and weights ω/2 on [0, 1], exact to degree 2 samples − 1."""
+    check_positive(samples, "samples")
+    nodes, weights = np.polynomial.legendre.leggauss(samples)
+    return tuple((1 + nodes) / 2), tuple(weights / 2)
+
+
+def _floats(values: Iterable[float], name: str) -> tuple[float, ...]:
+    """`values` as Python floats; ValueError if one is not a finite number."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected numbers, got {values!r}") from None
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name}: expected finite numbers, got {numbers}")
+    return numbers
