@@ -1,0 +1,1 @@
+"""The distributed evaluation: configuration, grid of cells, workers, dispatcher and run directory."""

@@ -1,0 +1,142 @@
+"""The configuration of a run: what is computed, which the fingerprint covers, and with what means."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from riemannopt_dist.gradients import Output
+from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of
+
+PositiveInt = Annotated[int, Field(ge=1)]
+MethodName = Literal["ig"]
+
+
+class _Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(_Strict):
+    """The classifier: a name that `load_model` knows, and its weights."""
+
+    name: str
+    weights: str | None = None
+
+
+class FitConfig(_Strict):
+    """The subset on which |g′| is estimated: its size and the equispaced points along each image's path."""
+
+    images: Annotated[int, Field(ge=2)] = 200
+    samples: Annotated[int, Field(ge=2)] = 128
+
+
+class GridBlock(_Strict):
+    """A full product of methods, schedules, rules and sample counts."""
+
+    methods: tuple[MethodName, ...] = ("ig",)
+    schedules: tuple[ScheduleName, ...] = ("linear", "powell")
+    rules: tuple[Rule, ...] = ("left",)
+    samples: tuple[PositiveInt, ...] = (16, 32, 64, 128)
+
+    @model_validator(mode="after")
+    def _cells_exist(self) -> Self:
+        self.cells()
+        return self
+
+    def cells(self) -> list[Cell]:
+        """The block's cells. Raises ValueError for a combination that does not exist."""
+        return product_of(self.methods, self.schedules, self.rules, self.samples)
+
+
+class Means(_Strict):
+    """What a run may use. None of it changes a result, so a run may be resumed with other means."""
+
+    workers: PositiveInt | None = None
+    cpus_per_worker: PositiveInt = 1
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    attempts: PositiveInt = 3
+    time_limit: Annotated[float, Field(gt=0)] = 3600.0
+
+
+class Config(_Strict):
+    """Everything that a run is told.
+
+    images        a folder (a folder a synset, or flat without labels) or "demo:"
+    output        the run directory
+    model         the classifier
+    explain       the output explained: the target's softmax probability, or its logit
+    grid          blocks of cells; a cell that occurs twice is computed once
+    fit           the subset that the schedules are fitted on, drawn with `seed`
+    limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
+    shard_size    images a result file
+    batch_size    images computed together by a worker
+    internal_batch_size   gradients computed at once: bounds the memory
+    means         workers, attempts, time limits
+    """
+
+    images: str
+    output: str
+    model: ModelConfig
+    explain: Output = "probability"
+    grid: Annotated[tuple[GridBlock, ...], Field(min_length=1)] = (GridBlock(),)
+    fit: FitConfig = FitConfig()
+    limit: PositiveInt | None = None
+    seed: int = 0
+    shard_size: PositiveInt = 32
+    batch_size: PositiveInt = 8
+    internal_batch_size: PositiveInt = 32
+    means: Means = Means()
+
+    def cells(self) -> list[Cell]:
+        """The grid's distinct cells, in order."""
+        return sorted({cell for block in self.grid for cell in block.cells()})
+
+    def fingerprint(self, weights_digest: str) -> str:
+        """A digest of all that the results depend on: the weights, and all keys but output and means."""
+        fields = self.model_dump(mode="json", exclude={"output", "means", "grid"})
+        fields["cells"] = [str(cell) for cell in self.cells()]
+        fields["weights_digest"] = weights_digest
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
+    """The configuration in a YAML file, with top-level `overrides` (None means: not overridden).
+
+    Raises ValueError, in one line, for a file that is missing, not YAML, or holds an unknown or bad key.
+    """
+    try:
+        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config {path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"config {path}: expected keys and values, got {type(fields).__name__}")
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    return make_config({**fields, **given}, f"config {path}")
+
+
+def make_config(fields: dict[str, Any], source: str) -> Config:
+    """A Config from plain fields. Raises ValueError naming `source`, the key, its value and what is wrong."""
+    try:
+        return Config.model_validate(fields)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {_sentence(problem['msg'], problem['input'])}"
+            for problem in error.errors()
+        )
+        raise ValueError(f"{source}: {problems}") from None
+
+
+def _sentence(message: str, value: Any) -> str:
+    if message == "Extra inputs are not permitted":
+        return "unknown key"
+    if message == "Field required":
+        return "missing"
+    text = message.removeprefix("Value error, ")
+    return text if isinstance(value, dict) else f"{text}, got {value!r}"

@@ -1,0 +1,63 @@
+"""The demo: the whole system on photos that come with scikit-image."""
+
+import torch
+
+from riemannopt_dist.analysis.figures import attribution_figure
+from riemannopt_dist.attribution import integrate_path
+from riemannopt_dist.models import load_model
+from riemannopt_dist.profile import PATHS, Profile
+from riemannopt_dist.run.batches import subject_batches
+from riemannopt_dist.run.config import Config, make_config
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.driver import evaluated_subjects
+from riemannopt_dist.run.grid import Cell, cell_schedules
+
+SHOWN = [
+    Cell("ig", "linear", "left", 16),
+    Cell("ig", "exact", "left", 16),
+    Cell("ig", "linear", "trapezoid", 129),
+]
+
+
+def demo_config(output: str) -> Config:
+    """EfficientNet-Lite0 on the demo photos: linear, powell and exact at 8, 16 and 32 samples."""
+    return make_config(
+        {
+            "images": "demo:",
+            "output": output,
+            "model": {"name": "efficientnet_lite0"},
+            "grid": [
+                {"schedules": ["linear", "powell", "exact"], "rules": ["left"], "samples": [8, 16, 32]},
+                {"schedules": ["linear", "exact"], "rules": ["trapezoid"], "samples": [8, 16, 32]},
+            ],
+            "fit": {"images": 4, "samples": 64},
+            "shard_size": 2,
+        },
+        "demo",
+    )
+
+
+def draw_maps(directory: RunDirectory) -> list[str]:
+    """Draw the evaluated images' maps with linear and exact points beside a fine one; the names written."""
+    found = directory.storage.read_json("run.json")["config"]
+    config = make_config(found, "run.json")
+    profile = directory.storage.read_json("schedules/ig.json")["profile"]
+    schedules = cell_schedules(SHOWN, {"ig": Profile.from_fields(profile)})
+    model = load_model(config.model.name, config.model.weights)
+    subjects = evaluated_subjects(directory.read_images() or [], config)
+    names = []
+    for (subject,), images, targets in subject_batches(subjects[:3], model, 1, torch.device("cpu")):
+        results = integrate_path(model, PATHS["ig"](images), targets, [schedules[cell] for cell in SHOWN])
+        maps = [
+            (f"{cell.schedule} {cell.rule}, {cell.samples} points", result.maps[0].double().numpy())
+            for cell, result in zip(SHOWN, results, strict=True)
+        ]
+        picture = attribution_figure(
+            images[0].permute(1, 2, 0).double().numpy(),
+            maps,
+            f"{subject.image.image_id}, class {subject.target}",
+        )
+        name = f"maps/{subject.image.image_id.rsplit('.', 1)[0]}.png"
+        directory.storage.write_bytes(name, picture)
+        names.append(name)
+    return names

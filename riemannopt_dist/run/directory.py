@@ -1,0 +1,113 @@
+"""The run directory: which files a run consists of, and what was already done in it."""
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from riemannopt_dist.profile import Profile
+from riemannopt_dist.run import rows
+from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.grid import Cell
+from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.schedule import Schedule
+
+RUN = "run.json"
+IMAGES = "images.parquet"
+FAILURES = "failures.parquet"
+PACKAGES = ("riemannopt-dist", "torch", "torchvision", "ray", "numpy", "scipy", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image given up on in one of the stages."""
+
+    stage: str
+    image_id: str
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The files of one run."""
+
+    storage: Storage
+
+    def claim(self, config: Config, weights_digest: str) -> None:
+        """Make this the directory of `config`. Raises ValueError if it is that of another configuration."""
+        fingerprint = config.fingerprint(weights_digest)
+        if self.storage.exists(RUN):
+            found = self.storage.read_json(RUN)
+            if found.get("fingerprint") != fingerprint:
+                differing = _differences(found.get("config", {}), config.model_dump(mode="json"))
+                raise ValueError(
+                    f"{config.output}: holds a run of another configuration (differs in: {differing}); "
+                    f"choose another output, or remove it"
+                )
+            return
+        self.storage.write_json(
+            RUN,
+            {
+                "fingerprint": fingerprint,
+                "config": config.model_dump(mode="json"),
+                "weights_digest": weights_digest,
+                "versions": {name: version(name) for name in PACKAGES}
+                | {"python": platform.python_version()},
+            },
+        )
+
+    def done_shards(self, folder: str) -> set[str]:
+        """The keys of the shards that are committed in `folder`."""
+        names = (name.rsplit("/", 1)[-1] for name in self.storage.list(folder))
+        return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
+
+    def shard_rows(self, folder: str) -> list[dict[str, Any]]:
+        """The rows of all shards in `folder`, in order."""
+        tables = [
+            self.storage.read_table(f"{folder}/{key}.parquet") for key in sorted(self.done_shards(folder))
+        ]
+        return pa.concat_tables(tables).to_pylist() if tables else []
+
+    def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
+        """Commit the list of all inputs."""
+        self.storage.write_table(IMAGES, pa.Table.from_pylist(list(images), schema=rows.IMAGES))
+
+    def read_images(self) -> list[dict[str, Any]] | None:
+        """The list of all inputs, None where it is not there yet."""
+        if not self.storage.exists(IMAGES):
+            return None
+        images: list[dict[str, Any]] = self.storage.read_table(IMAGES).to_pylist()
+        return images
+
+    def read_failures(self) -> list[Failure]:
+        """All images given up on so far."""
+        if not self.storage.exists(FAILURES):
+            return []
+        return [Failure(**row) for row in self.storage.read_table(FAILURES).to_pylist()]
+
+    def write_failures(self, failures: Iterable[Failure]) -> None:
+        """Commit the list of images given up on."""
+        table = pa.Table.from_pylist([vars(failure) for failure in failures], schema=rows.FAILURES)
+        self.storage.write_table(FAILURES, table)
+
+    def write_schedules(self, method: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
+        """Commit a method's profile and the schedules fitted to it."""
+        cells = [
+            {"schedule": cell.schedule, "rule": cell.rule, "samples": cell.samples}
+            | json.loads(schedule.to_json())
+            for cell, schedule in schedules.items()
+            if cell.method == method and cell.fitted
+        ]
+        content = {"profile": json.loads(profile.to_json()), "schedules": cells}
+        self.storage.write_json(f"schedules/{method}.json", content)
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The names of the top-level keys whose values differ."""
+    keys = (key for key in wanted if key not in ("output", "means") and found.get(key) != wanted[key])
+    return ", ".join(keys) or "the model's weights"

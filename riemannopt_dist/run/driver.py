@@ -1,0 +1,257 @@
+"""The driver: select the images, fit the schedules, evaluate, each stage's shards over Ray actors."""
+
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import ray
+
+from riemannopt_dist.images import ImageRef, list_images
+from riemannopt_dist.models import load_model, model_state, weights_digest
+from riemannopt_dist.profile import Profile, ProfileSum
+from riemannopt_dist.run.batches import Subject
+from riemannopt_dist.run.config import Config, Means
+from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.dispatcher import Done, Failed, Lost, PoolState, Task, dispatch
+from riemannopt_dist.run.grid import cell_schedules
+from riemannopt_dist.run.progress import meter
+from riemannopt_dist.run.stages import Evaluation, Fitting, Selection, Stage
+from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.worker import Payload, ShardWorker
+
+logger = logging.getLogger(__name__)
+
+# A process that frees and takes the same large blocks for every gradient spends a third of its time on page
+# faults unless the C library keeps them (glibc; ignored elsewhere).
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+
+
+class Stopped(RuntimeError):
+    """The run was asked to stop; what is finished is stored, and the same command goes on from there."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """How many workers there may be, and what each one takes."""
+
+    workers: int
+    cpus: int
+    gpus: float
+
+
+def evaluate(config: Config) -> RunDirectory:
+    """Run `config` to its end, or go on with the run that its output directory holds.
+
+    Ray must be up (`ray_session`). Raises ValueError, before anything is written, for a model or images that
+    cannot be had and for a directory that holds another run; Stopped if SIGTERM or SIGINT came.
+    """
+    model = load_model(config.model.name, config.model.weights)
+    state = model_state(model)
+    refs = list_images(config.images)
+    directory = RunDirectory(Storage(config.output))
+    directory.claim(config, weights_digest(state))
+    crew = find_crew(config.means)
+    with _stop_signal() as stop:
+        run = _Run(config, directory, crew, ray.put(state), stop)
+        images = _selected_images(run, refs)
+        profiles = _profiles(run, images)
+        schedules = cell_schedules(config.cells(), profiles)
+        for method, profile in profiles.items():
+            directory.write_schedules(method, profile, schedules)
+        stage = Evaluation(schedules, config.explain, config.batch_size, config.internal_batch_size)
+        _run_stage(run, stage, evaluated_subjects(images, config))
+    return directory
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray, for the time of a run: the cluster that RAY_ADDRESS names, or this machine alone."""
+    # Without a choice of its own a local start would write a token file that later head nodes insist on.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def find_crew(means: Means) -> Crew:
+    """One worker a GPU where the cluster has any, else one for every `cpus_per_worker` CPUs."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = means.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
+    fit = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / means.cpus_per_worker
+    return Crew(means.workers or max(1, math.floor(fit)), means.cpus_per_worker, gpus)
+
+
+def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
+    """The fit subset and the images to evaluate, drawn without replacement with the run's seed.
+
+    Raises ValueError if there are not enough for the fit subset and one more.
+    """
+    order = np.random.default_rng(config.seed).permutation(sorted(ids)).tolist()
+    if len(order) <= config.fit.images:
+        raise ValueError(
+            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
+            f"only {len(order)} of {config.images} can be used (images.parquet says why)"
+        )
+    rest = order[config.fit.images :]
+    return order[: config.fit.images], rest[: config.limit]
+
+
+def evaluated_subjects(images: Sequence[dict[str, Any]], config: Config) -> list[Subject]:
+    """The subjects to evaluate, in the order in which they were drawn."""
+    by_id = {row["image_id"]: row for row in images if row["selected"]}
+    _, chosen = draw(list(by_id), config)
+    return [_subject(by_id[image_id]) for image_id in chosen]
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: Config
+    directory: RunDirectory
+    crew: Crew
+    state: Any
+    stop: Callable[[], bool]
+
+
+def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
+    """images.parquet: read where it is there, else made by the selection stage."""
+    config = run.config
+    if (images := run.directory.read_images()) is not None:
+        return images
+    _run_stage(run, Selection(config.batch_size), refs)
+    found = {row["image_id"]: row for row in run.directory.shard_rows(Selection.name)}
+    reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == Selection.name}
+    rows = [found.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]
+    selected = [row["image_id"] for row in rows if row["selected"]]
+    in_fit = set(draw(selected, config)[0]) if len(selected) > config.fit.images else set()
+    images = [{**row, "in_fit": row["image_id"] in in_fit} for row in rows]
+    run.directory.write_images(images)
+    draw(selected, config)
+    return images
+
+
+def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
+    """The profile of every method that has a fitted schedule in the grid."""
+    config = run.config
+    methods = tuple(sorted({cell.method for cell in config.cells() if cell.fitted}))
+    if not methods:
+        return {}
+    stage = Fitting(
+        methods, config.fit.samples, config.explain, config.batch_size, config.internal_batch_size
+    )
+    _run_stage(run, stage, [_subject(row) for row in images if row["in_fit"]])
+    sums: dict[str, ProfileSum] = {}
+    for row in run.directory.shard_rows(Fitting.name):
+        so_far = sums.get(row["method"]) or ProfileSum.empty(row["alphas"])
+        sums[row["method"]] = so_far.add(np.array([row["variation"]]))
+    return {method: total.profile() for method, total in sums.items()}
+
+
+def _run_stage(run: _Run, stage: Stage, items: Sequence[Any]) -> None:
+    """Do what is left of a stage's shards; images given up on are added to failures.parquet."""
+    size, done = run.config.shard_size, run.directory.done_shards(stage.name)
+    shards = {f"shard-{n // size:05}": items[n : n + size] for n in range(0, len(items), size)}
+    left = {key: part for key, part in shards.items() if key not in done}
+    if not left:
+        return
+    means, crew = run.config.means, run.crew
+    payload = ray.put(
+        Payload(run.config.model.name, ray.get(run.state), stage, run.directory.storage, crew.cpus)
+    )
+    actor: Any = ray.remote(ShardWorker).options(
+        num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
+    )
+    events = dispatch(
+        (Task(key, tuple(part)) for key, part in left.items()),
+        lambda: actor.remote([payload]),
+        workers=min(crew.workers, len(left)),
+        attempts=means.attempts,
+        time_limit=means.time_limit,
+        stop=run.stop,
+    )
+    settled = len(items) - sum(map(len, left.values()))
+    with meter(stage.name, len(items)) as progress:
+        progress.advance(settled)
+        for event in events:
+            match event:
+                case Done(items=kept):
+                    progress.advance(len(kept))
+                    settled += len(kept)
+                case Failed(items=failed, reason=reason, attempts=attempts):
+                    _record(run.directory, stage, failed, reason, attempts)
+                    progress.advance(len(failed))
+                    settled += len(failed)
+                case Lost(reason=reason):
+                    logger.warning("a worker was lost and is replaced: %s", reason)
+                case PoolState(alive=0):
+                    progress.note("waiting for resources")
+                case _:
+                    pass
+    if settled < len(items):
+        raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
+
+
+def _record(directory: RunDirectory, stage: Stage, items: Sequence[Any], reason: str, attempts: int) -> None:
+    failures = [Failure(stage.name, _image_id(item), reason, attempts) for item in items]
+    for failure in failures:
+        logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
+    again = {failure.image_id for failure in failures}
+    earlier = [f for f in directory.read_failures() if f.stage != stage.name or f.image_id not in again]
+    directory.write_failures([*earlier, *failures])
+
+
+def _image_id(item: ImageRef | Subject) -> str:
+    return item.image_id if isinstance(item, ImageRef) else item.image.image_id
+
+
+def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:
+    blank = dict.fromkeys(("prediction", "probability"))
+    known = {"image_id": ref.image_id, "uri": ref.uri, "label": ref.label}
+    return {**known, **blank, "selected": False, "error": reason}
+
+
+def _subject(row: dict[str, Any]) -> Subject:
+    """The subject of a row of images.parquet: its label where it has one, else its prediction."""
+    target = row["prediction"] if row["label"] is None else row["label"]
+    return Subject(ImageRef(row["image_id"], row["uri"], row["label"]), target)
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM (a spot notice, say) or SIGINT came; a second one interrupts at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        logger.warning("%s: finishing the shards in flight", signal.Signals(number).name)
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,88 @@
+"""Small work in this process, without Ray: fit a profile, explain one image."""
+
+import numpy as np
+import torch
+
+from riemannopt_dist.analysis.figures import attribution_figure
+from riemannopt_dist.attribution import integrated_gradients
+from riemannopt_dist.images import ImageRef, UnreadableImage, list_images
+from riemannopt_dist.metrics.completeness import relative_error
+from riemannopt_dist.models import Classifier, load_model
+from riemannopt_dist.optimize import optimize_schedule
+from riemannopt_dist.profile import PATHS, Profile, ProfileSum, equispaced, path_variation
+from riemannopt_dist.run.batches import read_tensor
+from riemannopt_dist.run.progress import meter
+from riemannopt_dist.schedule import linear_schedule
+
+
+def fit_profile(model_name: str, weights: str | None, source: str, count: int, samples: int) -> Profile:
+    """The Integrated Gradients profile over the first `count` readable images of `source`.
+
+    The class explained is the predicted one. Raises ValueError where there is no such model or no image.
+    """
+    device = _device()
+    model = load_model(model_name, weights).to(device)
+    refs = list_images(source)
+    total = ProfileSum.empty(equispaced(samples))
+    with meter("fit", min(count, len(refs))) as progress:
+        for ref in refs:
+            if total.count == count:
+                break
+            try:
+                images = read_tensor(ref, model)[None].to(device)
+            except UnreadableImage:
+                continue
+            targets = model(images).argmax(dim=1)
+            total = total.add(path_variation(model, PATHS["ig"](images), targets, total.alphas))
+            progress.advance(1)
+    if total.count == 0:
+        raise ValueError(f"{source}: none of its {len(refs)} files is a readable image")
+    return total.profile()
+
+
+def explain_image(
+    path: str,
+    model_name: str,
+    weights: str | None,
+    target: int | None,
+    samples: int,
+    rule: str,
+    profile: str | None,
+) -> tuple[bytes, str]:
+    """A PNG of the image beside its Integrated Gradients map, and a sentence on how complete the map is.
+
+    `profile` is the JSON text of a fitted profile, whose exact schedule is used; linear without one.
+    """
+    model = load_model(model_name, weights).to(_device())
+    images = _read(path, model)
+    logits = model(images)[0]
+    if target is not None and target >= len(logits):
+        raise ValueError(f"target: expected a class below {len(logits)}, got {target}")
+    explained = int(logits.argmax()) if target is None else target
+    if profile is None:
+        name, schedule = "linear", linear_schedule(samples, rule)
+    else:
+        solver = "density" if rule == "gauss_legendre" else "exact"
+        name, schedule = solver, optimize_schedule(Profile.from_json(profile), samples, rule, solver)
+    result = integrated_gradients(model, images, torch.tensor([explained], device=images.device), schedule)
+    error = float(relative_error(result))
+    caption = f"IG, {samples} {name} {rule} points\nrelative error {error:.3f}"
+    values = result.maps[0].double().cpu().numpy()
+    title = f"class {explained}, probability {float(result.f_input):.3f}"
+    picture = attribution_figure(_shown(images), [(caption, values)], title)
+    return picture, f"{title}; {caption.replace(chr(10), ', ')}"
+
+
+def _read(path: str, model: Classifier) -> torch.Tensor:
+    try:
+        return read_tensor(ImageRef(path, path, None), model)[None].to(_device())
+    except UnreadableImage as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _shown(images: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return images[0].permute(1, 2, 0).double().cpu().numpy()
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

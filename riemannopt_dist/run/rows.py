@@ -1,0 +1,68 @@
+"""The tables of a run: their columns, with each column's unit, direction and meaning as field metadata."""
+
+import pyarrow as pa
+
+
+def _field(
+    name: str, kind: pa.DataType, meaning: str, unit: str = "", direction: str = "", nullable: bool = False
+) -> pa.Field:
+    metadata = {"description": meaning, "unit": unit, "direction": direction}
+    return pa.field(name, kind, nullable, {key: value for key, value in metadata.items() if value})
+
+
+_IN_FIT = _field("in_fit", pa.bool_(), "drawn into the subset that schedules are fitted on")
+
+SELECTION = pa.schema(
+    [
+        _field("image_id", pa.string(), "path below the image source, unique in a run"),
+        _field("uri", pa.string(), "where the image was read"),
+        _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
+        _field("prediction", pa.int32(), "class index of the highest logit", nullable=True),
+        _field("probability", pa.float32(), "softmax probability of the prediction", "1", nullable=True),
+        _field("selected", pa.bool_(), "readable, and classified correctly where there is a label"),
+        _field("error", pa.string(), "why the image could not be used", nullable=True),
+    ]
+)
+IMAGES = SELECTION.append(_IN_FIT)
+
+VARIATIONS = pa.schema(
+    [
+        _field("image_id", pa.string(), "the image's id in images.parquet"),
+        _field("method", pa.string(), "attribution method"),
+        _field("alphas", pa.list_(pa.float64()), "positions sampled on the path", "1"),
+        _field("variation", pa.list_(pa.float64()), "|Δg / Δα| between them, the mean over features"),
+    ]
+)
+
+RESULTS = pa.schema(
+    [
+        _field("image_id", pa.string(), "the image's id in images.parquet"),
+        _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
+        _field("target", pa.int32(), "class index whose output is explained"),
+        _field("method", pa.string(), "attribution method"),
+        _field("schedule", pa.string(), "how the points were placed"),
+        _field("rule", pa.string(), "quadrature rule"),
+        _field("samples", pa.int32(), "points of the schedule"),
+        _field("f_input", pa.float32(), "explained output at the image", "1"),
+        _field("f_baseline", pa.float32(), "explained output at the path's start", "1"),
+        _field("attribution_sum", pa.float64(), "sum of the map over all features", "1"),
+        _field(
+            "relative_error",
+            pa.float64(),
+            "|attribution_sum − (f_input − f_baseline)| / |f_input − f_baseline|",
+            "1",
+            "lower is better",
+        ),
+        _field("gradient_evaluations", pa.int32(), "gradients that this map alone costs"),
+        _field("seconds", pa.float64(), "time that this map alone takes, from the time of its batch", "s"),
+    ]
+)
+
+FAILURES = pa.schema(
+    [
+        _field("stage", pa.string(), "select, fit or evaluate"),
+        _field("image_id", pa.string(), "the image given up on"),
+        _field("reason", pa.string(), "why"),
+        _field("attempts", pa.int32(), "how often it was tried"),
+    ]
+)

@@ -1,0 +1,244 @@
+"""Whole files under one root, a local folder, `s3://` or `gs://`: written once, at a stroke, and then listed.
+
+A reader sees a file entire or not at all. Locally a file is written under a temporary name, flushed to the
+disk and renamed; an object store makes an object visible when its upload is complete.
+"""
+
+import json
+import os
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""How often an operation on a storage that fails for a passing reason is tried."""
+FIRST_DELAY = 0.25
+"""Seconds before the second attempt (± half); each further delay is twice as long."""
+
+# Components never begin with a dot: that excludes "." and ".." and keeps such names free for temporary files.
+_COMPONENT = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
+_NAME = re.compile(f"{_COMPONENT}(/{_COMPONENT})*")
+_LASTING_ERRORS = (PermissionError, IsADirectoryError, NotADirectoryError)
+_LASTING_CODES = re.compile("ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH")
+
+
+class StorageError(OSError):
+    """A storage could not be read or written. The message is one line and holds no credentials."""
+
+
+class Storage:
+    """Files by relative POSIX name under `root`, a path or a file://, s3:// or gs:// URI. Can be pickled.
+
+    Options of an object store come as the URI's query, as Arrow's file systems take them
+    (`s3://bucket/runs?region=eu-west-1`), or from the environment (`AWS_ENDPOINT_URL`, …).
+
+    Every method raises ValueError for a name that is absolute, holds an empty or hidden component (which
+    includes "." and ".."), a backslash or a control character, or leads out of a local root through a
+    symbolic link; StorageError if an error outlasts 5 attempts; FileNotFoundError where a file to be read is
+    missing.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = _without_secrets(str(root))
+        self._place = _retried(lambda: _place(str(root)), self.root)
+
+    def __repr__(self) -> str:
+        return f"Storage({self.root!r})"
+
+    def uri(self, name: str) -> str:
+        """`name` with its root, without credentials: for messages."""
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Make `data` the content of `name`, at a stroke; a file of that name is replaced."""
+        _check(name)
+        _retried(lambda: self._place.write(name, data), self.uri(name))
+
+    def read_bytes(self, name: str) -> bytes:
+        """The content of `name`."""
+        _check(name)
+        return _retried(lambda: self._place.read(name), self.uri(name))
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file `name`."""
+        _check(name)
+        return _retried(lambda: self._place.exists(name), self.uri(name))
+
+    def list(self, folder: str = "") -> list[str]:
+        """Names of the files under `folder` (all by default), at any depth, sorted; none if it is missing."""
+        if folder:
+            _check(folder)
+        names = _retried(lambda: self._place.names(folder), self.uri(folder))
+        return sorted(name for name in names if _NAME.fullmatch(name))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write `table` as one Parquet file."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        self.write_bytes(name, sink.getvalue())
+
+    def read_table(self, name: str) -> pa.Table:
+        """The table in the Parquet file `name`; StorageError if it is none."""
+        data = self.read_bytes(name)
+        try:
+            return pq.read_table(pa.BufferReader(data))
+        except pa.ArrowException as error:
+            raise StorageError(f"{self.uri(name)}: not a Parquet file: {_one_line(error)}") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write `value` as JSON; ValueError if it holds NaN or infinity, which JSON lacks."""
+        self.write_bytes(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode())
+
+    def read_json(self, name: str) -> Any:
+        """The value in the JSON file `name`; StorageError if it is none."""
+        data = self.read_bytes(name)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise StorageError(f"{self.uri(name)}: not a JSON file: {_one_line(error)}") from error
+
+
+class _Folder:
+    """A local root."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+
+    def read(self, name: str) -> bytes:
+        return self._path(name).read_bytes()
+
+    def exists(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def names(self, folder: str) -> list[str]:
+        found = []
+        for parent, _, files in os.walk(self._path(folder), onerror=_raise_unless_missing):
+            paths = (Path(parent, file) for file in files)
+            found += [path.relative_to(self._root).as_posix() for path in paths if not path.is_symlink()]
+        return found
+
+    def _path(self, name: str) -> Path:
+        path = self._root / name
+        if not path.resolve().is_relative_to(self._root):
+            raise ValueError(
+                f"name: expected a file inside {self._root}, got {name!r}, which links out of it"
+            )
+        return path
+
+
+class _Bucket:
+    """A root in an object store."""
+
+    def __init__(self, file_system: fs.FileSystem, root: str) -> None:
+        self._file_system = file_system
+        self._root = PurePosixPath(root)
+
+    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        with self._file_system.open_output_stream(str(self._root / name), compression=None) as stream:
+            stream.write(data)
+
+    def read(self, name: str) -> bytes:
+        with self._file_system.open_input_stream(str(self._root / name), compression=None) as stream:
+            return bytes(stream.read())
+
+    def exists(self, name: str) -> bool:
+        return bool(self._file_system.get_file_info(str(self._root / name)).type == fs.FileType.File)
+
+    def names(self, folder: str) -> list[str]:
+        selector = fs.FileSelector(str(self._root / folder), recursive=True, allow_not_found=True)
+        files = (info for info in self._file_system.get_file_info(selector) if info.type == fs.FileType.File)
+        return [str(PurePosixPath(info.path).relative_to(self._root)) for info in files]
+
+
+def _place(root: str) -> _Folder | _Bucket:
+    scheme = root.partition("://")[0] if "://" in root else ""
+    if scheme not in ("", "file", "s3", "gs") or not root:
+        raise ValueError(
+            f"root: expected a path or a file://, s3:// or gs:// URI, got {_without_secrets(root)!r}"
+        )
+    if not scheme:
+        return _Folder(Path(root).expanduser())
+    if scheme == "s3" and "allow_delayed_open" not in root:  # with it, a small file is one PUT
+        root += ("&" if "?" in root else "?") + "allow_delayed_open=true"
+    try:
+        file_system, path = fs.FileSystem.from_uri(root)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"root: {_without_secrets(root)}: {_one_line(error)}") from None
+    if scheme == "file":
+        return _Folder(Path(path))
+    if not path:
+        raise ValueError(f"root: expected a bucket after {scheme}://, got {_without_secrets(root)!r}")
+    return _Bucket(file_system, path)
+
+
+def _check(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"name: expected a relative POSIX path without hidden components, got {name!r}")
+
+
+def _retried(operation: Callable[[], T], uri: str) -> T:
+    """The operation's value, after up to `ATTEMPTS` tries with exponential back-off and jitter."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return operation()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{uri}: no such file") from None
+        except OSError as error:
+            lasting = isinstance(error, _LASTING_ERRORS) or _LASTING_CODES.search(str(error))
+            if lasting or attempt == ATTEMPTS:
+                tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+                raise StorageError(f"{uri}: {_one_line(error)} ({tries})") from None
+        time.sleep(FIRST_DELAY * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")
+
+
+def _without_secrets(uri: str) -> str:
+    """The URI without user, password and query; a plain path as it is."""
+    if "://" not in uri:
+        return uri
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _one_line(error: Exception) -> str:
+    """The error's text in one line; of addresses in it, neither user, password nor query."""
+    return " ".join(re.sub(r"(?<=://)[^/\s@]*@|\?\S*", "", str(error)).split())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last: it is the folder that records it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

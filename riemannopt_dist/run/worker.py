@@ -1,0 +1,55 @@
+"""The actor of a run: one model on one device, turning shards of items into files of rows."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from riemannopt_dist.models import assemble_model
+from riemannopt_dist.run.stages import Stage, as_table
+from riemannopt_dist.run.storage import Storage
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What every worker of a stage needs, sent once to each node: the model's weights and the stage."""
+
+    model_name: str
+    state: Mapping[str, np.ndarray]
+    stage: Stage
+    storage: Storage
+    threads: int
+
+
+class ShardWorker:
+    """Does shards one at a time. `payload` holds one object reference, so that Ray does not copy it in."""
+
+    def __init__(self, payload: Sequence["ray.ObjectRef[Payload]"]) -> None:
+        given: Payload = ray.get(payload[0])
+        torch.set_num_threads(given.threads)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # Kept for as long as the model lives: its parameters are views of the store's memory.
+        self._payload = given
+        model = assemble_model(given.model_name, given.state).to(self._device)
+        self._model = model.to(memory_format=torch.channels_last)
+
+    def process(self, key: str, items: Sequence[Any]) -> dict[str, float]:
+        """Do `items` and commit their rows as one file; the number of rows and the seconds it took."""
+        start = time.perf_counter()
+        stage = self._payload.stage
+        table = as_table(stage, self.probe(key, items))
+        self._payload.storage.write_table(shard_name(stage, key), table)
+        return {"rows": table.num_rows, "seconds": time.perf_counter() - start}
+
+    def probe(self, key: str, items: Sequence[Any]) -> list[dict[str, Any]]:
+        """Do `items` without committing anything."""
+        return list(self._payload.stage.rows(self._model, self._device, items))
+
+
+def shard_name(stage: Stage, key: str) -> str:
+    """The file of a shard, relative to the run directory."""
+    return f"{stage.name}/{key}.parquet"
