@@ -1,0 +1,1 @@
+"""What is made of a run's Parquet files: tables and figures. Needs neither torch nor Ray."""

@@ -1,0 +1,202 @@
+"""The command line: `riemannopt demo | fit | evaluate | summarize | explain`."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from riemannopt_dist.run.config import Config
+    from riemannopt_dist.run.directory import RunDirectory
+
+BAD_INPUT = 2
+STOPPED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Path attributions (Integrated Gradients and its kin) at dataset scale, with optimised Riemann sums.",
+)
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="A YAML file; see jobs/configs/.")]
+ImagesOption = Annotated[
+    str | None,
+    typer.Option(help='A folder of images (one a synset, or flat), or "demo:". Overrides the config.'),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option("--output", "-o", help="The run directory (local, s3://, gs://). Overrides the config."),
+]
+LimitOption = Annotated[
+    int | None, typer.Option(help="Evaluate at most so many images. Overrides the config.")
+]
+RunArgument = Annotated[str, typer.Argument(help="A run directory: local, s3:// or gs://.")]
+
+
+@app.command()
+def demo(
+    output: Annotated[str, typer.Option("--output", "-o", help="The run directory.")] = "demo-run",
+) -> None:
+    """Fit on some photos, evaluate on others, print the table and draw the maps: a few minutes on two cores.
+
+    EfficientNet-Lite0 (ImageNet weights) at 8, 16 and 32 gradient evaluations a map: equal intervals,
+    RiemannOpt as published (powell), and the exact minimum of its bound (exact). Needs no network.
+    """
+    from riemannopt_dist.run.demo import demo_config
+
+    with _errors():
+        directory = _evaluate(demo_config(output))
+        for name in _explain_demo(directory):
+            typer.echo(f"wrote {directory.storage.uri(name)}")
+
+
+@app.command()
+def evaluate(
+    config: ConfigOption,
+    images: ImagesOption = None,
+    output: OutputOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """Run a configuration: select images, fit schedules, evaluate every cell of the grid, summarise.
+
+    A run that was interrupted goes on where it stopped when the same command is given again. On a Ray
+    cluster (RAY_ADDRESS set, or under `ray job submit`) it uses that; else this machine's GPUs or CPUs.
+    """
+    from riemannopt_dist.run.config import load_config
+
+    with _errors():
+        _evaluate(load_config(str(config), {"images": images, "output": output, "limit": limit}))
+
+
+@app.command()
+def fit(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file to write.")],
+    images: Annotated[str, typer.Option(help='A folder of images, or "demo:".')],
+    model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
+    weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images to fit on; the first so many by name.")] = 200,
+    samples: Annotated[int, typer.Option(min=2, help="Points along each image's path.")] = 128,
+) -> None:
+    """Estimate the profile |g'| of Integrated Gradients in this process and store it as JSON.
+
+    Every schedule follows from it: ro.optimize_schedule(ro.Profile.from_json(text), samples=16).
+    """
+    from riemannopt_dist.run.local import fit_profile
+
+    with _errors():
+        profile = fit_profile(model, weights, images, count, samples)
+        output.write_text(profile.to_json(), encoding="utf-8")
+        typer.echo(f"wrote {output}: |g'| from {profile.images} images")
+
+
+@app.command()
+def summarize(run: RunArgument) -> None:
+    """Print the table of a run, finished or not, and write summary.csv and summary.parquet into it."""
+    from riemannopt_dist.run.storage import Storage
+
+    with _errors():
+        _summarize(Storage(run))
+
+
+@app.command()
+def explain(
+    image: Annotated[str, typer.Argument(help="An image file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path(
+        "explanation.png"
+    ),
+    model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
+    weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
+    target: Annotated[
+        int | None, typer.Option(min=0, help="The class to explain; the predicted one if not given.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Gradient evaluations.")] = 64,
+    rule: Annotated[
+        str, typer.Option(help="left, right, midpoint, trapezoid or gauss_legendre.")
+    ] = "trapezoid",
+    profile: Annotated[
+        Path | None, typer.Option(help="A profile from `riemannopt fit`: its exact schedule is used.")
+    ] = None,
+) -> None:
+    """Explain one image: its map beside it, as a PNG."""
+    from riemannopt_dist.run.local import explain_image
+
+    with _errors():
+        text = profile.read_text(encoding="utf-8") if profile else None
+        picture, sentence = explain_image(image, model, weights, target, samples, rule, text)
+        output.write_bytes(picture)
+        typer.echo(sentence)
+        typer.echo(f"wrote {output}")
+
+
+def _evaluate(config: "Config") -> "RunDirectory":
+    from riemannopt_dist.run.driver import evaluate as run
+    from riemannopt_dist.run.driver import ray_session
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+    )
+    with ray_session():
+        directory = run(config)
+    _summarize(directory.storage)
+    failures = directory.read_failures()
+    if failures:
+        typer.echo(f"{len(failures)} image(s) given up on: see {directory.storage.uri('failures.parquet')}")
+    return directory
+
+
+def _summarize(storage: Any) -> None:
+    from riemannopt_dist.analysis.summary import read_results, summarize, write_summary
+
+    summary = summarize(read_results(storage))
+    _print_table(summary)
+    for name in write_summary(storage, summary):
+        typer.echo(f"wrote {storage.uri(name)}")
+
+
+def _print_table(summary: "pd.DataFrame") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="relative error: lower is better", title_justify="left")
+    numbers = summary.select_dtypes("number").columns
+    for name in summary.columns:
+        table.add_column(name.replace("_", " "), justify="right" if name in numbers else "left")
+    for row in summary.itertuples(index=False):
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+    # Job logs and pipes have no width of their own: never cut a column there.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table)
+
+
+def _explain_demo(directory: "RunDirectory") -> list[str]:
+    from riemannopt_dist.run.demo import draw_maps
+
+    return draw_maps(directory)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """One line for bad input (exit code 2) and for a run that was stopped (130), no traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(BAD_INPUT) from None
+    except (RuntimeError, KeyboardInterrupt) as error:
+        from riemannopt_dist.run.dispatcher import StartError
+        from riemannopt_dist.run.driver import Stopped
+
+        if isinstance(error, StartError):
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from None
+        if isinstance(error, Stopped | KeyboardInterrupt):
+            typer.echo(f"{error or 'interrupted'}; the same command goes on from here", err=True)
+            raise typer.Exit(STOPPED) from None
+        raise
