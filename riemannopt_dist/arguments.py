@@ -1,7 +1,7 @@
 """Checks of the arguments that every public function shares: one clear sentence, or nothing."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_images(images: Tensor, name: str = "images") -> None:
@@ -19,13 +19,30 @@ def check_images(images: Tensor, name: str = "images") -> None:
         raise ValueError(f"{name}: expected finite values, found NaN or infinity in image(s) {bad}")
 
 
-def check_targets(targets: Tensor, images: Tensor) -> None:
-    """Raise ValueError unless `targets` holds one class index (int64) for each image, on its device."""
+def check_model(model: nn.Module) -> None:
+    """Raise ValueError if a layer of `model` whose output then depends on chance or the batch is in training."""
+    layers = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    for name, layer in model.named_modules():
+        if layer.training and isinstance(layer, layers):
+            raise ValueError(
+                f"model: expected evaluation mode (model.eval()), layer {name!r} is in training mode"
+            )
+
+
+def check_targets(targets: Tensor, images: Tensor, model: nn.Module | None = None) -> None:
+    """Raise ValueError unless `targets` holds one class index (int64) for each image, on its device.
+
+    The classes are counted where `model` says how many it has, as `Classifier.classes` does.
+    """
     if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.shape != images.shape[:1]:
         kind = f"{targets.dtype} of shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else targets
         raise ValueError(f"targets: expected int64 class indices of shape ({images.shape[0]},), got {kind}")
     if targets.device != images.device:
         raise ValueError(f"targets: expected on the images' device {images.device}, got {targets.device}")
+    classes = getattr(model, "classes", None)
+    if bool((targets < 0).any()) or (isinstance(classes, int) and bool((targets >= classes).any())):
+        expected = "of at least 0" if classes is None else f"from 0 to {classes - 1}"
+        raise ValueError(f"targets: expected class indices {expected}, got {targets.tolist()}")
 
 
 def check_positive(value: int, name: str) -> None:

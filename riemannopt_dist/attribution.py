@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_images, check_targets
+from riemannopt_dist.arguments import check_images, check_model, check_targets
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     Index,
@@ -20,7 +20,7 @@ from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import Array, Schedule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attribution:
     """Attribution maps (B, C, H, W) and what it takes to judge them.
 
@@ -73,7 +73,8 @@ def integrate_path(
     nothing beside linear 128.
     """
     images = path.images
-    check_targets(targets, images)
+    check_model(model)
+    check_targets(targets, images, model)
     points, weights = union_of_points(schedules)
     maps = images.new_zeros((len(schedules), *images.shape))
     values = images.new_empty((len(images), len(points)))

@@ -22,13 +22,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Path attributions (Integrated Gradients and its kin) at dataset scale, with optimised Riemann sums.",
+    help="Path attributions (Integrated Gradients and kin) at dataset scale, with optimised Riemann sums.",
 )
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="A YAML file; see jobs/configs/.")]
 ImagesOption = Annotated[
     str | None,
-    typer.Option(help='A folder of images (one a synset, or flat), or "demo:". Overrides the config.'),
+    typer.Option(help='A folder of images, or "demo:". Overrides the config.'),
 ]
 OutputOption = Annotated[
     str | None,
@@ -190,8 +190,8 @@ def _errors() -> Iterator[None]:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None
     except (RuntimeError, KeyboardInterrupt) as error:
-        from riemannopt_dist.run.dispatcher import StartError
         from riemannopt_dist.run.driver import Stopped
+        from riemannopt_dist.run.pool import StartError
 
         if isinstance(error, StartError):
             typer.echo(f"error: {error}", err=True)

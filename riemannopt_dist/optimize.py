@@ -48,6 +48,8 @@ def optimize_schedules(
 ) -> dict[tuple[str, int], Schedule]:
     """`optimize_schedule` for every (rule, samples), sharing the work between sample counts."""
     counts = list(samples)
+    if not counts:
+        raise ValueError("samples: expected at least one sample count, got none")
     check_choice(solver, tuple(SOLVERS), "solver")
     schedules: dict[tuple[str, int], Schedule] = {}
     for rule in rules:
@@ -95,14 +97,15 @@ def powell_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Ar
             method="Powell",
             bounds=[(0.0, None)] * count,
         )
-        partition = _normalised(found.x)
-        claimed, actual = eq9_bound(profile, partition), integral_bound(profile, partition, rule)
+        # SciPy's bounded Powell can end above its start.
+        ends = (_normalised(found.x), linear_partition(count))
+        partition = min(ends, key=lambda edges: eq9_bound(profile, edges))
+        claimed, actual = eq9_bound(profile, partition), integral_bound(profile, partition, "left")
         if claimed * GAMED_FACTOR < actual:
             logger.warning(
-                "powell, %d intervals, steps over a peak: eq. 9 is %.3g, the integral bound (%s) %.3g",
+                "powell, %d intervals, steps over a peak: eq. 9 is %.3g, the integral bound %.3g",
                 count,
                 claimed,
-                rule,
                 actual,
             )
         partitions.append(partition)
@@ -113,12 +116,18 @@ def exact_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Arr
     """Partitions whose integral bound is the least among those with edges in a grid of candidates.
 
     Dynamic programming over the last edge: one table serves all counts. Half of the candidates are
-    equispaced and half follow the density, so that a concentrated profile is resolved too.
+    equispaced and half follow the density, so that a concentrated profile is resolved too. Where equal
+    intervals or the density's, whose edges need not be candidates, are better still, they are taken.
     """
     half = CANDIDATES // 2
-    (dense,) = density_partitions(profile, rule, [half])
-    grid = np.union1d(linear_partition(half), dense)
-    return least_cost_partitions(grid, _pairwise_bounds(profile, grid, rule), counts)
+    (candidates,) = density_partitions(profile, rule, [half])
+    grid = np.union1d(linear_partition(half), candidates)
+    found = least_cost_partitions(grid, _pairwise_bounds(profile, grid, rule), counts)
+    dense = density_partitions(profile, rule, counts)
+    return [
+        min((best, linear_partition(count), density), key=lambda edges: integral_bound(profile, edges, rule))
+        for best, count, density in zip(found, counts, dense, strict=True)
+    ]
 
 
 def least_cost_partitions(grid: Array, costs: Array, counts: list[int]) -> list[Array]:
@@ -127,7 +136,7 @@ def least_cost_partitions(grid: Array, costs: Array, counts: list[int]) -> list[
     costs[i, j] is the cost of the interval from grid[i] to grid[j], infinite unless i < j.
     """
     if max(counts) >= len(grid):
-        raise ValueError(f"samples: at most {len(grid) - 1} intervals fit the candidates, got {max(counts)}")
+        raise ValueError(f"intervals: at most {len(grid) - 1} fit the candidate edges, got {max(counts)}")
     least = costs[0]
     origins = [np.zeros(len(grid), dtype=np.int64)]
     for _ in range(max(counts) - 1):

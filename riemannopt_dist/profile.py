@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_images, check_targets
+from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, sample_path
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import Array
@@ -42,7 +42,7 @@ class Profile:
                 f"profile: expected as many magnitudes and standard errors as points and at least one, got "
                 f"{len(points)} points, {len(magnitudes)} magnitudes, {len(self.standard_errors)} errors"
             )
-        if points[0] < 0 or points[-1] > 1 or np.any(np.diff(points) <= 0):
+        if not (points[0] >= 0 and points[-1] <= 1 and np.all(np.diff(points) > 0)):
             raise ValueError(f"profile: expected increasing points in [0, 1], got {self.points}")
         if not np.all(np.isfinite(magnitudes)) or np.any(magnitudes < 0):
             raise ValueError(f"profile: expected finite magnitudes of at least 0, got {self.magnitudes}")
@@ -77,7 +77,7 @@ class Profile:
             raise ValueError(f"profile: expected the JSON object of a profile ({error!r})") from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProfileSum:
     """A mean over images in the making: its size does not grow with the images it has seen.
 
@@ -99,6 +99,8 @@ class ProfileSum:
 
     def add(self, variations: Array) -> "ProfileSum":
         """The sum with further images' variations (B, k − 1) in it."""
+        if variations.ndim != 2 or variations.shape[1:] != self.mean.shape:
+            raise ValueError(f"variations: expected (B, {len(self.mean)}), got {variations.shape}")
         count, mean, squares = self.count, self.mean, self.squares
         for variation in variations:
             count += 1
@@ -163,7 +165,8 @@ def path_variation(
 
     Memory is that of one micro-batch: of the samples already seen only the last is kept.
     """
-    check_targets(targets, path.images)
+    check_model(model)
+    check_targets(targets, path.images, model)
     changes = torch.zeros((len(targets), len(alphas)), dtype=torch.float64, device=targets.device)
     positions = np.broadcast_to(alphas, (len(targets), len(alphas)))
     last = torch.zeros_like(path.images[:1])

@@ -15,7 +15,7 @@ from riemannopt_dist.run.grid import Cell, cell_schedules
 SHOWN = [
     Cell("ig", "linear", "left", 16),
     Cell("ig", "exact", "left", 16),
-    Cell("ig", "linear", "trapezoid", 129),
+    Cell("ig", "linear", "trapezoid", 65),
 ]
 
 

@@ -20,8 +20,10 @@ from riemannopt_dist.profile import Profile, ProfileSum
 from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import Failure, RunDirectory
-from riemannopt_dist.run.dispatcher import Done, Failed, Lost, PoolState, Task, dispatch
+from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
 from riemannopt_dist.run.grid import cell_schedules
+from riemannopt_dist.run.ledger import Done, Failed, Task
+from riemannopt_dist.run.pool import Pool
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.stages import Evaluation, Fitting, Selection, Stage
 from riemannopt_dist.run.storage import Storage
@@ -63,28 +65,42 @@ def evaluate(config: Config) -> RunDirectory:
     directory = RunDirectory(Storage(config.output))
     directory.claim(config, weights_digest(state))
     crew = find_crew(config.means)
-    with _stop_signal() as stop:
-        run = _Run(config, directory, crew, ray.put(state), stop)
+    payload = ray.put(Payload(config.model.name, state, directory.storage, crew.cpus))
+    actor: Any = ray.remote(ShardWorker).options(
+        num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
+    )
+    with _stop_signal() as stop, Pool(lambda: actor.remote([payload]), crew.workers) as pool:
+        run = _Run(config, directory, pool, stop)
         images = _selected_images(run, refs)
         profiles = _profiles(run, images)
         schedules = cell_schedules(config.cells(), profiles)
         for method, profile in profiles.items():
             directory.write_schedules(method, profile, schedules)
         stage = Evaluation(schedules, config.explain, config.batch_size, config.internal_batch_size)
-        _run_stage(run, stage, evaluated_subjects(images, config))
+        _run_stage(run, stage, evaluated_subjects(images, config), last=True)
     return directory
 
 
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Ray, for the time of a run: the cluster that RAY_ADDRESS names, or this machine alone."""
-    # Without a choice of its own a local start would write a token file that later head nodes insist on.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if ray.is_initialized():
         yield
         return
-    ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
+    else:
+        # Without a choice of its own a local start would write a token file that later head nodes insist on.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        # "local": some other Ray of this machine, which may end at any time, is not joined by accident.
+        ray.init(
+            "local",
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            configure_logging=False,
+        )
     try:
         yield
     finally:
@@ -127,8 +143,7 @@ def evaluated_subjects(images: Sequence[dict[str, Any]], config: Config) -> list
 class _Run:
     config: Config
     directory: RunDirectory
-    crew: Crew
-    state: Any
+    pool: Pool
     stop: Callable[[], bool]
 
 
@@ -166,26 +181,21 @@ def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]
     return {method: total.profile() for method, total in sums.items()}
 
 
-def _run_stage(run: _Run, stage: Stage, items: Sequence[Any]) -> None:
+def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = False) -> None:
     """Do what is left of a stage's shards; images given up on are added to failures.parquet."""
     size, done = run.config.shard_size, run.directory.done_shards(stage.name)
     shards = {f"shard-{n // size:05}": items[n : n + size] for n in range(0, len(items), size)}
     left = {key: part for key, part in shards.items() if key not in done}
     if not left:
         return
-    means, crew = run.config.means, run.crew
-    payload = ray.put(
-        Payload(run.config.model.name, ray.get(run.state), stage, run.directory.storage, crew.cpus)
-    )
-    actor: Any = ray.remote(ShardWorker).options(
-        num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
-    )
+    means = run.config.means
     events = dispatch(
         (Task(key, tuple(part)) for key, part in left.items()),
-        lambda: actor.remote([payload]),
-        workers=min(crew.workers, len(left)),
+        run.pool,
+        arguments=(ray.put(stage),),
         attempts=means.attempts,
         time_limit=means.time_limit,
+        release=last,
         stop=run.stop,
     )
     settled = len(items) - sum(map(len, left.values()))

@@ -16,11 +16,10 @@ from riemannopt_dist.run.storage import Storage
 
 @dataclass(frozen=True)
 class Payload:
-    """What every worker of a stage needs, sent once to each node: the model's weights and the stage."""
+    """What every worker of a run needs, sent once to each node."""
 
     model_name: str
     state: Mapping[str, np.ndarray]
-    stage: Stage
     storage: Storage
     threads: int
 
@@ -37,17 +36,16 @@ class ShardWorker:
         model = assemble_model(given.model_name, given.state).to(self._device)
         self._model = model.to(memory_format=torch.channels_last)
 
-    def process(self, key: str, items: Sequence[Any]) -> dict[str, float]:
+    def process(self, stage: Stage, key: str, items: Sequence[Any]) -> dict[str, float]:
         """Do `items` and commit their rows as one file; the number of rows and the seconds it took."""
         start = time.perf_counter()
-        stage = self._payload.stage
-        table = as_table(stage, self.probe(key, items))
+        table = as_table(stage, self.probe(stage, key, items))
         self._payload.storage.write_table(shard_name(stage, key), table)
         return {"rows": table.num_rows, "seconds": time.perf_counter() - start}
 
-    def probe(self, key: str, items: Sequence[Any]) -> list[dict[str, Any]]:
+    def probe(self, stage: Stage, key: str, items: Sequence[Any]) -> list[dict[str, Any]]:
         """Do `items` without committing anything."""
-        return list(self._payload.stage.rows(self._model, self._device, items))
+        return list(stage.rows(self._model, self._device, items))
 
 
 def shard_name(stage: Stage, key: str) -> str:

@@ -1,0 +1,256 @@
+"""The bookkeeping of a dispatcher: which calls wait, which worker holds which, and what becomes of them.
+
+A task that used up its attempts, or raised, is isolated: each item is probed alone, those that fail again end
+as `Failed`, and one last `process` commits the others together. The outcomes of one task come together: its
+`Failed` ones, then `Done` for the items kept.
+"""
+
+import math
+from collections import deque
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Loss = Literal["died", "overdue", "raised"]
+"""How a call ended without a result: with its actor, at the time limit, or by an exception."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work under one name: `items` (at least one, picklable) go to one actor and are committed together."""
+
+    key: str
+    items: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.items, tuple) or not self.items:
+            raise ValueError(
+                f"items of task {self.key!r}: expected a tuple of at least one, got {self.items!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Done:
+    """`items` of the task (all but those that failed, in order) are committed; `seconds` of the last call."""
+
+    task: Task
+    items: tuple[Any, ...]
+    result: Any
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """`items` of the task are given up on after `attempts` calls; `reason` is one line."""
+
+    task: Task
+    items: tuple[Any, ...]
+    reason: str
+    attempts: int
+
+
+@dataclass(eq=False)
+class Call:
+    """One method call on an actor: the items of `task` at `positions`; `alone` on its actor or in a queue."""
+
+    task: Task
+    positions: tuple[int, ...]
+    method: Literal["process", "probe"]
+    attempts: int
+    budget: int
+    isolation: "_Isolation | None" = None
+    alone: bool = False
+
+    @property
+    def items(self) -> tuple[Any, ...]:
+        """The items themselves."""
+        return tuple(self.task.items[position] for position in self.positions)
+
+
+@dataclass(eq=False)
+class _Isolation:
+    """What is known of the items of a task that are probed one by one."""
+
+    unknown: set[int]
+    kept: list[int] = field(default_factory=list)
+    failures: dict[int, Failed] = field(default_factory=dict)
+
+
+class Ledger:
+    """Which calls wait, which worker holds which, and what becomes of them. No Ray and no clock in here.
+
+    A worker (any integer) runs the calls it holds in order; the first, its head, is the one running.
+    `now` is in seconds of any monotonic clock.
+    """
+
+    def __init__(self, tasks: Iterable[Task], *, lookahead: int, attempts: int, in_flight: int) -> None:
+        self._tasks = iter(tasks)
+        self._exhausted = False
+        self._draining = False
+        self._lookahead = lookahead
+        self._attempts = attempts
+        self._queue: deque[Call] = deque()
+        self._held: dict[int, deque[Call]] = {}
+        self._since: dict[int, float] = {}  # when a worker's head began to run
+        self._by_load: list[dict[int, None]] = [{} for _ in range(in_flight + 1)]  # the last: no room
+        self._load: dict[int, int] = {}
+        self.in_flight = 0
+
+    @property
+    def queued(self) -> int:
+        """Calls drawn and held by no worker."""
+        return len(self._queue)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing waits, runs or is still to be drawn."""
+        self._refill()
+        return self._exhausted and not self._queue and not self.in_flight
+
+    def useful_workers(self, maximum: int) -> int:
+        """How many workers, at most `maximum`, the remaining calls can occupy."""
+        self._refill()
+        return min(maximum, self.in_flight + len(self._queue)) if self._exhausted else maximum
+
+    def add_worker(self, worker: int) -> None:
+        """From now on `worker` can be handed calls."""
+        self._held[worker] = deque()
+        self._place(worker)
+
+    def idle_workers(self) -> list[int]:
+        """Workers that hold nothing, longest idle first."""
+        return list(self._by_load[0])
+
+    def remove_worker(self, worker: int) -> None:
+        """Take `worker` out; what it holds goes back to the front of the queue, in order and uncharged."""
+        calls = self._held.pop(worker)
+        del self._by_load[self._load.pop(worker)][worker]
+        self._since.pop(worker, None)
+        self.in_flight -= len(calls)
+        self._put_back(calls)
+
+    def held(self, worker: int) -> tuple[Call, ...]:
+        """The calls of `worker`, its head first."""
+        return tuple(self._held[worker])
+
+    def head(self, worker: int) -> Call | None:
+        """The call that `worker` is running."""
+        return self._held[worker][0] if self._held[worker] else None
+
+    def hand_out(self, now: float) -> Generator[tuple[int, Call], None, None]:
+        """Give waiting calls to the workers with the fewest, until either runs out; yield each pair."""
+        self._refill()
+        while self._queue and (worker := self._least_loaded()) is not None:
+            call = self._queue.popleft()
+            if not self._held[worker]:
+                self._since[worker] = now
+            self._held[worker].append(call)
+            self.in_flight += 1
+            self._place(worker)
+            yield worker, call
+            self._refill()
+
+    def overdue(self, now: float, time_limit: float) -> list[int]:
+        """Workers whose head has been running for more than `time_limit` seconds."""
+        return [worker for worker, since in self._since.items() if now - since > time_limit]
+
+    def succeeded(self, worker: int, result: Any, now: float) -> list[Done | Failed]:
+        """The head of `worker` returned `result`: the outcomes that this settles."""
+        call, seconds = self._pop_head(worker, now)
+        if call.method == "probe":
+            assert call.isolation is not None
+            call.isolation.kept += call.positions
+            return self._probed(call, call.isolation)
+        failures = call.isolation.failures if call.isolation else {}
+        return [*_in_order(failures), Done(call.task, call.items, result, seconds)]
+
+    def lost(self, worker: int, reason: str, loss: Loss) -> list[Done | Failed]:
+        """Take out `worker`, which lost its head: the outcomes that this settles."""
+        calls = self.held(worker)
+        if loss == "died" and len(calls) != 1:
+            for call in calls:
+                call.alone = True
+            self.remove_worker(worker)
+            return []
+        call, _ = self._pop_head(worker, math.nan)
+        self.remove_worker(worker)
+        call.attempts += 1
+        call.alone = True
+        if loss != "raised" and call.attempts < call.budget:
+            self._put_back([call])
+            return []
+        if call.isolation is None and len(call.positions) > 1:
+            self._isolate(call)
+            return []
+        failed = Failed(call.task, call.items, reason, call.attempts)
+        if call.isolation is None:
+            return [failed]
+        if call.method == "probe":
+            call.isolation.failures[call.positions[0]] = failed
+            return self._probed(call, call.isolation)
+        return [*_in_order(call.isolation.failures), failed]
+
+    def drain(self) -> None:
+        """Hand out nothing more: what waits is dropped, what runs may finish."""
+        self._exhausted = self._draining = True
+        self._queue.clear()
+
+    def _isolate(self, call: Call) -> None:
+        isolation = _Isolation(unknown=set(call.positions))
+        budget = call.attempts + self._attempts
+        self._put_back(
+            Call(call.task, (position,), "probe", call.attempts, budget, isolation, alone=True)
+            for position in call.positions
+        )
+
+    def _probed(self, call: Call, isolation: _Isolation) -> list[Done | Failed]:
+        """Close the isolation if this was its last item: commit what is kept, or tell that nothing is."""
+        isolation.unknown.difference_update(call.positions)
+        if isolation.unknown:
+            return []
+        if not isolation.kept:
+            return _in_order(isolation.failures)
+        kept = tuple(sorted(isolation.kept))
+        self._put_back([Call(call.task, kept, "process", 0, self._attempts, isolation)])
+        return []
+
+    def _refill(self) -> None:
+        while not self._exhausted and len(self._queue) < self._lookahead:
+            task = next(self._tasks, None)
+            if task is None:
+                self._exhausted = True
+            else:
+                positions = tuple(range(len(task.items)))
+                self._queue.append(Call(task, positions, "process", 0, self._attempts))
+
+    def _put_back(self, calls: Iterable[Call]) -> None:
+        if not self._draining:
+            self._queue.extendleft(reversed(tuple(calls)))
+
+    def _least_loaded(self) -> int | None:
+        # A second call in advance pays while more are to come: at the end nobody hoards, and an actor that is
+        # to run one alone has to become idle first.
+        only_idle = self._exhausted or self._queue[0].alone
+        loads = self._by_load[: 1 if only_idle else -1]
+        return next((next(iter(workers)) for workers in loads if workers), None)
+
+    def _pop_head(self, worker: int, now: float) -> tuple[Call, float]:
+        seconds = now - self._since.pop(worker)
+        call = self._held[worker].popleft()
+        if self._held[worker]:
+            self._since[worker] = now
+        self.in_flight -= 1
+        self._place(worker)
+        return call, seconds
+
+    def _place(self, worker: int) -> None:
+        """Put `worker` among those that hold as much: nothing more goes to one that runs a call alone."""
+        if worker in self._load:
+            del self._by_load[self._load[worker]][worker]
+        calls = self._held[worker]
+        self._load[worker] = len(self._by_load) - 1 if calls and calls[0].alone else len(calls)
+        self._by_load[self._load[worker]][worker] = None
+
+
+def _in_order(failures: dict[int, Failed]) -> list[Done | Failed]:
+    return [failures[position] for position in sorted(failures)]

@@ -1,0 +1,85 @@
+"""Fixtures shared by the tests, all seeded: small float64 networks, random images, a real one, photos."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from skimage import data
+from torch import Tensor, nn
+
+from riemannopt_dist.models import load_model
+
+settings.register_profile("repeatable", deadline=None, max_examples=25, derandomize=True, database=None)
+settings.load_profile("repeatable")
+
+CLASSES = 5
+PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+@pytest.fixture(scope="session")
+def images() -> Tensor:
+    """Three random images (3, 3, 6, 6), float64 in [0, 1]."""
+    return torch.rand(3, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def targets() -> Tensor:
+    return torch.tensor([4, 0, 2])
+
+
+@pytest.fixture(scope="session")
+def smooth_net() -> nn.Module:
+    """An infinitely differentiable float64 network, (B, 3, 6, 6) → (B, CLASSES)."""
+    layers = (
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(4, 4, 3, stride=2),
+        nn.Softplus(),
+        nn.Flatten(),
+        nn.Linear(16, CLASSES),
+    )
+    return _seeded(nn.Sequential(*layers), scale=0.5)
+
+
+@pytest.fixture(scope="session")
+def linear_net() -> nn.Module:
+    """Logits that are linear in the image, float64, (B, 3, 6, 6) → (B, CLASSES)."""
+    return _seeded(nn.Sequential(nn.Flatten(), nn.Linear(108, CLASSES)), scale=0.2)
+
+
+@pytest.fixture(scope="session")
+def classifier() -> nn.Module:
+    """A real network with its ImageNet weights, on [0, 1] RGB images of 224 × 224 pixels."""
+    return load_model("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def photos() -> Tensor:
+    """Photos (4, 3, 224, 224), float32 in [0, 1]: their central squares."""
+    return torch.stack([_central_square(getattr(data, name)(), 224) for name in PHOTOS])
+
+
+@pytest.fixture(scope="session")
+def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
+    """The classes that the classifier sees in the photos, (4,)."""
+    with torch.no_grad():
+        return classifier(photos).argmax(dim=1)
+
+
+def _seeded(network: nn.Module, scale: float) -> nn.Module:
+    """`network` in float64 and eval mode, every parameter normal with standard deviation `scale`."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in network.double().eval().parameters():
+        nn.init.normal_(parameter, std=scale, generator=generator)
+    return network
+
+
+def _central_square(photo: np.ndarray, size: int) -> Tensor:
+    """The central square of a photo (H, W, 3) in bytes, as (3, size, size) in [0, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(photo)).permute(2, 0, 1).float() / 255
+    height, width = pixels.shape[1:]
+    side = min(height, width)
+    top, start = (height - side) // 2, (width - side) // 2
+    square = pixels[None, :, top : top + side, start : start + side]
+    resized = nn.functional.interpolate(square, (size, size), mode="bilinear", antialias=True)
+    return resized[0].clamp(0, 1)

@@ -1,0 +1,92 @@
+"""The command line as a user meets it: help, errors of one line and exit code 2, the small commands."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from riemannopt_dist.cli import app
+from riemannopt_dist.profile import Profile
+from tests.small_world import make_pictures, small_fields
+
+CLI = [str(Path(sys.executable).with_name("riemannopt"))]
+runner = CliRunner()
+
+
+def test_help_names_every_command() -> None:
+    shown = runner.invoke(app, ["--help"])
+    assert shown.exit_code == 0
+    assert all(name in shown.output for name in ("demo", "fit", "evaluate", "summarize", "explain"))
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    fields = small_fields(make_pictures(tmp_path / "pictures"), tmp_path / "run")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["evaluate", "-c", "missing.yaml"], "missing.yaml"),
+        (["evaluate", "-c", "CONFIG", "--images", "missing"], "missing"),
+        (["summarize", "missing-run"], "missing-run"),
+        (["explain", "missing.png"], "missing.png"),
+        (["explain", "CONFIG"], "not an image"),
+        (["fit", "-o", "p.json", "--images", "missing"], "missing"),
+        (["fit", "-o", "p.json", "--images", "demo:", "--model", "resnet_fifty"], "resnet_fifty"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    config_file: Path, tmp_path: Path, arguments: list[str], named: str
+) -> None:
+    there = [str(config_file) if part == "CONFIG" else part for part in arguments]
+    before = set(tmp_path.rglob("*"))
+    ended = subprocess.run(CLI + there, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 2
+    assert named in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_fit_and_explain_go_together(tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "pictures", 3)
+    model = ["--model", "tests.small_world:tiny_classifier"]
+    profile = tmp_path / "profile.json"
+    fitted = runner.invoke(
+        app, ["fit", "-o", str(profile), "--images", str(folder), "--samples", "16", *model]
+    )
+    assert fitted.exit_code == 0, fitted.output
+    assert Profile.from_json(profile.read_text()).images == 3
+    png = tmp_path / "out.png"
+    shown = runner.invoke(
+        app, ["explain", str(folder / "p00.png"), "-o", str(png), "--profile", str(profile), *model]
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "relative error" in shown.output
+    with Image.open(png) as picture:
+        assert np.asarray(picture).std() > 0
+    refused = runner.invoke(app, ["explain", str(folder / "p00.png"), "--target", "6", *model])
+    assert refused.exit_code == 2
+
+
+def test_evaluate_prints_the_table_and_what_it_wrote(config_file: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [*CLI, "evaluate", "-c", str(config_file)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "relative error" in ended.stdout
+    assert (tmp_path / "run/summary.csv").exists()
+    again = runner.invoke(app, ["summarize", str(tmp_path / "run")])
+    assert again.exit_code == 0
+    # The table is the same; only the progress of the run itself is not repeated.
+    assert again.output.splitlines()[:5] == ended.stdout.splitlines()[:5]

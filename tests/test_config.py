@@ -1,0 +1,87 @@
+"""Configurations: what is accepted, what is one clear line, what the fingerprint covers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from riemannopt_dist.run.config import Config, load_config, make_config
+from tests.small_world import small_fields
+
+BASE = {"images": "photos", "output": "run", "model": {"name": "resnet50"}}
+
+
+def test_defaults_are_the_papers() -> None:
+    config = make_config(BASE, "test")
+    assert config.fit.images == 200
+    assert config.fit.samples == 128
+    assert {cell.samples for cell in config.cells()} == {16, 32, 64, 128}
+    assert {cell.schedule for cell in config.cells()} == {"linear", "powell"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"imagse": "x"}, "imagse: unknown key"),
+        ({"fit": {"image": 3}}, "fit.image: unknown key"),
+        ({"model": {}}, "model.name: missing"),
+        ({"limit": 0}, "limit: .* got 0"),
+        ({"grid": []}, "grid: .* at least 1"),
+        ({"grid": [{"schedules": ["lienar"]}]}, "grid.0.schedules.0: .*'linear'.*got 'lienar'"),
+        ({"grid": [{"schedules": ["exact"], "rules": ["gauss_legendre"]}]}, "gauss_legendre goes with"),
+        ({"grid": [{"rules": ["trapezoid"], "samples": [1]}]}, "trapezoid needs at least 2"),
+        ({"explain": "loss"}, "explain: .*got 'loss'"),
+    ],
+)
+def test_bad_fields_are_named_in_one_line(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named) as error:
+        make_config({**BASE, **changes}, "test")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [("[1, 2]", "expected keys and values"), ("a: [", "not YAML"), ("", "expected keys and values")],
+)
+def test_bad_files_are_named(tmp_path: Path, content: str, named: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=named) as error:
+        load_config(str(path))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="No such file"):
+        load_config(str(tmp_path / "missing.yaml"))
+
+
+def test_overrides_replace_keys(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    config = load_config(str(path), {"images": "others", "output": None, "limit": 5})
+    assert (config.images, config.output, config.limit) == ("others", "run", 5)
+
+
+def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:
+    def fingerprint(digest: str = "w", **changes: Any) -> str:
+        return make_config(small_fields(tmp_path, tmp_path, **changes), "test").fingerprint(digest)
+
+    same = fingerprint()
+    assert same == fingerprint(output="elsewhere", means={"workers": 7, "time_limit": 5.0})
+    block = {"schedules": ["linear"], "rules": ["left"], "samples": [4]}
+    assert fingerprint(grid=[block, block]) == fingerprint(grid=[block])
+    different = {
+        fingerprint("other weights"),
+        fingerprint(seed=1),
+        fingerprint(limit=5),
+        fingerprint(images="others"),
+        fingerprint(explain="logit"),
+        fingerprint(grid=[block]),
+        fingerprint(shard_size=4),
+    }
+    assert len(different | {same}) == 8
+
+
+@pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    assert isinstance(load_config(str(path)), Config)

@@ -1,0 +1,39 @@
+"""Cells and their schedules."""
+
+import numpy as np
+import pytest
+
+from riemannopt_dist.optimize import optimize_schedule
+from riemannopt_dist.profile import Profile
+from riemannopt_dist.run.grid import Cell, cell_schedules, product_of
+from riemannopt_dist.schedule import linear_schedule
+
+ALPHAS = tuple(((np.arange(32) + 0.5) / 32).tolist())
+PEAKED = Profile(ALPHAS, tuple(np.exp(-(((np.array(ALPHAS) - 0.6) / 0.1) ** 2)).tolist()), (0.0,) * 32, 5)
+
+
+def test_product_is_full_and_distinct() -> None:
+    cells = product_of(["ig"], ["linear", "density"], ["left", "gauss_legendre"], [4, 8, 16])
+    assert len(set(cells)) == len(cells) == 12
+
+
+def test_every_cell_has_the_schedule_of_its_name() -> None:
+    cells = product_of(["ig"], ["linear", "exact", "density", "powell"], ["left", "trapezoid"], [8, 5])
+    schedules = cell_schedules(cells, {"ig": PEAKED})
+    assert set(schedules) == set(cells)
+    for cell, schedule in schedules.items():
+        assert len(schedule) == cell.samples
+        if cell.schedule == "linear":
+            assert schedule == linear_schedule(cell.samples, cell.rule)
+        else:
+            assert schedule == optimize_schedule(PEAKED, cell.samples, cell.rule, cell.schedule)
+
+
+def test_linear_cells_need_no_profile() -> None:
+    (schedule,) = cell_schedules([Cell("ig", "linear", "left", 3)], {}).values()
+    assert schedule == linear_schedule(3)
+
+
+def test_partition_solvers_refuse_gauss_legendre() -> None:
+    with pytest.raises(ValueError, match="gauss_legendre goes with linear and density"):
+        product_of(["ig"], ["powell"], ["gauss_legendre"], [4])

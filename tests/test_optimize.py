@@ -1,0 +1,356 @@
+"""The bounds are true and attained; the solvers minimise what they say they minimise."""
+
+import logging
+import math
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import quad
+
+from riemannopt_dist.optimize import (
+    SOLVERS,
+    density_coordinate,
+    density_partitions,
+    eq9_bound,
+    exact_partitions,
+    integral_bound,
+    least_cost_partitions,
+    optimize_schedule,
+    optimize_schedules,
+    powell_partitions,
+)
+from riemannopt_dist.profile import Profile
+from riemannopt_dist.schedule import (
+    PARTITION_RULES,
+    RULES,
+    Array,
+    intervals,
+    linear_partition,
+    linear_schedule,
+    schedule_from_partition,
+)
+from tests.problems import (
+    CONSTANT,
+    INTEGRANDS,
+    PROFILES,
+    RISING,
+    Integrand,
+    linear_profile,
+    profile_of,
+    quadrature_error,
+)
+
+KERNELS = {  # Peano kernels of ∫g − Σ on [a, b], from textbooks
+    "left": lambda t, a, b: b - t,
+    "right": lambda t, a, b: a - t,
+    "midpoint": lambda t, a, b: np.where(t < (a + b) / 2, a - t, b - t),
+    "trapezoid": lambda t, a, b: (a + b) / 2 - t,
+}
+EACH_RULE = pytest.mark.parametrize("rule", PARTITION_RULES)
+EACH_PROFILE = pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+
+lopsided_partitions = st.lists(st.floats(0.01, 1.0), min_size=1, max_size=9).map(
+    lambda lengths: np.append(np.cumsum([0.0, *lengths[:-1]]) / math.fsum(lengths), 1.0)
+)
+
+
+@st.composite
+def random_profiles(draw: st.DrawFn) -> Profile:
+    magnitudes = draw(st.lists(st.floats(0.0, 10.0), min_size=1, max_size=8))
+    gaps = draw(st.lists(st.floats(0.01, 1.0), min_size=len(magnitudes) + 1, max_size=len(magnitudes) + 1))
+    return linear_profile(np.cumsum(gaps)[:-1] / math.fsum(gaps), np.array(magnitudes))
+
+
+def error_for_signs(profile: Profile, partition: Array, rule: str, signs: Array | None) -> float:
+    """∫g − Σ of a rule for g(t) = ∫_0^t s|g′|, with s = +1 or −1 on each piece between breaks.
+
+    g′ is linear on each piece and g quadratic, so the textbook formulas here are exact. Without `signs`,
+    s has the sign of the rule's Peano kernel.
+    """
+    middles = (partition[1:] + partition[:-1]) / 2
+    breaks = np.unique(np.concatenate([partition, middles, profile.points]))
+    centres, lengths = (breaks[1:] + breaks[:-1]) / 2, np.diff(breaks)
+    interval = np.searchsorted(partition, centres) - 1
+    kernel = KERNELS[rule](centres, partition[interval], partition[interval + 1])
+    s = np.sign(kernel) if signs is None else np.resize(signs, len(centres))
+    start, end = s * profile(breaks[:-1]), s * profile(breaks[1:])
+    g = np.append(0.0, np.cumsum(lengths * (start + end) / 2))
+    g_centre = g[:-1] + lengths * (3 * start + end) / 8
+    integral = (lengths / 6 * (g[:-1] + 4 * g_centre + g[1:])).sum()
+    schedule = schedule_from_partition(partition, rule)
+    return float(integral - np.dot(schedule.weights, g[np.searchsorted(breaks, schedule.points)]))
+
+
+@EACH_RULE
+@given(profile=random_profiles(), partition=lopsided_partitions)
+def test_the_integral_bound_is_attained(rule: str, profile: Profile, partition: Array) -> None:
+    worst = error_for_signs(profile, partition, rule, signs=None)
+    assert math.isclose(worst, integral_bound(profile, partition, rule), rel_tol=1e-9, abs_tol=1e-12)
+
+
+@EACH_RULE
+@given(
+    profile=random_profiles(),
+    partition=lopsided_partitions,
+    signs=st.lists(st.sampled_from([-1.0, 1.0]), min_size=1, max_size=30),
+)
+def test_no_signs_of_the_slope_exceed_the_integral_bound(
+    rule: str, profile: Profile, partition: Array, signs: list[float]
+) -> None:
+    error = error_for_signs(profile, partition, rule, np.array(signs))
+    assert abs(error) <= integral_bound(profile, partition, rule) * (1 + 1e-9) + 1e-12
+
+
+@EACH_RULE
+@given(profile=random_profiles(), partition=lopsided_partitions)
+def test_the_integral_bound_equals_adaptive_quadrature(rule: str, profile: Profile, partition: Array) -> None:
+    expected = 0.0
+    for a, b in pairwise(partition):
+        breaks = [t for t in (*profile.points, (a + b) / 2) if a < t < b]
+        value, _ = quad(lambda t: profile(t) * abs(KERNELS[rule](t, a, b)), a, b, points=breaks)  # noqa: B023
+        expected += value
+    assert math.isclose(integral_bound(profile, partition, rule), expected, rel_tol=1e-9, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["exact", "density"])
+@EACH_RULE
+@pytest.mark.parametrize("integrand", INTEGRANDS.values(), ids=INTEGRANDS)
+def test_the_bound_holds_for_real_integrands(integrand: Integrand, rule: str, solver: str) -> None:
+    profile = profile_of(lambda t: np.abs(integrand.slope(t)), samples=2049)
+    for samples in (2, 5, 16):
+        (partition,) = SOLVERS[solver](profile, rule, [intervals(samples, rule)])
+        error = quadrature_error(integrand, schedule_from_partition(partition, rule))
+        assert abs(error) <= integral_bound(profile, partition, rule) * (1 + 1e-3) + 1e-12
+
+
+def test_eq9_by_hand() -> None:
+    # ½ (0 · 0.25² + 0.25 · 0.75²) for |g′|(t) = t; the integral bound (left): ∫t(¼ − t) + ∫t(1 − t).
+    partition = np.array([0.0, 0.25, 1.0])
+    assert eq9_bound(RISING, partition) == 0.5 * 0.25 * 0.75**2
+    left = 0.25**3 / 6 + (1 / 6 - 0.25**2 / 2 + 0.25**3 / 3)
+    assert math.isclose(integral_bound(RISING, partition, "left"), left, rel_tol=1e-14)
+
+
+@EACH_RULE
+def test_the_bounds_of_equal_intervals_of_a_constant_profile(rule: str) -> None:
+    # |g′| = 3: 3 n h²/2 for the rules of degree 0, half of it for those of degree 1.
+    share = 2 if rule in ("left", "right") else 4
+    partition = linear_partition(10)
+    assert math.isclose(integral_bound(CONSTANT, partition, rule), 3 / (10 * share), rel_tol=1e-12)
+    assert math.isclose(eq9_bound(CONSTANT, partition), 3 / 20, rel_tol=1e-12)
+
+
+@given(seed=st.integers(0, 1000), size=st.integers(2, 9))
+def test_dynamic_programming_finds_what_trying_all_partitions_finds(seed: int, size: int) -> None:
+    costs = np.random.default_rng(seed).random((size, size))
+    costs[np.tril_indices(size)] = np.inf
+    counts = list(range(1, size))
+    for count, found in zip(
+        counts, least_cost_partitions(np.arange(float(size)), costs, counts), strict=True
+    ):
+        candidates = [(0, *inner, size - 1) for inner in combinations(range(1, size - 1), count - 1)]
+        best = min(candidates, key=lambda edges: sum(costs[i, j] for i, j in pairwise(edges)))
+        np.testing.assert_array_equal(found, best)
+
+
+@EACH_RULE
+@EACH_PROFILE
+def test_exact_beats_all_partitions_of_a_small_grid(profile: Profile, rule: str) -> None:
+    # Multiples of 1/16 are among the solver's candidates, so none of these may be better.
+    for count, found in zip((1, 2, 3), exact_partitions(profile, rule, [1, 2, 3]), strict=True):
+        partitions = (np.array([0, *inner, 16]) / 16 for inner in combinations(range(1, 16), count - 1))
+        best = min(integral_bound(profile, partition, rule) for partition in partitions)
+        assert integral_bound(profile, found, rule) <= best * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rule", "edge"),
+    [
+        ("left", 2 / 3),
+        ("right", 1 / math.sqrt(3)),
+        ("midpoint", (1 + math.sqrt(7)) / 6),
+        ("trapezoid", (1 + math.sqrt(7)) / 6),
+    ],
+)
+def test_exact_places_one_edge_where_calculus_does(rule: str, edge: float) -> None:
+    # |g′|(t) = t and two intervals: the zero of the bound's derivative in the edge.
+    (partition,) = exact_partitions(RISING, rule, [2])
+    assert abs(partition[1] - edge) <= 1 / 256
+
+
+@EACH_RULE
+@EACH_PROFILE
+def test_exact_is_never_worse_on_the_integral_bound(profile: Profile, rule: str) -> None:
+    counts = [intervals(samples, rule) for samples in (4, 16, 64)]
+    found = exact_partitions(profile, rule, counts)
+    others = {
+        "linear": [linear_partition(count) for count in counts],
+        "density": density_partitions(profile, rule, counts),
+        "powell": powell_partitions(profile, rule, counts[:2]),
+    }
+    for name, partitions in others.items():
+        for count, exact, other in zip(counts, found, partitions, strict=False):
+            bounds = [integral_bound(profile, partition, rule) for partition in (exact, other)]
+            assert bounds[0] <= bounds[1] * (1 + 1e-12), (name, count)
+
+
+@EACH_PROFILE
+def test_powell_is_never_worse_than_equal_intervals_on_eq9(profile: Profile) -> None:
+    counts = [1, 2, 4, 8, 16]
+    for count, partition in zip(counts, powell_partitions(profile, "left", counts), strict=True):
+        assert eq9_bound(profile, partition) <= eq9_bound(profile, linear_partition(count)) * (1 + 1e-9)
+
+
+@EACH_RULE
+@pytest.mark.parametrize("name", ["narrow peak", "late"])
+def test_powell_warns_where_it_steps_over_a_peak(
+    name: str, rule: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="riemannopt_dist"):
+        powell_partitions(PROFILES[name], rule, [8])
+    (record,) = caplog.records
+    assert "8 intervals, steps over a peak" in record.getMessage()
+
+
+@EACH_RULE
+@pytest.mark.parametrize("name", ["constant", "decaying"])
+def test_powell_does_not_warn_where_eq9_sees_all(
+    name: str, rule: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="riemannopt_dist"):
+        powell_partitions(PROFILES[name], rule, [4, 8, 16])
+    assert not caplog.records
+
+
+def test_density_places_edges_where_calculus_does() -> None:
+    # ∫_0^t s^½ ds ∝ t^{3/2} for |g′|(t) = t, so b_i = (i/n)^{2/3} but for the thousandth that is added.
+    (partition,) = density_partitions(RISING, "left", [16])
+    np.testing.assert_allclose(partition, (np.arange(17) / 16) ** (2 / 3), atol=2e-3)
+
+
+@EACH_PROFILE
+def test_density_gives_each_interval_the_same_share(profile: Profile) -> None:
+    (partition,) = density_partitions(profile, "left", [16])
+    mean, _ = quad(profile, 0, 1, points=profile.points, limit=500)
+    shares = [
+        quad(lambda t: math.sqrt(profile(t) + mean / 1000), a, b, points=profile.points, limit=500)[0]
+        for a, b in pairwise(partition)
+    ]
+    np.testing.assert_allclose(shares, np.mean(shares), rtol=2e-3)
+
+
+@EACH_RULE
+def test_the_density_is_the_limit_of_exact_for_many_samples(rule: str) -> None:
+    profile = PROFILES["decaying"]
+    gaps = []
+    for count in (4, 64):
+        partitions = exact_partitions(profile, rule, [count]) + density_partitions(profile, rule, [count])
+        exact, density = (integral_bound(profile, partition, rule) for partition in partitions)
+        gaps.append(abs(density / exact - 1))
+    assert gaps[1] < 1e-3
+    assert gaps[1] < gaps[0] or gaps[0] < 1e-3
+
+
+@EACH_PROFILE
+def test_the_density_coordinate_runs_from_0_to_1_with_its_own_slope(profile: Profile) -> None:
+    alphas, shares, slopes = density_coordinate(profile)
+    assert (alphas[0], alphas[-1], shares[0], shares[-1]) == (0, 1, 0, 1)
+    assert np.all(np.diff(shares) > 0)
+    np.testing.assert_allclose(np.diff(shares) / np.diff(alphas), (slopes[1:] + slopes[:-1]) / 2, rtol=1e-9)
+
+
+def test_a_profile_of_zeros_counts_as_constant() -> None:
+    zeros = profile_of(np.zeros_like)
+    for rule in RULES:
+        density = optimize_schedule(zeros, 16, rule, "density")
+        np.testing.assert_allclose(density.points, linear_schedule(16, rule).points, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_constant_profile_gives_the_linear_schedule(rule: str) -> None:
+    linear = linear_schedule(16, rule)
+    found = optimize_schedule(CONSTANT, 16, rule, "density")
+    np.testing.assert_allclose(found.points, linear.points, atol=1e-12)
+    np.testing.assert_allclose(found.weights, linear.weights, atol=1e-12)
+
+
+def test_exact_and_powell_find_equal_intervals_for_a_constant_profile() -> None:
+    for solver, resolution in (("exact", 1 / 256), ("powell", 1e-3)):
+        for rule, samples in (("left", 16), ("left", 10), ("trapezoid", 16)):
+            found = optimize_schedule(CONSTANT, samples, rule, solver)
+            np.testing.assert_allclose(found.points, linear_schedule(samples, rule).points, atol=resolution)
+
+
+def test_gauss_legendre_is_warped_as_calculus_does() -> None:
+    # |g′|(t) = t: α = T(u) = u^{2/3} and weights ω/2 · T′(u), but for the thousandth that is added.
+    plain = linear_schedule(8, "gauss_legendre")
+    warped = optimize_schedule(RISING, 8, "gauss_legendre", "density")
+    nodes = np.array(plain.points)
+    np.testing.assert_allclose(warped.points, nodes ** (2 / 3), atol=2e-3)
+    np.testing.assert_allclose(warped.weights, np.array(plain.weights) * 2 / 3 * nodes ** (-1 / 3), atol=4e-3)
+
+
+def test_warped_gauss_legendre_beats_the_warped_trapezoid_where_the_slope_never_vanishes() -> None:
+    integrand = INTEGRANDS["exponential"]
+    profile = profile_of(integrand.slope)
+    gauss, trapezoid = (
+        abs(quadrature_error(integrand, optimize_schedule(profile, 16, rule, "density")))
+        for rule in ("gauss_legendre", "trapezoid")
+    )
+    assert gauss < trapezoid / 50
+
+
+@pytest.mark.parametrize("rule", RULES)
+@EACH_PROFILE
+def test_one_and_two_samples(profile: Profile, rule: str) -> None:
+    solvers = ["density"] if rule == "gauss_legendre" else list(SOLVERS)
+    for solver in solvers:
+        for samples in (2,) if rule == "trapezoid" else (1, 2):
+            schedule = optimize_schedule(profile, samples, rule, solver)
+            assert len(schedule) == samples
+            assert math.isclose(math.fsum(schedule.weights), 1, abs_tol=1e-12)
+            if rule != "gauss_legendre" and intervals(samples, rule) == 1:
+                assert schedule == linear_schedule(samples, rule)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_profile_of_one_point_is_constant(solver: str) -> None:
+    point = Profile((0.3,), (2.0,), (math.nan,), 1)
+    schedule = optimize_schedule(point, 8, "left", solver)
+    np.testing.assert_allclose(schedule.points, linear_schedule(8, "left").points, atol=1e-3)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_schedules_of_all_counts_are_those_of_each_alone(solver: str) -> None:
+    profile, rules, counts = PROFILES["decaying"], ["left", "trapezoid"], [4, 16, 7]
+    together = optimize_schedules(profile, counts, rules, solver)
+    assert together == {
+        (rule, count): optimize_schedule(profile, count, rule, solver) for rule in rules for count in counts
+    }
+
+
+def test_the_profiles_scale_does_not_matter() -> None:
+    profile = PROFILES["two peaks"]
+    scaled = linear_profile(np.array(profile.points), 2.0**-40 * np.array(profile.magnitudes))
+    for solver in ("exact", "density"):
+        assert optimize_schedule(scaled, 16, "left", solver) == optimize_schedule(profile, 16, "left", solver)
+
+
+def test_bad_arguments_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="solver: expected one of powell, exact, density, got 'newton'"):
+        optimize_schedule(CONSTANT, 16, "left", "newton")
+    with pytest.raises(ValueError, match=r"rule: expected one of left, .*, got 'simpson'"):
+        optimize_schedule(CONSTANT, 16, "simpson")
+    with pytest.raises(ValueError, match="gauss_legendre goes with density, got 'exact'"):
+        optimize_schedule(CONSTANT, 16, "gauss_legendre", "exact")
+    with pytest.raises(ValueError, match=r"samples: .* got 0"):
+        optimize_schedule(CONSTANT, 0, "left")
+    with pytest.raises(ValueError, match="samples: the trapezoid needs at least 2, got 1"):
+        optimize_schedule(CONSTANT, 1, "trapezoid")
+    with pytest.raises(ValueError, match=r"intervals: at most .* got 2000"):
+        optimize_schedule(CONSTANT, 2000, "left", "exact")
+    with pytest.raises(ValueError, match=r"rule: .* got 'gauss_legendre'"):
+        integral_bound(CONSTANT, linear_partition(4), "gauss_legendre")

@@ -1,0 +1,174 @@
+"""Whole runs on a real Ray: the same rows whatever the workers, resumption, refusal of what does not fit."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import torch
+
+from riemannopt_dist.attribution import integrated_gradients
+from riemannopt_dist.metrics.completeness import relative_error
+from riemannopt_dist.models import load_model
+from riemannopt_dist.run.batches import read_tensor
+from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.driver import draw, evaluate, evaluated_subjects
+from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.schedule import Schedule
+from tests.small_world import FIT, PICTURES, make_pictures, small_config
+
+CELLS = 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("world") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RunDirectory]:
+    """A run by one worker that goes through to its end."""
+    config = small_config(pictures, tmp_path_factory.mktemp("one") / "run", means={"workers": 1})
+    return config, evaluate(config)
+
+
+def results(directory: RunDirectory) -> list[dict[str, Any]]:
+    """All result rows but for their timings."""
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in directory.shard_rows("results")]
+
+
+def test_every_image_is_accounted_for(finished: tuple[Config, RunDirectory]) -> None:
+    config, directory = finished
+    images = directory.read_images()
+    assert images is not None
+    assert len(images) == PICTURES
+    assert sum(row["in_fit"] for row in images) == FIT
+    evaluated = [row["image_id"] for row in images if row["selected"] and not row["in_fit"]]
+    rows = results(directory)
+    keys = {(r["image_id"], r["schedule"], r["rule"], r["samples"]) for r in rows}
+    assert len(rows) == len(keys) == CELLS * len(evaluated)
+    assert {row["image_id"] for row in rows} == set(evaluated)
+    assert [s.image.image_id for s in evaluated_subjects(images, config)] == list(
+        dict.fromkeys(row["image_id"] for row in rows)
+    )
+
+
+def test_rows_hold_what_the_library_computes(finished: tuple[Config, RunDirectory]) -> None:
+    config, directory = finished
+    model = load_model(config.model.name)
+    fitted = directory.storage.read_json("schedules/ig.json")["schedules"]
+    (subject, *_) = evaluated_subjects(directory.read_images() or [], config)
+    image = read_tensor(subject.image, model)[None]
+    for entry in fitted:
+        schedule = Schedule(tuple(entry["points"]), tuple(entry["weights"]))
+        result = integrated_gradients(model, image, torch.tensor([subject.target]), schedule)
+        (row,) = (
+            row
+            for row in results(directory)
+            if row["image_id"] == subject.image.image_id
+            and all(row[key] == entry[key] for key in ("schedule", "rule", "samples"))
+        )
+        assert row["relative_error"] == pytest.approx(float(relative_error(result)), rel=1e-3, abs=1e-5)
+        assert row["f_input"] == pytest.approx(float(result.f_input), rel=1e-5)
+        assert row["gradient_evaluations"] == entry["samples"]
+
+
+def test_two_workers_give_equal_rows(finished: tuple[Config, RunDirectory], tmp_path: Path) -> None:
+    config, directory = finished
+    again = evaluate(small_config(Path(config.images), tmp_path / "run", means={"workers": 2}))
+    assert results(again) == results(directory)
+
+
+def test_only_missing_shards_are_done_again(
+    finished: tuple[Config, RunDirectory], pictures: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    config = small_config(pictures, output)
+    directory = evaluate(config)
+    (output / "results/shard-00001.parquet").unlink()
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    evaluate(config)
+    after = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
+    assert set(after) - set(before) == {output / "results/shard-00001.parquet"}
+    assert all(after[path] == before[path] for path in before)
+    assert results(directory) == results(finished[1])
+
+
+def test_another_configuration_is_refused(pictures: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    evaluate(small_config(pictures, output))
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"another configuration \(differs in: seed\)"):
+        evaluate(small_config(pictures, output, seed=1))
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"images": "/no/such/folder"}, "/no/such/folder"),
+        ({"model": {"name": "resnet_fifty"}}, "resnet_fifty"),
+        ({"model": {"name": "resnet18", "weights": "/no/such/file.pth"}}, "/no/such/file.pth"),
+    ],
+)
+def test_what_cannot_be_had_writes_nothing(
+    pictures: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    output = tmp_path / "run"
+    with pytest.raises(ValueError, match=named) as error:
+        evaluate(small_config(pictures, output, **changes))
+    assert "\n" not in str(error.value)
+    assert not output.exists()
+
+
+def test_damaged_files_are_rows_with_their_reason(tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "pictures")
+    picture = (folder / "p00.png").read_bytes()
+    (folder / "p00.png").write_bytes(picture[: len(picture) // 2])
+    (folder / "p01.png").write_bytes(b"")
+    (folder / "p02.png").write_text("not an image")
+    directory = evaluate(small_config(folder, tmp_path / "run"))
+    errors = {r["image_id"]: r["error"] for r in directory.read_images() or [] if r["error"]}
+    assert set(errors) == {"p00.png", "p01.png", "p02.png"}
+    assert len({row["image_id"] for row in results(directory)}) == PICTURES - 3 - FIT
+    assert directory.read_failures() == []
+
+
+def test_too_few_images_to_fit_is_one_line_and_tells_where_to_look(pictures: Path, tmp_path: Path) -> None:
+    config = small_config(pictures, tmp_path / "run", fit={"images": PICTURES, "samples": 16})
+    with pytest.raises(ValueError, match=rf"fit.images: {PICTURES} .* only {PICTURES} .*images.parquet"):
+        evaluate(config)
+    assert (tmp_path / "run/images.parquet").exists()
+
+
+def test_the_draw_is_seeded_disjoint_and_unbiased(tmp_path: Path) -> None:
+    ids = [f"i{n}" for n in range(10)]
+    config = small_config(tmp_path, tmp_path, limit=4)
+    fit, chosen = draw(ids, config)
+    assert draw(list(reversed(ids)), config) == (fit, chosen)
+    assert (len(fit), len(chosen), len({*fit, *chosen})) == (FIT, 4, FIT + 4)
+    counts = np.zeros(10)
+    for seed in range(400):
+        drawn, _ = draw(ids, small_config(tmp_path, tmp_path, seed=seed))
+        counts[[ids.index(name) for name in drawn]] += 1
+    # Each count is binomial(400, 0.3): mean 120, standard deviation 9.2.
+    assert np.abs(counts - 120).max() < 5 * 9.2
+
+
+def test_columns_carry_their_meaning(finished: tuple[Config, RunDirectory]) -> None:
+    _, directory = finished
+    table: pa.Table = Storage(directory.storage.root).read_table("results/shard-00000.parquet")
+    metadata = table.schema.field("relative_error").metadata
+    assert metadata[b"direction"] == b"lower is better"
+    assert all(field.metadata[b"description"] for field in table.schema)

@@ -1,0 +1,247 @@
+"""The storage on a local disk and on a real S3 server, with writers killed and servers that fail."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from moto.server import DomainDispatcherApplication, create_backend_app
+from pyarrow import fs
+from werkzeug.serving import make_server
+
+from riemannopt_dist.run.storage import Storage, StorageError
+
+NAMES = ["run.json", "schedules/ig.json", "results/shard-00042.parquet", "results/a b%20#é?.bin"]
+
+
+class Bucket:
+    """An S3 server in this process: it fails the next `failures` requests and keeps a log of all."""
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.log: list[tuple[str, str]] = []
+        self._application = DomainDispatcherApplication(create_backend_app)
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.log.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        if self.failures > 0:
+            self.failures -= 1
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+            return [b"injected"]
+        answer: Iterable[bytes] = self._application(environ, start_response)
+        return answer
+
+    def uri(self, path: str, secret: str = "swordfish") -> str:
+        """The address of a path, with options and credentials in it."""
+        options = f"scheme=http&endpoint_override=127.0.0.1:{self.server.port}&region=us-east-1"
+        return f"s3://user:{secret}@{path}?{options}"
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    bucket = Bucket()
+    thread = threading.Thread(target=bucket.server.serve_forever)
+    thread.start()
+    creator, _ = fs.FileSystem.from_uri(bucket.uri("bucket") + "&allow_bucket_creation=true")
+    creator.create_dir("bucket")
+    yield bucket
+    bucket.server.shutdown()
+    thread.join()
+    bucket.server.server_close()
+
+
+@pytest.fixture(params=["path", "file", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "s3":
+        bucket: Bucket = request.getfixturevalue("bucket")
+        return Storage(bucket.uri(f"bucket/{tmp_path.name}"))
+    return Storage(tmp_path if request.param == "path" else tmp_path.as_uri())
+
+
+def as_a_worker_has_it(storage: Storage) -> Storage:
+    """Through a pickle, which also makes Arrow's S3 client give up after three tries instead of ten."""
+    copy = pickle.loads(pickle.dumps(storage))
+    assert isinstance(copy, Storage)
+    return copy
+
+
+def test_what_is_written_is_read_listed_and_replaced(storage: Storage) -> None:
+    assert storage.list() == storage.list("results") == []
+    for name in NAMES:
+        assert not storage.exists(name)
+        with pytest.raises(FileNotFoundError, match="no such file"):
+            storage.read_bytes(name)
+        storage.write_bytes(name, name.encode())
+    other = as_a_worker_has_it(storage)
+    for name in NAMES:
+        assert other.exists(name)
+        assert other.read_bytes(name) == name.encode()
+    assert other.list() == sorted(NAMES)
+    assert other.list("results") == sorted(NAMES[2:])
+    assert not other.exists("results")
+    storage.write_bytes(NAMES[0], b"")
+    assert storage.read_bytes(NAMES[0]) == b""
+
+
+def test_tables_keep_their_units_and_json_its_text(storage: Storage) -> None:
+    field = pa.field("relative_error", pa.float64(), metadata={"better": "lower"})
+    curves = pa.array([[0.0, 0.5], [1.0]], pa.list_(pa.float32()))
+    table = pa.table([pa.array([0.25, None]), curves], pa.schema([field, pa.field("curve", curves.type)]))
+    storage.write_table("results/shard-00000.parquet", table)
+    back = storage.read_table("results/shard-00000.parquet")
+    assert back.equals(table)
+    assert back.schema.field("relative_error").metadata == {b"better": b"lower"}
+    storage.write_json("run.json", {"α": [1, None, "é"]})
+    assert storage.read_json("run.json") == {"α": [1, None, "é"]}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json("nan.json", float("nan"))
+
+
+def test_a_damaged_file_is_named(storage: Storage) -> None:
+    storage.write_bytes("damaged", b"PAR1 no")
+    with pytest.raises(StorageError, match=r"/damaged: not a Parquet file: "):
+        storage.read_table("damaged")
+    with pytest.raises(StorageError, match=r"/damaged: not a JSON file: "):
+        storage.read_json("damaged")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "/etc/passwd",
+        "..",
+        "../x",
+        "a/../../x",
+        "a//b",
+        "a/",
+        "./a",
+        ".hidden",
+        "a/.tmp",
+        "a\\b",
+        "a\0b",
+        "a\nb",
+    ],
+)
+def test_names_that_could_lead_elsewhere_are_refused(storage: Storage, name: str) -> None:
+    for method in (storage.read_bytes, storage.exists, lambda name: storage.write_bytes(name, b"")):
+        with pytest.raises(ValueError, match="name: expected a relative POSIX path"):
+            method(name)
+    if name:
+        with pytest.raises(ValueError, match="name: expected"):
+            storage.list(name)
+
+
+def test_a_link_out_of_the_root_is_refused_and_one_within_is_followed(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    (root / "within").mkdir(parents=True)
+    (outside / "secret").write_text("secret")
+    (root / "folder").symlink_to(outside)
+    (root / "file").symlink_to(outside / "secret")
+    (root / "alias").symlink_to(root / "within")
+    storage = Storage(root)
+    for name in ("folder/secret", "file", "folder/new"):
+        with pytest.raises(ValueError, match="links out of it"):
+            storage.read_bytes(name)
+        with pytest.raises(ValueError, match="links out of it"):
+            storage.write_bytes(name, b"overwritten")
+    with pytest.raises(ValueError, match="links out of it"):
+        storage.list("folder")
+    assert storage.list() == []
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+    assert (outside / "secret").read_text() == "secret"
+    storage.write_bytes("alias/x", b"x")
+    assert storage.read_bytes("within/x") == b"x"
+
+
+def test_a_relative_root_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Storage("runs/first").write_bytes("x", b"x")
+    assert (tmp_path / "runs" / "first" / "x").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(
+    "root", ["", "ftp://user:swordfish@host/x", "s3://", "file://host/x", "s3://b/x?option=1"]
+)
+def test_roots_of_other_kinds_are_refused_without_telling_secrets(root: str) -> None:
+    with pytest.raises(ValueError, match=r"^root: ") as caught:
+        Storage(root)
+    assert "swordfish" not in str(caught.value)
+
+
+WRITER = """
+import sys
+from riemannopt_dist.run.storage import Storage
+storage, count = Storage(sys.argv[1]), 0
+while True:
+    count += 1
+    storage.write_bytes("big", bytes([count % 256]) * (1 << 24))
+    print(count, flush=True)
+"""
+
+
+def test_a_writer_killed_midway_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    """SIGKILL while a temporary file exists: the name still holds one entire earlier content."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, tmp_path], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        deadline = time.monotonic() + 20
+        while not (left := [path for path in tmp_path.iterdir() if path.name != "big"]):
+            assert time.monotonic() < deadline
+        os.kill(writer.pid, signal.SIGSTOP)
+        left = [path for path in tmp_path.iterdir() if path.name != "big"]
+        os.kill(writer.pid, signal.SIGKILL)
+    content = (tmp_path / "big").read_bytes()
+    assert len(content) == 1 << 24
+    assert len(set(content)) == 1
+    assert Storage(tmp_path).list() == ["big"]
+    assert all(path.name.startswith(".big.") for path in left)
+
+
+def test_a_small_object_is_one_put(bucket: Bucket) -> None:
+    storage = Storage(bucket.uri("bucket/one-put"))
+    bucket.log.clear()
+    storage.write_bytes("results/shard-00000.parquet", b"x" * 100_000)
+    assert bucket.log == [("PUT", "/bucket/one-put/results/shard-00000.parquet")]
+
+
+def test_a_server_that_fails_for_a_while_is_outlasted(bucket: Bucket) -> None:
+    storage = as_a_worker_has_it(Storage(bucket.uri("bucket/flaky")))
+    for action in (
+        lambda: storage.write_bytes("x", b"content"),
+        lambda: storage.read_bytes("x"),
+        lambda: storage.exists("x"),
+        lambda: storage.list(),
+    ):
+        bucket.failures = 5  # more than the S3 client tries by itself
+        action()
+        assert bucket.failures == 0
+    assert storage.read_bytes("x") == b"content"
+
+
+def test_a_server_that_keeps_failing_ends_in_one_line_without_secrets(bucket: Bucket) -> None:
+    storage = as_a_worker_has_it(Storage(bucket.uri("bucket/broken")))
+    bucket.failures = 1000
+    with pytest.raises(StorageError, match=r"^s3://bucket/broken/x: .*\(5 attempts\)$") as caught:
+        storage.write_bytes("x", b"content")
+    bucket.failures = 0
+    assert "swordfish" not in str(caught.value)
+    assert "endpoint_override" not in str(caught.value)
+    assert "swordfish" not in repr(storage)
+    assert storage.list() == []
+
+
+def test_a_missing_bucket_is_told_at_once(bucket: Bucket) -> None:
+    storage = Storage(bucket.uri("nowhere/run"))
+    with pytest.raises(StorageError, match=r"^s3://nowhere/run/x: .*\(1 attempt\)$"):
+        storage.write_bytes("x", b"content")
