@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from riemannopt_dist.attribution import Attribution, integrate_path, integrated_gradients
+    from riemannopt_dist.blur_path import BlurPath
+    from riemannopt_dist.guided_ig import guided_ig
+    from riemannopt_dist.methods import blur_ig, estimate_profile, idgi
     from riemannopt_dist.metrics.completeness import completeness_delta, ratio_of_sums, relative_error
     from riemannopt_dist.models import load_model
     from riemannopt_dist.optimize import optimize_schedule
-    from riemannopt_dist.profile import Profile, estimate_profile
+    from riemannopt_dist.profile import Profile
     from riemannopt_dist.schedule import Schedule, linear_schedule, schedule_from_partition
 
 _HOME = {
@@ -24,17 +27,25 @@ _HOME = {
     "load_model": "models",
     "optimize_schedule": "optimize",
     "Profile": "profile",
-    "estimate_profile": "profile",
+    "BlurPath": "blur_path",
+    "blur_ig": "methods",
+    "estimate_profile": "methods",
+    "guided_ig": "guided_ig",
+    "idgi": "methods",
     "Schedule": "schedule",
     "linear_schedule": "schedule",
     "schedule_from_partition": "schedule",
 }
 __all__ = [
     "Attribution",
+    "BlurPath",
     "Profile",
     "Schedule",
+    "blur_ig",
     "completeness_delta",
     "estimate_profile",
+    "guided_ig",
+    "idgi",
     "integrate_path",
     "integrated_gradients",
     "linear_schedule",

@@ -20,7 +20,7 @@ def check_images(images: Tensor, name: str = "images") -> None:
 
 
 def check_model(model: nn.Module) -> None:
-    """Raise ValueError if a layer of `model` whose output then depends on chance or the batch is in training."""
+    """Raise ValueError if a layer whose output depends on chance or the batch in training is in training."""
     layers = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
     for name, layer in model.named_modules():
         if layer.training and isinstance(layer, layers):

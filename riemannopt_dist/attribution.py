@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from riemannopt_dist.arguments import check_images, check_model, check_targets
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
-    Index,
     Output,
     PathSamples,
+    micro_batches,
     sample_path,
     target_output,
 )
+from riemannopt_dist.idgi import IdgiSums
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import Array, Schedule
 
@@ -64,33 +65,38 @@ def integrate_path(
     targets: Tensor,
     schedules: Sequence[Schedule],
     *,
+    idgi: Sequence[Schedule] = (),
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> list[Attribution]:
-    """Riemann sums of the same path under several schedules, an Attribution for each.
+    """Sums along the same path under several schedules: Riemann sums, and IDGI for those in `idgi`.
 
-    Every distinct point is evaluated once however many schedules hold it: linear 16, 32 and 64 cost
-    nothing beside linear 128.
+    An Attribution for each, in order. Every distinct point is evaluated once however many schedules hold it:
+    linear left 16, 32 and 64 cost nothing beside linear left 128.
     """
     images = path.images
     check_model(model)
     check_targets(targets, images, model)
-    points, weights = union_of_points(schedules)
+    points, weights = union_of_points([*schedules, *idgi])
     maps = images.new_zeros((len(schedules), *images.shape))
     values = images.new_empty((len(images), len(points)))
+    # IDGI needs f at both ends before it has come by the samples there.
+    unsampled = [end for end in (0.0, 1.0) if idgi or end not in points]
+    ends = {end: _value_at(end, model, path, targets, output, internal_batch_size) for end in unsampled}
+    shared = IdgiSums(idgi, points, images, ends[0.0], ends[1.0]) if idgi else None
     positions = np.broadcast_to(points, (len(images), len(points)))
     for samples in sample_path(
         model, path, targets, positions, output=output, internal_batch_size=internal_batch_size
     ):
-        add_weighted(maps, samples, weights[:, samples.columns])
-        values[samples.rows, samples.columns] = samples.values
-    f_baseline, f_input = (
-        _value_at(end, model, path, targets, points, values, output, internal_batch_size)
-        for end in (0.0, 1.0)
-    )
+        add_weighted(maps, samples, weights[: len(schedules), samples.columns])
+        values[samples.rows, samples.columns] = samples.values.to(values)
+        if shared is not None:
+            shared.add(samples)
+    f_baseline, f_input = ends.get(0.0, values[:, 0]), ends.get(1.0, values[:, -1])
+    made = [*maps, *(shared.maps if shared is not None else ())]
     return [
         Attribution(result, f_input, f_baseline, torch.full_like(targets, len(schedule)))
-        for result, schedule in zip(maps, schedules, strict=True)
+        for result, schedule in zip(made, [*schedules, *idgi], strict=True)
     ]
 
 
@@ -120,19 +126,13 @@ def add_weighted(maps: Tensor, samples: PathSamples, weights: Array) -> None:
 
 
 def _value_at(
-    end: float,
-    model: nn.Module,
-    path: Path,
-    targets: Tensor,
-    points: Array,
-    values: Tensor,
-    output: Output,
-    internal_batch_size: int,
+    end: float, model: nn.Module, path: Path, targets: Tensor, output: Output, internal_batch_size: int
 ) -> Tensor:
-    """f at one end of the path, (B,): taken from the samples where one lies there, else evaluated."""
-    found: Index = np.flatnonzero(points == end)
-    if len(found):
-        return values[:, int(found[0])]
+    """f at one end of the path, (B,)."""
     rows = torch.arange(len(targets), device=targets.device)
-    ends, _ = path.at(rows, torch.full_like(values[:, 0], end))
-    return target_output(model, ends, targets, output=output, internal_batch_size=internal_batch_size)
+    positions = torch.full((len(targets),), end, dtype=torch.float64, device=targets.device)
+    parts = []
+    for part in micro_batches(len(targets), internal_batch_size):
+        points, _ = path.at(rows[part], positions[part])
+        parts.append(target_output(model, points, targets[part], output=output))
+    return torch.cat(parts)

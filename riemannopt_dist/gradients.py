@@ -107,11 +107,11 @@ def sample_path(
     last: memory depends on `internal_batch_size`, not on B × K.
     """
     images, per_image = alphas.shape
-    device, dtype = path.images.device, path.images.dtype
+    device = path.images.device
     for part in micro_batches(images * per_image, internal_batch_size):
         rows, columns = np.divmod(np.arange(part.start, part.stop), per_image)
         image_index = torch.from_numpy(rows).to(device)
-        positions = torch.from_numpy(alphas[rows, columns]).to(device=device, dtype=dtype)
+        positions = torch.from_numpy(alphas[rows, columns]).to(device)
         inputs, velocity = path.at(image_index, positions)
         values, gradients = value_and_gradient(
             model, inputs, targets[image_index], output=output, internal_batch_size=internal_batch_size

@@ -15,7 +15,6 @@ from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import (
     PARTITION_RULES,
-    RULES,
     Array,
     Schedule,
     gauss_legendre,
@@ -53,7 +52,7 @@ def optimize_schedules(
     check_choice(solver, tuple(SOLVERS), "solver")
     schedules: dict[tuple[str, int], Schedule] = {}
     for rule in rules:
-        check_choice(rule, RULES, "rule")
+        check_choice(rule, (*PARTITION_RULES, "gauss_legendre"), "rule")
         if rule == "gauss_legendre":
             if solver != "density":
                 raise ValueError(f"solver: the rule gauss_legendre goes with density, got {solver!r}")

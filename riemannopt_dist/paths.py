@@ -22,7 +22,7 @@ class Path(Protocol):
         ...
 
     def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
-        """γ(α) and dγ/dα, each (N, C, H, W), for image indices `rows` (N,) and positions `alphas` (N,)."""
+        """γ(α) and dγ/dα, each (N, C, H, W), of images `rows` (N,) at positions `alphas` (N,) in float64."""
         ...
 
 
@@ -52,4 +52,4 @@ class StraightPath:
         """γ(α) and the constant velocity x − x′ of each requested image."""
         baselines = self.baselines[rows]
         velocity = self.images[rows] - baselines
-        return baselines + alphas[:, None, None, None] * velocity, velocity
+        return baselines + alphas.to(velocity)[:, None, None, None] * velocity, velocity

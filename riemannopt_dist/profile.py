@@ -5,7 +5,7 @@ of its divided differences is averaged over features and then over images.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,9 +14,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
+from riemannopt_dist.arguments import check_model, check_targets
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, sample_path
-from riemannopt_dist.paths import Path, StraightPath
+from riemannopt_dist.paths import Path
 from riemannopt_dist.schedule import Array
 
 PROFILE_SAMPLES = 128
@@ -117,32 +117,6 @@ class ProfileSum:
         variance = self.squares / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
         errors = np.sqrt(variance / self.count)
         return Profile(tuple(middles.tolist()), tuple(self.mean.tolist()), tuple(errors.tolist()), self.count)
-
-
-PATHS: dict[str, Callable[[Tensor], Path]] = {"ig": StraightPath.from_black}
-
-
-def estimate_profile(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    method: str = "ig",
-    samples: int = PROFILE_SAMPLES,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> Profile:
-    """The profile of a method's path over images (B, C, H, W), from `samples` equispaced points an image.
-
-    Raises ValueError for an unknown method, fewer than two samples, or images and targets that do not fit.
-    """
-    check_choice(method, tuple(PATHS), "method")
-    check_images(images)
-    alphas = equispaced(samples)
-    variations = path_variation(
-        model, PATHS[method](images), targets, alphas, output=output, internal_batch_size=internal_batch_size
-    )
-    return ProfileSum.empty(alphas).add(variations).profile()
 
 
 def equispaced(samples: int) -> Array:

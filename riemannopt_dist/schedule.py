@@ -93,7 +93,8 @@ PARTITION_RULES: dict[str, Callable[[Array], Schedule]] = {
     "midpoint": midpoint,
     "trapezoid": trapezoid,
 }
-RULES: tuple[str, ...] = (*PARTITION_RULES, "gauss_legendre")
+RULES: tuple[str, ...] = (*PARTITION_RULES, "gauss_legendre", "mean")
+LINEAR_ONLY = ("mean",)
 
 
 def intervals(samples: int, rule: str) -> int:
@@ -117,6 +118,21 @@ def schedule_from_partition(partition: ArrayLike, rule: str) -> Schedule:
     return PARTITION_RULES[rule](edges)
 
 
+def partition_of(schedule: Schedule) -> tuple[Array, str]:
+    """The partition (n + 1,) that a schedule of the left, right or trapezoid rule comes from, and that rule.
+
+    Raises ValueError for any other schedule: its points do not tell the ends of its intervals.
+    """
+    points = schedule.points
+    candidates = {"left": (*points, 1.0), "right": (0.0, *points), "trapezoid": points}
+    for rule, edges in candidates.items():
+        if len(edges) > 1 and edges[0] == 0 and edges[-1] == 1:
+            expected = schedule_from_partition(edges, rule)
+            if np.allclose(expected.weights, schedule.weights, rtol=0, atol=WEIGHT_SUM_TOLERANCE):
+                return np.asarray(edges), rule
+    raise ValueError(f"schedule: expected one of the left, right or trapezoid rule, got {schedule}")
+
+
 def linear_partition(count: int) -> Array:
     """`count` equal intervals of [0, 1]. i / n is rounded once, so nested partitions share edges exactly."""
     check_positive(count, "intervals")
@@ -124,10 +140,16 @@ def linear_partition(count: int) -> Array:
 
 
 def linear_schedule(samples: int, rule: str = "left") -> Schedule:
-    """Equal intervals under `rule`; for "gauss_legendre", the Gauss-Legendre points of [0, 1]."""
+    """Equal intervals under `rule`; for "gauss_legendre", the Gauss-Legendre points of [0, 1].
+
+    "mean" is the plain mean over equispaced points, both ends included, as in PAIR's implementation of
+    Integrated Gradients: off by ((g(0) + g(1)) / 2 − ∫g) / n, even for a straight line that is not level.
+    """
     check_choice(rule, RULES, "rule")
     if rule == "gauss_legendre":
         return Schedule(*gauss_legendre(samples))
+    if rule == "mean":
+        return Schedule(tuple(np.linspace(0.0, 1.0, samples)), (1 / samples,) * samples)
     return schedule_from_partition(linear_partition(intervals(samples, rule)), rule)
 
 

@@ -20,7 +20,7 @@ from riemannopt_dist.gradients import target_output
 from riemannopt_dist.metrics.completeness import completeness_delta
 from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.profile import estimate_profile
+from riemannopt_dist.methods import estimate_profile
 from riemannopt_dist.schedule import (
     RULES,
     Schedule,

@@ -12,7 +12,7 @@ from riemannopt_dist.gradients import Output
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of
 
 PositiveInt = Annotated[int, Field(ge=1)]
-MethodName = Literal["ig"]
+MethodName = Literal["ig", "ig_idgi", "blur_ig", "blur_ig_idgi", "guided_ig", "guided_ig_idgi"]
 
 
 class _Strict(BaseModel):

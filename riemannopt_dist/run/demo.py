@@ -5,7 +5,8 @@ import torch
 from riemannopt_dist.analysis.figures import attribution_figure
 from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.models import load_model
-from riemannopt_dist.profile import PATHS, Profile
+from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.profile import Profile
 from riemannopt_dist.run.batches import subject_batches
 from riemannopt_dist.run.config import Config, make_config
 from riemannopt_dist.run.directory import RunDirectory
@@ -47,7 +48,9 @@ def draw_maps(directory: RunDirectory) -> list[str]:
     subjects = evaluated_subjects(directory.read_images() or [], config)
     names = []
     for (subject,), images, targets in subject_batches(subjects[:3], model, 1, torch.device("cpu")):
-        results = integrate_path(model, PATHS["ig"](images), targets, [schedules[cell] for cell in SHOWN])
+        results = integrate_path(
+            model, StraightPath.from_black(images), targets, [schedules[cell] for cell in SHOWN]
+        )
         maps = [
             (f"{cell.schedule} {cell.rule}, {cell.samples} points", result.maps[0].double().numpy())
             for cell, result in zip(SHOWN, results, strict=True)

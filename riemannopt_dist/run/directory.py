@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from riemannopt_dist.methods import METHODS
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.config import Config
@@ -95,16 +96,16 @@ class RunDirectory:
         table = pa.Table.from_pylist([vars(failure) for failure in failures], schema=rows.FAILURES)
         self.storage.write_table(FAILURES, table)
 
-    def write_schedules(self, method: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
-        """Commit a method's profile and the schedules fitted to it."""
+    def write_schedules(self, family: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
+        """Commit a family's profile and the schedules fitted to it."""
         cells = [
-            {"schedule": cell.schedule, "rule": cell.rule, "samples": cell.samples}
+            {"method": cell.method, "schedule": cell.schedule, "rule": cell.rule, "samples": cell.samples}
             | json.loads(schedule.to_json())
             for cell, schedule in schedules.items()
-            if cell.method == method and cell.fitted
+            if METHODS[cell.method].family == family and cell.fitted
         ]
         content = {"profile": json.loads(profile.to_json()), "schedules": cells}
-        self.storage.write_json(f"schedules/{method}.json", content)
+        self.storage.write_json(f"schedules/{family}.json", content)
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import ray
 
 from riemannopt_dist.images import ImageRef, list_images
+from riemannopt_dist.methods import METHODS
 from riemannopt_dist.models import load_model, model_state, weights_digest
 from riemannopt_dist.profile import Profile, ProfileSum
 from riemannopt_dist.run.batches import Subject
@@ -74,8 +75,8 @@ def evaluate(config: Config) -> RunDirectory:
         images = _selected_images(run, refs)
         profiles = _profiles(run, images)
         schedules = cell_schedules(config.cells(), profiles)
-        for method, profile in profiles.items():
-            directory.write_schedules(method, profile, schedules)
+        for family, profile in profiles.items():
+            directory.write_schedules(family, profile, schedules)
         stage = Evaluation(schedules, config.explain, config.batch_size, config.internal_batch_size)
         _run_stage(run, stage, evaluated_subjects(images, config), last=True)
     return directory
@@ -165,13 +166,13 @@ def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
 
 
 def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
-    """The profile of every method that has a fitted schedule in the grid."""
+    """The profile of every family that has a fitted schedule in the grid."""
     config = run.config
-    methods = tuple(sorted({cell.method for cell in config.cells() if cell.fitted}))
-    if not methods:
+    families = tuple(sorted({METHODS[cell.method].family for cell in config.cells() if cell.fitted}))
+    if not families:
         return {}
     stage = Fitting(
-        methods, config.fit.samples, config.explain, config.batch_size, config.internal_batch_size
+        families, config.fit.samples, config.explain, config.batch_size, config.internal_batch_size
     )
     _run_stage(run, stage, [_subject(row) for row in images if row["in_fit"]])
     sums: dict[str, ProfileSum] = {}

@@ -9,7 +9,8 @@ from riemannopt_dist.images import ImageRef, UnreadableImage, list_images
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import Classifier, load_model
 from riemannopt_dist.optimize import optimize_schedule
-from riemannopt_dist.profile import PATHS, Profile, ProfileSum, equispaced, path_variation
+from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.profile import Profile, ProfileSum, equispaced, path_variation
 from riemannopt_dist.run.batches import read_tensor
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.schedule import linear_schedule
@@ -33,7 +34,7 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
             except UnreadableImage:
                 continue
             targets = model(images).argmax(dim=1)
-            total = total.add(path_variation(model, PATHS["ig"](images), targets, total.alphas))
+            total = total.add(path_variation(model, StraightPath.from_black(images), targets, total.alphas))
             progress.advance(1)
     if total.count == 0:
         raise ValueError(f"{source}: none of its {len(refs)} files is a readable image")

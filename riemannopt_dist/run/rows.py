@@ -28,7 +28,7 @@ IMAGES = SELECTION.append(_IN_FIT)
 VARIATIONS = pa.schema(
     [
         _field("image_id", pa.string(), "the image's id in images.parquet"),
-        _field("method", pa.string(), "attribution method"),
+        _field("method", pa.string(), "the attribution method whose path is sampled"),
         _field("alphas", pa.list_(pa.float64()), "positions sampled on the path", "1"),
         _field("variation", pa.list_(pa.float64()), "|Δg / Δα| between them, the mean over features"),
     ]

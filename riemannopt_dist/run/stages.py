@@ -6,18 +6,18 @@ A stage knows neither Ray nor files. Its rows go, shard by shard, to a folder of
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 import torch
 
-from riemannopt_dist.attribution import Attribution, integrate_path, union_of_points
+from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.gradients import Output
 from riemannopt_dist.images import ImageRef, UnreadableImage
+from riemannopt_dist.methods import FAMILIES, METHODS
 from riemannopt_dist.metrics.completeness import attribution_sum, relative_error
 from riemannopt_dist.models import Classifier
-from riemannopt_dist.profile import PATHS, equispaced, path_variation
+from riemannopt_dist.profile import equispaced
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, read_tensor, subject_batches
 from riemannopt_dist.run.grid import Cell
@@ -78,9 +78,9 @@ class Selection:
 
 @dataclass(frozen=True)
 class Fitting:
-    """Algorithm 1 for each image and method: how much the integrand changes between equispaced points."""
+    """Algorithm 1 for each image and family: how much the integrand changes between equispaced points."""
 
-    methods: tuple[str, ...]
+    families: tuple[str, ...]
     samples: int
     explain: Output
     batch_size: int
@@ -89,13 +89,13 @@ class Fitting:
     schema: ClassVar[pa.Schema] = rows.VARIATIONS
 
     def rows(self, model: Classifier, device: torch.device, items: Sequence[Subject]) -> Iterator[Row]:
-        """The variation of every image along every method's path."""
+        """The variation of every image along every family's path."""
         alphas = equispaced(self.samples)
         for subjects, images, targets in subject_batches(items, model, self.batch_size, device):
-            for method in self.methods:
-                variations = path_variation(
+            for family in self.families:
+                variations = FAMILIES[family].variations(
                     model,
-                    PATHS[method](images),
+                    images,
                     targets,
                     alphas,
                     output=self.explain,
@@ -104,7 +104,7 @@ class Fitting:
                 for subject, variation in zip(subjects, variations, strict=True):
                     yield {
                         "image_id": subject.image.image_id,
-                        "method": method,
+                        "method": family,
                         "alphas": alphas.tolist(),
                         "variation": variation.tolist(),
                     }
@@ -122,22 +122,28 @@ class Evaluation:
     schema: ClassVar[pa.Schema] = rows.RESULTS
 
     def rows(self, model: Classifier, device: torch.device, items: Sequence[Subject]) -> Iterator[Row]:
-        """A row for each image and cell; all cells of a method share their gradients."""
+        """A row for each image and cell; all cells of a family share their gradients."""
         for subjects, images, targets in subject_batches(items, model, self.batch_size, device):
-            for method, group in groupby(sorted(self.schedules), lambda cell: cell.method):
-                cells = list(group)
+            for name, family in FAMILIES.items():
+                cells = [cell for cell in self.schedules if METHODS[cell.method].family == name]
+                if not cells:
+                    continue
+                # Riemann sums come first, then IDGI maps: the order in which a family returns them.
+                cells.sort(key=lambda cell: (METHODS[cell.method].idgi, cell))
                 schedules = [self.schedules[cell] for cell in cells]
+                plain = sum(not METHODS[cell.method].idgi for cell in cells)
                 start = time.perf_counter()
-                results = integrate_path(
+                results = family.attributions(
                     model,
-                    PATHS[method](images),
+                    images,
                     targets,
-                    schedules,
+                    schedules[:plain],
+                    schedules[plain:],
                     output=self.explain,
                     internal_batch_size=self.internal_batch_size,
                 )
                 columns = [_columns(result) for result in results]
-                evaluations = len(images) * len(union_of_points(schedules)[0])
+                evaluations = len(images) * family.evaluations(schedules)
                 seconds = (time.perf_counter() - start) / evaluations
                 for cell, values in zip(cells, columns, strict=True):
                     for index, subject in enumerate(subjects):

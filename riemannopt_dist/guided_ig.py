@@ -1,0 +1,235 @@
+"""Guided Integrated Gradients (Kapishnikov et al., CVPR 2021): a path that moves insensitive features first.
+
+The path is not known beforehand: the gradient at the end of each step decides which features the next one
+moves. `guided_walk` is the path; attributions are sums over its steps.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from riemannopt_dist.arguments import check_images, check_model, check_targets
+from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.gradients import (
+    DEFAULT_INTERNAL_BATCH_SIZE,
+    Output,
+    target_output,
+    value_and_gradient,
+)
+from riemannopt_dist.idgi import squared_shares
+from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.schedule import Array, Schedule, partition_of
+
+FRACTION = 0.25
+MAX_DIST = 0.02
+
+CLOSE = 1e-9
+"""How near, relative or absolute, the L1 distance must come to a step's goal: the original's ε."""
+
+
+@dataclass(frozen=True)
+class WalkStep:
+    """One step of B walks: f (B,) and ∂f/∂x (B, C, H, W) where it starts, its move (B, C, H, W), float64.
+
+    `remaining` counts the steps to the image, this one included.
+    """
+
+    values: Tensor
+    gradients: Tensor
+    move: Tensor
+    remaining: int
+
+
+def guided_ig(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    *,
+    baselines: Tensor | None = None,
+    fraction: float = FRACTION,
+    max_dist: float = MAX_DIST,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Attribution:
+    """Guided IG of images (B, C, H, W), RGB in [0, 1], from `baselines` (black unless given).
+
+    The schedule's partition 0 = b_0 < … < b_n = 1 sets how far each step goes: step k ends where the L1
+    distance to the image is (1 − b_k) of the whole. A left schedule weights each move with the gradient at
+    its start, as the original does; a trapezoid schedule with the mean of the gradients at its two ends.
+    `fraction` in (0, 1] of the features, those with the smallest gradients, move at a time; none strays from
+    the straight line by more than `max_dist` in [0, 1], in units of α.
+
+    Raises ValueError for a schedule of another rule, and for arguments outside these ranges.
+    """
+    check_images(images)
+    path = StraightPath(images, torch.zeros_like(images) if baselines is None else baselines)
+    riemann, _ = guided_sums(
+        model,
+        path,
+        targets,
+        schedule,
+        fraction=fraction,
+        max_dist=max_dist,
+        output=output,
+        internal_batch_size=internal_batch_size,
+    )
+    return riemann
+
+
+def guided_sums(
+    model: nn.Module,
+    path: StraightPath,
+    targets: Tensor,
+    schedule: Schedule,
+    *,
+    fraction: float = FRACTION,
+    max_dist: float = MAX_DIST,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> tuple[Attribution, Attribution]:
+    """Guided IG and IDGI along the same walk, which is paid for once. Arguments as for `guided_ig`."""
+    partition, rule = partition_of(schedule)
+    if rule == "right":
+        raise ValueError("schedule: a guided walk takes the left or the trapezoid rule, got the right rule")
+    images = path.images
+    f_input = target_output(model, images, targets, output=output, internal_batch_size=internal_batch_size)
+    walk = guided_walk(
+        model,
+        path,
+        targets,
+        partition,
+        fraction=fraction,
+        max_dist=max_dist,
+        output=output,
+        internal_batch_size=internal_batch_size,
+    )
+    first = step = next(walk)
+    riemann, idgi = torch.zeros_like(step.move), torch.zeros_like(step.move)
+    for _ in range(len(partition) - 1):
+        # The left rule asks nothing of the gradient at the image, which is then not computed.
+        at_image = rule == "left" and step.remaining == 1
+        following = replace(step, values=f_input) if at_image else next(walk)
+        change = (following.values - step.values).double()[:, None, None, None]
+        gradients, shares = step.gradients, squared_shares(step.gradients)
+        if rule == "trapezoid":
+            gradients = (gradients + following.gradients) / 2
+            shares = (shares + squared_shares(following.gradients)) / 2
+        riemann += gradients * step.move
+        idgi += shares * change
+        step = following
+    evaluations = torch.full_like(targets, len(schedule))
+    return (
+        Attribution(riemann.to(images.dtype), f_input, first.values, evaluations),
+        Attribution(idgi.to(images.dtype), f_input, first.values, evaluations),
+    )
+
+
+def guided_variation(
+    model: nn.Module,
+    path: StraightPath,
+    targets: Tensor,
+    alphas: Array,
+    *,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Array:
+    """`path_variation` along the walk that `alphas` (k,), from 0 to 1, lead: (B, k − 1).
+
+    The integrand at α is ∂f/∂γ · dγ/dα, with the step's mean speed, move / Δα, for dγ/dα. The last interval
+    has no step after it to compare with and repeats the value before.
+    """
+    walk = guided_walk(model, path, targets, alphas, output=output, internal_batch_size=internal_batch_size)
+    widths = np.diff(alphas)
+    integrands = (step.gradients * step.move / width for step, width in zip(walk, widths, strict=False))
+    changes = [(b - a).abs().flatten(1).mean(1).cpu().numpy() for a, b in pairwise(integrands)]
+    variation = np.stack(changes, axis=1) / widths[:-1]
+    return np.concatenate([variation, variation[:, -1:]], axis=1)
+
+
+def guided_walk(
+    model: nn.Module,
+    path: StraightPath,
+    targets: Tensor,
+    partition: Array,
+    *,
+    fraction: float = FRACTION,
+    max_dist: float = MAX_DIST,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Iterator[WalkStep]:
+    """The n steps of B guided walks along a partition (n + 1,), then a step of no move at the image.
+
+    Each step costs one gradient when it is asked for, so a consumer that stops before the last saves one.
+    The moves of a walk sum to x − x′. The state is float64, as in the original.
+    """
+    check_model(model)
+    check_targets(targets, path.images, model)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction: expected a number above 0 and at most 1, got {fraction!r}")
+    if not 0 <= max_dist <= 1:
+        raise ValueError(f"max_dist: expected a number in [0, 1], got {max_dist!r}")
+    start = path.baselines.double()
+    difference = path.images.double() - start
+    progress = torch.zeros_like(difference)
+    goals = [*partition[1:].tolist(), None]
+    for number, goal in enumerate(goals):
+        values, gradients = value_and_gradient(
+            model,
+            (start + progress * difference).to(path.images.dtype),
+            targets,
+            output=output,
+            internal_batch_size=internal_batch_size,
+        )
+        reached = (
+            progress
+            if goal is None
+            else advance(
+                progress.flatten(1),
+                gradients.flatten(1).abs(),
+                difference.flatten(1).abs(),
+                goal,
+                fraction,
+                max_dist,
+            ).view_as(progress)
+        )
+        yield WalkStep(values, gradients, (reached - progress) * difference, len(goals) - 1 - number)
+        progress = reached
+
+
+def advance(
+    progress: Tensor, sensitivity: Tensor, distance: Tensor, goal: float, fraction: float, max_dist: float
+) -> Tensor:
+    """Each feature's progress (B, d) from 0 at the baseline to 1 at the image after one step towards `goal`.
+
+    `sensitivity` (B, d) is |∂f/∂x| and `distance` (B, d) is |x − x′|. Features that lag more than `max_dist`
+    behind the goal catch up. Then the least sensitive `fraction` of all features go to `max_dist` ahead, and
+    the next ones, until the distance left is (1 − goal) of the whole; the last ones go part of the way.
+    """
+    low, high = max(goal - max_dist, 0.0), min(goal + max_dist, 1.0)
+    features = distance.shape[1]
+    rank = math.floor(fraction * (features - 1)) + 1
+    progress = progress.clamp_min(low)
+    room = distance * (high - progress)
+    left = (distance * (1 - progress)).sum(1, keepdim=True)
+    target = distance.sum(1, keepdim=True) * (1 - goal)
+    share = torch.zeros_like(progress)  # of the way from `progress` to `high`
+    candidates = sensitivity.masked_fill((distance == 0) | (progress == high), math.inf)
+    # Every pass that does not finish an image takes at least `rank` of its candidates all the way.
+    for _ in range(math.ceil(features / rank)):
+        going = (left - target).abs() > CLOSE * torch.maximum(left, target).clamp_min(1)
+        if not going.any():
+            break
+        threshold = candidates.kthvalue(rank, dim=1, keepdim=True).values
+        chosen = going & (candidates <= threshold) & (candidates < math.inf)
+        within_reach = torch.where(chosen, room, 0.0).sum(1, keepdim=True)
+        part = torch.where(within_reach > 0, (left - target) / within_reach, 1.0).clamp_max(1)
+        share = torch.where(chosen, part, share)
+        left = left - part * within_reach
+        candidates = candidates.masked_fill(chosen, math.inf)
+    return torch.lerp(progress, torch.full_like(progress, high), share)

@@ -1,0 +1,246 @@
+"""Attribution methods by name. A new one is a family here, or an entry in the table.
+
+A family is a way to take gradients: along a fixed path, or along Guided IG's walk. Each carries two methods
+that share its gradients: the plain Riemann sum, and IDGI.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from riemannopt_dist.arguments import check_choice, check_images
+from riemannopt_dist.attribution import Attribution, integrate_path, union_of_points
+from riemannopt_dist.blur_path import BlurPath
+from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
+from riemannopt_dist.guided_ig import guided_sums, guided_variation
+from riemannopt_dist.paths import Path, StraightPath
+from riemannopt_dist.profile import PROFILE_SAMPLES, Profile, ProfileSum, equispaced, path_variation
+from riemannopt_dist.schedule import Array, Schedule
+
+
+class Family(Protocol):
+    """One way to take gradients between a baseline and an image."""
+
+    def attributions(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        riemann: Sequence[Schedule],
+        idgi: Sequence[Schedule],
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> list[Attribution]:
+        """Riemann sums and then IDGI maps, in the order of their schedules, with gradients shared."""
+        ...
+
+    def evaluations(self, schedules: Sequence[Schedule]) -> int:
+        """The gradient evaluations an image that these schedules cost together."""
+        ...
+
+    def variations(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        alphas: Array,
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> Array:
+        """Mean over features of |Δg / Δα| between positions `alphas` (k,), for each image: (B, k − 1)."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedPath:
+    """A path that is known beforehand: all schedules share the gradients at common points."""
+
+    path: Callable[[Tensor], Path]
+
+    def attributions(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        riemann: Sequence[Schedule],
+        idgi: Sequence[Schedule],
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> list[Attribution]:
+        """Riemann sums and then IDGI maps, in the order of their schedules."""
+        return integrate_path(
+            model,
+            self.path(images),
+            targets,
+            riemann,
+            idgi=idgi,
+            output=output,
+            internal_batch_size=internal_batch_size,
+        )
+
+    def evaluations(self, schedules: Sequence[Schedule]) -> int:
+        """The number of distinct points."""
+        return len(union_of_points(schedules)[0])
+
+    def variations(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        alphas: Array,
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> Array:
+        """Algorithm 1's |Δg / Δα| along the path."""
+        return path_variation(
+            model,
+            self.path(images),
+            targets,
+            alphas,
+            output=output,
+            internal_batch_size=internal_batch_size,
+        )
+
+
+@dataclass(frozen=True)
+class GuidedWalk:
+    """Guided IG's walk from black: each schedule leads its own, shared by the sum and IDGI."""
+
+    def attributions(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        riemann: Sequence[Schedule],
+        idgi: Sequence[Schedule],
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> list[Attribution]:
+        """Riemann sums and then IDGI maps, in the order of their schedules."""
+        path = StraightPath.from_black(images)
+        walked = {
+            schedule: guided_sums(
+                model, path, targets, schedule, output=output, internal_batch_size=internal_batch_size
+            )
+            for schedule in dict.fromkeys([*riemann, *idgi])
+        }
+        return [walked[schedule][0] for schedule in riemann] + [walked[schedule][1] for schedule in idgi]
+
+    def evaluations(self, schedules: Sequence[Schedule]) -> int:
+        """The points of all distinct schedules."""
+        return sum(len(schedule) for schedule in set(schedules))
+
+    def variations(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        alphas: Array,
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> Array:
+        """|Δg / Δα| along the walk that the positions themselves lead."""
+        path = StraightPath.from_black(images)
+        return guided_variation(
+            model, path, targets, alphas, output=output, internal_batch_size=internal_batch_size
+        )
+
+
+FAMILIES: dict[str, Family] = {
+    "ig": FixedPath(StraightPath.from_black),
+    "blur_ig": FixedPath(BlurPath),
+    "guided_ig": GuidedWalk(),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A family, and which of its two sums is meant."""
+
+    family: str
+    idgi: bool = False
+
+
+METHODS: dict[str, Method] = {name: Method(name) for name in FAMILIES} | {
+    f"{name}_idgi": Method(name, idgi=True) for name in FAMILIES
+}
+
+
+def blur_ig(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    *,
+    path: BlurPath | None = None,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Attribution:
+    """Blur IG (Xu et al., CVPR 2020) of images (B, C, H, W): the path leads from blurred to sharp images.
+
+    `path` is `BlurPath(images)` unless given, with σ_max 50 pixels. Arguments, result and errors are else
+    those of `integrated_gradients`.
+    """
+    check_images(images)
+    (result,) = integrate_path(
+        model,
+        BlurPath(images) if path is None else path,
+        targets,
+        [schedule],
+        output=output,
+        internal_batch_size=internal_batch_size,
+    )
+    return result
+
+
+def idgi(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    *,
+    family: str = "ig",
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Attribution:
+    """IDGI (Yang et al., CVPR 2023) of images (B, C, H, W) along the path of "ig", "blur_ig" or "guided_ig".
+
+    The schedule's rule is left, right or trapezoid (ValueError otherwise; guided_ig has no right).
+    """
+    check_choice(family, tuple(FAMILIES), "family")
+    check_images(images)
+    (result,) = FAMILIES[family].attributions(
+        model, images, targets, [], [schedule], output=output, internal_batch_size=internal_batch_size
+    )
+    return result
+
+
+def estimate_profile(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    method: str = "ig",
+    samples: int = PROFILE_SAMPLES,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Profile:
+    """The profile of a method's path over images (B, C, H, W), from `samples` equispaced points an image.
+
+    Raises ValueError for an unknown method, fewer than two samples, or images and targets that do not fit.
+    """
+    check_choice(method, tuple(METHODS), "method")
+    check_images(images)
+    alphas = equispaced(samples)
+    variations = FAMILIES[METHODS[method].family].variations(
+        model, images, targets, alphas, output=output, internal_batch_size=internal_batch_size
+    )
+    return ProfileSum.empty(alphas).add(variations).profile()

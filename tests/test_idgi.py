@@ -1,0 +1,98 @@
+"""IDGI: identities, its formula written out plainly, and what it costs."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from riemannopt_dist.attribution import integrate_path
+from riemannopt_dist.gradients import value_and_gradient
+from riemannopt_dist.guided_ig import guided_sums
+from riemannopt_dist.idgi import squared_shares
+from riemannopt_dist.methods import FAMILIES, METHODS, idgi
+from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.schedule import Schedule, linear_schedule, partition_of, schedule_from_partition
+
+UNEVEN = (0.0, 0.05, 0.2, 0.55, 0.6, 1.0)
+RULES = ("left", "right", "trapezoid")
+
+
+def plainly(model: nn.Module, images: Tensor, targets: Tensor, schedule: Schedule) -> Tensor:
+    """The formula, interval by interval, on the straight path from black."""
+    edges, rule = partition_of(schedule)
+    found = [value_and_gradient(model, images * edge, targets) for edge in edges]
+    shares = [squared_shares(gradient) for _, gradient in found]
+    maps = torch.zeros_like(images)
+    for i in range(len(edges) - 1):
+        change = (found[i + 1][0] - found[i][0])[:, None, None, None]
+        direction = {"left": shares[i], "right": shares[i + 1], "trapezoid": (shares[i] + shares[i + 1]) / 2}
+        maps += change * direction[rule]
+    return maps
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("internal_batch_size", [1, 2, 3, 4, 7, 100])
+def test_equals_the_formula_whatever_the_micro_batches(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor, rule: str, internal_batch_size: int
+) -> None:
+    schedules = [
+        schedule_from_partition(UNEVEN, rule),
+        linear_schedule(4, "left"),
+        linear_schedule(3, "trapezoid"),
+    ]
+    plain = [linear_schedule(5, "midpoint")]
+    path = StraightPath.from_black(images)
+    found = integrate_path(
+        smooth_net, path, targets, plain, idgi=schedules, internal_batch_size=internal_batch_size
+    )
+    assert len(found) == 4
+    (alone,) = integrate_path(smooth_net, path, targets, plain)
+    torch.testing.assert_close(found[0].maps, alone.maps)
+    for result, schedule in zip(found[1:], schedules, strict=True):
+        expected = plainly(smooth_net, images, targets, schedule)
+        torch.testing.assert_close(result.maps, expected, rtol=1e-10, atol=1e-14)
+        assert result.gradient_evaluations.tolist() == [len(schedule)] * len(images)
+
+
+@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("rule", RULES)
+def test_sums_to_the_change_of_the_output(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor, family: str, rule: str
+) -> None:
+    schedule = schedule_from_partition(UNEVEN, rule)
+    if (family, rule) == ("guided_ig", "right"):
+        with pytest.raises(ValueError, match="left or the trapezoid rule"):
+            idgi(smooth_net, images, targets, schedule, family=family)
+        return
+    result = idgi(smooth_net, images, targets, schedule, family=family)
+    torch.testing.assert_close(result.maps.flatten(1).sum(1), result.f_input - result.f_baseline)
+
+
+def test_a_zero_gradient_gives_a_zero_map(images: Tensor, targets: Tensor) -> None:
+    constant = nn.Sequential(nn.Flatten(), nn.Linear(108, 5)).double().eval()
+    nn.init.zeros_(constant[1].weight)
+    result = idgi(constant, images, targets, linear_schedule(4))
+    assert torch.equal(result.maps, torch.zeros_like(images))
+
+
+def test_rules_that_hide_their_intervals_are_refused(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    with pytest.raises(ValueError, match="left, right or trapezoid"):
+        idgi(smooth_net, images, targets, linear_schedule(4, "midpoint"))
+
+
+@pytest.mark.parametrize("rule", ["left", "trapezoid"])
+def test_guided_sums_pay_for_one_walk(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor, rule: str
+) -> None:
+    schedule = linear_schedule(6, rule)
+    calls = []
+    handle = smooth_net.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    guided_sums(smooth_net, StraightPath.from_black(images), targets, schedule)
+    handle.remove()
+    # Six with a gradient, and f(x) without.
+    assert (sum(calls), len(calls)) == (6, 7)
+
+
+def test_every_family_has_both_methods() -> None:
+    assert set(METHODS) == {name + ending for name in FAMILIES for ending in ("", "_idgi")}
