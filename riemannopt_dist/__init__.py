@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from riemannopt_dist.attribution import Attribution, integrate_path, integrated_gradients
     from riemannopt_dist.blur_path import BlurPath
+    from riemannopt_dist.exact_line import breakpoints, exact_integrated_gradients
     from riemannopt_dist.guided_ig import guided_ig
     from riemannopt_dist.methods import blur_ig, estimate_profile, idgi
     from riemannopt_dist.metrics.completeness import completeness_delta, ratio_of_sums, relative_error
+    from riemannopt_dist.metrics.information import information_curve
+    from riemannopt_dist.metrics.insertion import deletion, insertion
+    from riemannopt_dist.metrics.reference import compare, converge
     from riemannopt_dist.models import load_model
     from riemannopt_dist.optimize import optimize_schedule
     from riemannopt_dist.profile import Profile
@@ -30,6 +34,13 @@ _HOME = {
     "BlurPath": "blur_path",
     "blur_ig": "methods",
     "estimate_profile": "methods",
+    "breakpoints": "exact_line",
+    "exact_integrated_gradients": "exact_line",
+    "deletion": "metrics.insertion",
+    "insertion": "metrics.insertion",
+    "information_curve": "metrics.information",
+    "compare": "metrics.reference",
+    "converge": "metrics.reference",
     "guided_ig": "guided_ig",
     "idgi": "methods",
     "Schedule": "schedule",
@@ -42,10 +53,17 @@ __all__ = [
     "Profile",
     "Schedule",
     "blur_ig",
+    "breakpoints",
+    "compare",
     "completeness_delta",
+    "converge",
+    "deletion",
     "estimate_profile",
+    "exact_integrated_gradients",
     "guided_ig",
     "idgi",
+    "information_curve",
+    "insertion",
     "integrate_path",
     "integrated_gradients",
     "linear_schedule",

@@ -98,7 +98,6 @@ def guided_sums(
     if rule == "right":
         raise ValueError("schedule: a guided walk takes the left or the trapezoid rule, got the right rule")
     images = path.images
-    f_input = target_output(model, images, targets, output=output, internal_batch_size=internal_batch_size)
     walk = guided_walk(
         model,
         path,
@@ -112,9 +111,14 @@ def guided_sums(
     first = step = next(walk)
     riemann, idgi = torch.zeros_like(step.move), torch.zeros_like(step.move)
     for _ in range(len(partition) - 1):
-        # The left rule asks nothing of the gradient at the image, which is then not computed.
-        at_image = rule == "left" and step.remaining == 1
-        following = replace(step, values=f_input) if at_image else next(walk)
+        if rule == "left" and step.remaining == 1:
+            # Nothing is asked of the gradient at the image, which is then not computed.
+            at_image = target_output(
+                model, images, targets, output=output, internal_batch_size=internal_batch_size
+            )
+            following = replace(step, values=at_image)
+        else:
+            following = next(walk)
         change = (following.values - step.values).double()[:, None, None, None]
         gradients, shares = step.gradients, squared_shares(step.gradients)
         if rule == "trapezoid":
@@ -125,8 +129,8 @@ def guided_sums(
         step = following
     evaluations = torch.full_like(targets, len(schedule))
     return (
-        Attribution(riemann.to(images.dtype), f_input, first.values, evaluations),
-        Attribution(idgi.to(images.dtype), f_input, first.values, evaluations),
+        Attribution(riemann.to(images.dtype), step.values, first.values, evaluations),
+        Attribution(idgi.to(images.dtype), step.values, first.values, evaluations),
     )
 
 

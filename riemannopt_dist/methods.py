@@ -15,6 +15,7 @@ from riemannopt_dist.attribution import Attribution, integrate_path, union_of_po
 from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
 from riemannopt_dist.guided_ig import guided_sums, guided_variation
+from riemannopt_dist.metrics.reference import Reference, converge
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.profile import PROFILE_SAMPLES, Profile, ProfileSum, equispaced, path_variation
 from riemannopt_dist.schedule import Array, Schedule
@@ -52,6 +53,19 @@ class Family(Protocol):
         internal_batch_size: int,
     ) -> Array:
         """Mean over features of |Δg / Δα| between positions `alphas` (k,), for each image: (B, k − 1)."""
+        ...
+
+    def reference(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        edges: Array,
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> Reference | None:
+        """Converged maps from the trapezoid on `edges`; None where a path depends on its schedule."""
         ...
 
 
@@ -107,6 +121,27 @@ class FixedPath:
             internal_batch_size=internal_batch_size,
         )
 
+    def reference(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        edges: Array,
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> Reference:
+        """Converged maps of the path."""
+        return converge(
+            model,
+            self.path(images),
+            targets,
+            len(edges) - 1,
+            partition=lambda _: edges,
+            output=output,
+            internal_batch_size=internal_batch_size,
+        )
+
 
 @dataclass(frozen=True)
 class GuidedWalk:
@@ -152,6 +187,19 @@ class GuidedWalk:
         return guided_variation(
             model, path, targets, alphas, output=output, internal_batch_size=internal_batch_size
         )
+
+    def reference(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        edges: Array,
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> None:
+        """None: every schedule walks its own path, with an integral of its own."""
+        return None
 
 
 FAMILIES: dict[str, Family] = {

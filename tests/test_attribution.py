@@ -17,10 +17,10 @@ from riemannopt_dist.attribution import (
     union_of_points,
 )
 from riemannopt_dist.gradients import target_output
+from riemannopt_dist.methods import estimate_profile
 from riemannopt_dist.metrics.completeness import completeness_delta
 from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.methods import estimate_profile
 from riemannopt_dist.schedule import (
     RULES,
     Schedule,

@@ -1,7 +1,5 @@
 """Completeness figures against values computed by hand."""
 
-import math
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -45,8 +43,7 @@ def test_over_and_underestimates_of_images_do_not_cancel() -> None:
 
 def test_an_output_that_does_not_change_has_no_relative_error() -> None:
     found = relative_error(result_of([0.5, 0.0], [0.25, 0.25], [0.25, 0.25]))
-    assert found[0] == math.inf
-    assert found[1].isnan()
+    assert found.isnan().all()
 
 
 def test_sums_are_taken_in_float64() -> None:

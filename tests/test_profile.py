@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.methods import estimate_profile
+from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile, ProfileSum, equispaced, path_variation
 from riemannopt_dist.schedule import Array
 from tests.problems import PROFILES

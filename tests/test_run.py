@@ -1,5 +1,6 @@
 """Whole runs on a real Ray: the same rows whatever the workers, resumption, refusal of what does not fit."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 import ray
 import torch
 
+from riemannopt_dist.analysis.summary import read_results, summaries_of, summarize
 from riemannopt_dist.attribution import integrated_gradients
+from riemannopt_dist.methods import FAMILIES, METHODS
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import load_model
 from riemannopt_dist.run.batches import read_tensor
@@ -166,9 +169,39 @@ def test_the_draw_is_seeded_disjoint_and_unbiased(tmp_path: Path) -> None:
     assert np.abs(counts - 120).max() < 5 * 9.2
 
 
+def test_every_method_and_metric_goes_through_the_grid(pictures: Path, tmp_path: Path) -> None:
+    methods = list(METHODS)
+    metrics = ["completeness", "insertion", "deletion", "information_fast"]
+    block = {
+        "methods": methods,
+        "schedules": ["linear", "density"],
+        "rules": ["trapezoid"],
+        "samples": [3, 5],
+    }
+    config = small_config(pictures, tmp_path / "run", grid=[block], metrics=metrics, limit=3)
+    directory = evaluate(config)
+    rows = results(directory)
+    assert len(rows) == 3 * len(methods) * 4
+    for row in rows:
+        assert row["insertion_curve"][0] == pytest.approx(row["deletion_curve"][-1], abs=1e-6)
+        assert row["insertion_curve"][-1] == pytest.approx(row["f_input"], abs=1e-6)
+        if row["method"].endswith("_idgi"):
+            assert row["relative_error"] < 1e-4
+        # The tiny classifier is never as sure as the information curves want it to be.
+        assert row["sic_fast_skipped"]
+        assert math.isnan(row["sic_fast"])
+    summary = summarize(read_results(directory.storage))
+    assert set(summary["sic_fast_left_out"]) == {3}
+    assert summary["insertion_mean"].between(0, 1).all()
+    for family in FAMILIES:
+        fitted = directory.storage.read_json(f"schedules/{family}.json")["schedules"]
+        assert {entry["method"] for entry in fitted} == {family, f"{family}_idgi"}
+
+
 def test_columns_carry_their_meaning(finished: tuple[Config, RunDirectory]) -> None:
     _, directory = finished
     table: pa.Table = Storage(directory.storage.root).read_table("results/shard-00000.parquet")
     metadata = table.schema.field("relative_error").metadata
     assert metadata[b"direction"] == b"lower is better"
     assert all(field.metadata[b"description"] for field in table.schema)
+    assert {summary.name for summary in summaries_of(table)} >= {"relative_error_mean", "insertion_mean"}

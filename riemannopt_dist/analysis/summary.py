@@ -1,51 +1,56 @@
-"""The summary of a run: a row for every cell of the grid, over all images evaluated."""
+"""The summary of a run: a row for every cell of the grid, over all images evaluated.
 
-import numpy as np
+What is summed up, and how, stands in the metadata of the result files.
+"""
+
+import json
+
 import pandas as pd
 import pyarrow as pa
 
+from riemannopt_dist.metrics.metric import SUMMARIES, Summary
 from riemannopt_dist.run.storage import Storage
 
 CELL = ["method", "schedule", "rule", "samples"]
 SUMMARY = "summary"
 
 
-def read_results(storage: Storage) -> pd.DataFrame:
+def read_results(storage: Storage) -> pa.Table:
     """All result rows of a run. Raises ValueError where there are none."""
     names = [name for name in storage.list("results") if name.endswith(".parquet")]
     if not names:
         raise ValueError(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
         )
-    frame: pd.DataFrame = pa.concat_tables([storage.read_table(name) for name in names]).to_pandas()
-    return frame
+    return pa.concat_tables([storage.read_table(name) for name in names])
 
 
-def summarize(results: pd.DataFrame) -> pd.DataFrame:
-    """Per cell: images, mean and median relative error, ratio of sums, seconds and gradients an image.
+def summaries_of(results: pa.Table) -> list[Summary]:
+    """How the metrics of result rows are summed up."""
+    declared = json.loads((results.schema.metadata or {}).get(SUMMARIES.encode(), b"[]"))
+    return [Summary(**{**fields, "columns": tuple(fields["columns"])}) for fields in declared]
 
-    `undefined` counts the images whose output does not change along the path: their relative error does not
-    exist, and they are in neither mean nor median. `ratio_of_sums` is Σ|delta| / Σ|f(x) − f(x′)| over images.
+
+def summarize(results: pa.Table) -> pd.DataFrame:
+    """Per cell: images, gradients and seconds an image, and every summary that the metrics declare.
+
+    `<summary>_left_out` counts images that a summary leaves out because its metric is not defined for them;
+    such a column is there where any are.
     """
-    frame = results.assign(change=(results["f_input"].astype(float) - results["f_baseline"]).abs())
-    frame["delta"] = (frame["attribution_sum"] - (frame["f_input"].astype(float) - frame["f_baseline"])).abs()
-    finite = np.isfinite(frame["relative_error"])
-    frame["undefined"] = ~finite
-    frame["relative_error"] = frame["relative_error"].where(finite)
-    cells = frame.groupby(CELL, sort=True)
-    sums = cells[["delta", "change"]].sum()
-    summary = pd.DataFrame(
-        {
-            "images": cells["image_id"].nunique(),
-            "relative_error_mean": cells["relative_error"].mean(),
-            "relative_error_median": cells["relative_error"].median(),
-            "ratio_of_sums": sums["delta"] / sums["change"],
-            "undefined": cells["undefined"].sum(),
-            "gradient_evaluations": cells["gradient_evaluations"].mean(),
-            "seconds": cells["seconds"].mean(),
+    summaries = summaries_of(results)
+    rows = []
+    for cell, group in results.to_pandas().groupby(CELL, sort=True):
+        row = dict(zip(CELL, cell, strict=True)) | {
+            "images": group["image_id"].nunique(),
+            "gradient_evaluations": group["gradient_evaluations"].mean(),
+            "seconds": group["seconds"].mean(),
         }
-    )
-    return summary.reset_index()
+        for summary in summaries:
+            values = {column: group[column].tolist() for column in summary.columns}
+            row[summary.name], row[f"{summary.name}_left_out"] = summary.of(values)
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.drop(columns=[n for n in table.columns if n.endswith("_left_out") and not table[n].any()])
 
 
 def write_summary(storage: Storage, summary: pd.DataFrame) -> list[str]:

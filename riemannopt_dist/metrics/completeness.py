@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 
 
 def attribution_sum(result: Attribution) -> Tensor:
@@ -22,9 +23,9 @@ def completeness_delta(result: Attribution) -> Tensor:
 def relative_error(result: Attribution) -> Tensor:
     """|Σ_i a_i − (f(x) − f(x′))| / |f(x) − f(x′)|, (B,), lower is better (arXiv 2410.04118).
 
-    Not defined where the output does not change along the path: infinite there, or NaN for a zero map.
+    NaN where the output does not change along the path.
     """
-    return completeness_delta(result).abs() / _output_change(result).abs()
+    return _relative(completeness_delta(result), _output_change(result))
 
 
 def ratio_of_sums(result: Attribution) -> Tensor:
@@ -34,3 +35,36 @@ def ratio_of_sums(result: Attribution) -> Tensor:
 
 def _output_change(result: Attribution) -> Tensor:
     return result.f_input.double() - result.f_baseline.double()
+
+
+def _relative(delta: Tensor, change: Tensor) -> Tensor:
+    return torch.where(change == 0, torch.nan, delta.abs() / change.abs())
+
+
+def _compute(batch: MapBatch) -> dict[str, Tensor]:
+    total = batch.maps.flatten(2).sum(dim=2, dtype=torch.float64)
+    change = batch.f_input.double() - batch.f_baseline.double()
+    return {
+        "attribution_sum": total,
+        "output_change": change,
+        "completeness_delta": total - change,
+        "relative_error": _relative(total - change, change),
+    }
+
+
+COMPLETENESS = Metric(
+    name="completeness",
+    cost="none",
+    columns=(
+        Column("attribution_sum", "f"),
+        Column("output_change", "f"),
+        Column("completeness_delta", "f"),
+        Column("relative_error", "1", "lower"),
+    ),
+    summaries=(
+        Summary("relative_error_mean", "mean", ("relative_error",), "lower"),
+        Summary("relative_error_median", "median", ("relative_error",), "lower"),
+        Summary("ratio_of_sums", "ratio_of_sums", ("completeness_delta", "output_change"), "lower"),
+    ),
+    compute=_compute,
+)

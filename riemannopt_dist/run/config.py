@@ -6,13 +6,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import Output
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of
+
+
+def _known_metric(name: str) -> str:
+    check_choice(name, tuple(METRICS), "metric")
+    return name
+
 
 PositiveInt = Annotated[int, Field(ge=1)]
 MethodName = Literal["ig", "ig_idgi", "blur_ig", "blur_ig_idgi", "guided_ig", "guided_ig_idgi"]
+
+
+MetricName = Annotated[str, AfterValidator(_known_metric)]
 
 
 class _Strict(BaseModel):
@@ -33,6 +44,17 @@ class FitConfig(_Strict):
 
     images: Annotated[int, Field(ge=2)] = 200
     samples: Annotated[int, Field(ge=2)] = 128
+
+
+class ReferenceConfig(_Strict):
+    """The converged maps that the metric `reference` compares with, on each fixed path.
+
+    A trapezoid of `intervals` on the path's profile (equal intervals without one), for the first `images` of
+    those evaluated, rounded up to whole batches; for all if not given.
+    """
+
+    images: PositiveInt | None = None
+    intervals: Annotated[int, Field(ge=2, multiple_of=2)] = 1024
 
 
 class GridBlock(_Strict):
@@ -70,8 +92,10 @@ class Config(_Strict):
     output        the run directory
     model         the classifier
     explain       the output explained: the target's softmax probability, or its logit
+    metrics       what is measured of every map; see riemannopt_dist/metrics/table.py
     grid          blocks of cells; a cell that occurs twice is computed once
     fit           the subset that the schedules are fitted on, drawn with `seed`
+    reference     the converged maps that the metric reference compares with
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file
     batch_size    images computed together by a worker
@@ -83,8 +107,10 @@ class Config(_Strict):
     output: str
     model: ModelConfig
     explain: Output = "probability"
+    metrics: tuple[MetricName, ...] = ("completeness", "insertion")
     grid: Annotated[tuple[GridBlock, ...], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
+    reference: ReferenceConfig = ReferenceConfig()
     limit: PositiveInt | None = None
     seed: int = 0
     shard_size: PositiveInt = 32

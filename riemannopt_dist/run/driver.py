@@ -5,7 +5,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -17,6 +17,7 @@ import ray
 from riemannopt_dist.images import ImageRef, list_images
 from riemannopt_dist.methods import METHODS
 from riemannopt_dist.models import load_model, model_state, weights_digest
+from riemannopt_dist.optimize import density_partitions
 from riemannopt_dist.profile import Profile, ProfileSum
 from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.config import Config, Means
@@ -29,6 +30,7 @@ from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.stages import Evaluation, Fitting, Selection, Stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.worker import Payload, ShardWorker
+from riemannopt_dist.schedule import Array, linear_partition
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +79,18 @@ def evaluate(config: Config) -> RunDirectory:
         schedules = cell_schedules(config.cells(), profiles)
         for family, profile in profiles.items():
             directory.write_schedules(family, profile, schedules)
-        stage = Evaluation(schedules, config.explain, config.batch_size, config.internal_batch_size)
-        _run_stage(run, stage, evaluated_subjects(images, config), last=True)
+        subjects = evaluated_subjects(images, config)
+        stage = Evaluation(
+            schedules,
+            config.metrics,
+            config.explain,
+            config.batch_size,
+            config.internal_batch_size,
+            config.seed,
+            _reference_edges(config, profiles),
+            frozenset(subject.image.image_id for subject in subjects[: config.reference.images]),
+        )
+        _run_stage(run, stage, subjects, last=True)
     return directory
 
 
@@ -182,6 +194,22 @@ def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]
     return {method: total.profile() for method, total in sums.items()}
 
 
+def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[str, Array]:
+    """The partition of each family's converged maps, where they are asked for."""
+    if "reference" not in config.metrics:
+        return {}
+    count = config.reference.intervals
+    edges = {}
+    for family in {METHODS[cell.method].family for cell in config.cells()}:
+        profile = profiles.get(family)
+        edges[family] = (
+            linear_partition(count)
+            if profile is None
+            else density_partitions(profile, "trapezoid", [count])[0]
+        )
+    return edges
+
+
 def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = False) -> None:
     """Do what is left of a stage's shards; images given up on are added to failures.parquet."""
     size, done = run.config.shard_size, run.directory.done_shards(stage.name)
@@ -215,8 +243,8 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                     logger.warning("a worker was lost and is replaced: %s", reason)
                 case PoolState(alive=0):
                     progress.note("waiting for resources")
-                case _:
-                    pass
+                case PoolState(alive=alive, in_flight=in_flight):
+                    progress.note(f"{alive} workers on {in_flight} shards")
     if settled < len(items):
         raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
 

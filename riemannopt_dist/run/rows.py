@@ -1,6 +1,12 @@
 """The tables of a run: their columns, with each column's unit, direction and meaning as field metadata."""
 
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
 import pyarrow as pa
+
+from riemannopt_dist.metrics.metric import SUMMARIES, Metric
 
 
 def _field(
@@ -34,29 +40,44 @@ VARIATIONS = pa.schema(
     ]
 )
 
-RESULTS = pa.schema(
-    [
-        _field("image_id", pa.string(), "the image's id in images.parquet"),
-        _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
-        _field("target", pa.int32(), "class index whose output is explained"),
-        _field("method", pa.string(), "attribution method"),
-        _field("schedule", pa.string(), "how the points were placed"),
-        _field("rule", pa.string(), "quadrature rule"),
-        _field("samples", pa.int32(), "points of the schedule"),
-        _field("f_input", pa.float32(), "explained output at the image", "1"),
-        _field("f_baseline", pa.float32(), "explained output at the path's start", "1"),
-        _field("attribution_sum", pa.float64(), "sum of the map over all features", "1"),
+CELL = [
+    _field("image_id", pa.string(), "the image's id in images.parquet"),
+    _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
+    _field("target", pa.int32(), "class index whose output is explained"),
+    _field("method", pa.string(), "attribution method"),
+    _field("schedule", pa.string(), "how the points were placed"),
+    _field("rule", pa.string(), "quadrature rule"),
+    _field("samples", pa.int32(), "points of the schedule"),
+    _field("f_input", pa.float32(), "explained output at the image", "f"),
+    _field("f_baseline", pa.float32(), "explained output at the path's start", "f"),
+    _field("gradient_evaluations", pa.int32(), "gradients that this map alone costs"),
+    _field("seconds", pa.float64(), "time that this map's gradients take, from the time of its batch", "s"),
+]
+
+_KINDS = {"number": pa.float64(), "list": pa.list_(pa.float32()), "text": pa.string()}
+
+
+def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
+    """The columns of result rows with these metrics.
+
+    How images are to be summed up goes along as metadata, so that the files can be read by themselves.
+    """
+    chosen = list(metrics)
+    columns = [
         _field(
-            "relative_error",
-            pa.float64(),
-            "|attribution_sum − (f_input − f_baseline)| / |f_input − f_baseline|",
-            "1",
-            "lower is better",
-        ),
-        _field("gradient_evaluations", pa.int32(), "gradients that this map alone costs"),
-        _field("seconds", pa.float64(), "time that this map alone takes, from the time of its batch", "s"),
+            column.name,
+            _KINDS[column.kind],
+            f"metric {metric.name}",
+            column.unit,
+            f"{column.direction} is better" if column.direction else "",
+            nullable=True,
+        )
+        for metric in chosen
+        for column in metric.columns
     ]
-)
+    summaries = [asdict(summary) for metric in chosen for summary in metric.summaries]
+    return pa.schema([*CELL, *columns], {SUMMARIES: json.dumps(summaries)})
+
 
 FAILURES = pa.schema(
     [

@@ -10,18 +10,21 @@ from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
-from riemannopt_dist.gradients import Output
+from riemannopt_dist.gradients import Output, target_output
 from riemannopt_dist.images import ImageRef, UnreadableImage
-from riemannopt_dist.methods import FAMILIES, METHODS
-from riemannopt_dist.metrics.completeness import attribution_sum, relative_error
+from riemannopt_dist.methods import FAMILIES, METHODS, Method
+from riemannopt_dist.metrics.metric import MapBatch
+from riemannopt_dist.metrics.reference import Reference
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.profile import equispaced
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, read_tensor, subject_batches
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.schedule import Schedule
+from riemannopt_dist.schedule import Array, Schedule
 
 Row = dict[str, Any]
 
@@ -30,7 +33,11 @@ class Stage(Protocol):
     """What is done to the items of one shard."""
 
     name: ClassVar[str]
-    schema: ClassVar[pa.Schema]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the rows."""
+        ...
 
     def rows(self, model: Classifier, device: torch.device, items: Sequence[Any]) -> Iterator[Row]:
         """The rows of `items`, in order. An item that raises is found and left out by the caller."""
@@ -43,7 +50,11 @@ class Selection:
 
     batch_size: int
     name: ClassVar[str] = "selection"
-    schema: ClassVar[pa.Schema] = rows.SELECTION
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Those of images.parquet but for the draw."""
+        return rows.SELECTION
 
     def rows(self, model: Classifier, device: torch.device, items: Sequence[ImageRef]) -> Iterator[Row]:
         """Predictions of the readable images, reasons of the others."""
@@ -86,7 +97,11 @@ class Fitting:
     batch_size: int
     internal_batch_size: int
     name: ClassVar[str] = "fit"
-    schema: ClassVar[pa.Schema] = rows.VARIATIONS
+
+    @property
+    def schema(self) -> pa.Schema:
+        """An image's variation along one path."""
+        return rows.VARIATIONS
 
     def rows(self, model: Classifier, device: torch.device, items: Sequence[Subject]) -> Iterator[Row]:
         """The variation of every image along every family's path."""
@@ -115,64 +130,131 @@ class Evaluation:
     """Attributions and metrics of every image under every cell of the grid."""
 
     schedules: Mapping[Cell, Schedule]
+    metrics: tuple[str, ...]
     explain: Output
     batch_size: int
     internal_batch_size: int
+    seed: int
+    reference_edges: Mapping[str, Array]
+    reference_images: frozenset[str]
     name: ClassVar[str] = "results"
-    schema: ClassVar[pa.Schema] = rows.RESULTS
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The cell, and the columns of the metrics."""
+        return rows.results_schema(METRICS[name] for name in self.metrics)
 
     def rows(self, model: Classifier, device: torch.device, items: Sequence[Subject]) -> Iterator[Row]:
-        """A row for each image and cell; all cells of a family share their gradients."""
+        """A row for each image and cell."""
         for subjects, images, targets in subject_batches(items, model, self.batch_size, device):
-            for name, family in FAMILIES.items():
-                cells = [cell for cell in self.schedules if METHODS[cell.method].family == name]
-                if not cells:
-                    continue
-                # Riemann sums come first, then IDGI maps: the order in which a family returns them.
-                cells.sort(key=lambda cell: (METHODS[cell.method].idgi, cell))
-                schedules = [self.schedules[cell] for cell in cells]
-                plain = sum(not METHODS[cell.method].idgi for cell in cells)
-                start = time.perf_counter()
-                results = family.attributions(
-                    model,
-                    images,
-                    targets,
-                    schedules[:plain],
-                    schedules[plain:],
-                    output=self.explain,
-                    internal_batch_size=self.internal_batch_size,
+            mapped = list(self._attributions(model, images, targets))
+            wanted = any(subject.image.image_id in self.reference_images for subject in subjects)
+            references = self._references(model, images, targets) if wanted else {}
+            columns = self._columns(
+                model,
+                images,
+                targets,
+                [result for _, result, _ in mapped],
+                [references.get(cell.method) for cell, _, _ in mapped],
+            )
+            for index, (cell, result, seconds) in enumerate(mapped):
+                evaluations = result.gradient_evaluations.tolist()
+                for row, subject in enumerate(subjects):
+                    yield {
+                        "image_id": subject.image.image_id,
+                        "label": subject.image.label,
+                        "target": subject.target,
+                        "method": cell.method,
+                        "schedule": cell.schedule,
+                        "rule": cell.rule,
+                        "samples": cell.samples,
+                        "gradient_evaluations": evaluations[row],
+                        "seconds": seconds * evaluations[row],
+                        **{name: values[index][row] for name, values in columns.items()},
+                    }
+
+    def _attributions(
+        self, model: Classifier, images: Tensor, targets: Tensor
+    ) -> Iterator[tuple[Cell, Attribution, float]]:
+        """Every cell's maps, and the seconds of one gradient; cells of a family share their gradients."""
+        for name, family in FAMILIES.items():
+            # Riemann sums come first, then IDGI maps: the order in which a family returns them.
+            plain, idgi = (
+                [cell for cell in sorted(self.schedules) if METHODS[cell.method] == Method(name, wanted)]
+                for wanted in (False, True)
+            )
+            if not plain and not idgi:
+                continue
+            start = time.perf_counter()
+            results = family.attributions(
+                model,
+                images,
+                targets,
+                [self.schedules[cell] for cell in plain],
+                [self.schedules[cell] for cell in idgi],
+                output=self.explain,
+                internal_batch_size=self.internal_batch_size,
+            )
+            if images.is_cuda:
+                torch.cuda.synchronize()
+            evaluations = family.evaluations([self.schedules[cell] for cell in (*plain, *idgi)])
+            seconds = (time.perf_counter() - start) / (len(images) * evaluations)
+            for cell, result in zip([*plain, *idgi], results, strict=True):
+                yield cell, result, seconds
+
+    def _references(self, model: Classifier, images: Tensor, targets: Tensor) -> dict[str, Reference | None]:
+        """The converged maps by method. IDGI has none: its limit is another integral than the path's."""
+        return {
+            family: FAMILIES[family].reference(
+                model,
+                images,
+                targets,
+                edges,
+                output=self.explain,
+                internal_batch_size=self.internal_batch_size,
+            )
+            for family, edges in self.reference_edges.items()
+        }
+
+    def _columns(
+        self,
+        model: Classifier,
+        images: Tensor,
+        targets: Tensor,
+        results: Sequence[Attribution],
+        references: Sequence[Reference | None],
+    ) -> dict[str, list[list[Any]]]:
+        """Every measured column: a list over cells of lists over images."""
+        batch = MapBatch(
+            model,
+            images,
+            targets,
+            torch.stack([result.maps for result in results]),
+            f_input=results[0].f_input,
+            f_black=target_output(
+                model,
+                torch.zeros_like(images),
+                targets,
+                output=self.explain,
+                internal_batch_size=self.internal_batch_size,
+            ),
+            f_baseline=torch.stack([result.f_baseline for result in results]),
+            output=self.explain,
+            internal_batch_size=self.internal_batch_size,
+            seed=self.seed,
+            references=references,
+        )
+        columns = {
+            "f_input": batch.f_input.expand(batch.f_baseline.shape).tolist(),
+            "f_baseline": batch.f_baseline.tolist(),
+        }
+        for name in self.metrics:
+            for column, values in METRICS[name].compute(batch).items():
+                # Texts belong to an image and hold for all of its maps.
+                columns[column] = (
+                    values.tolist() if isinstance(values, Tensor) else [list(values)] * len(results)
                 )
-                columns = [_columns(result) for result in results]
-                evaluations = len(images) * family.evaluations(schedules)
-                seconds = (time.perf_counter() - start) / evaluations
-                for cell, values in zip(cells, columns, strict=True):
-                    for index, subject in enumerate(subjects):
-                        yield _result_row(subject, cell, {k: v[index] for k, v in values.items()}, seconds)
-
-
-def _columns(result: Attribution) -> dict[str, list[Any]]:
-    """The measured columns of one cell, a value an image."""
-    return {
-        "f_input": result.f_input.tolist(),
-        "f_baseline": result.f_baseline.tolist(),
-        "attribution_sum": attribution_sum(result).tolist(),
-        "relative_error": relative_error(result).tolist(),
-        "gradient_evaluations": result.gradient_evaluations.tolist(),
-    }
-
-
-def _result_row(subject: Subject, cell: Cell, values: Row, seconds_per_gradient: float) -> Row:
-    return {
-        "image_id": subject.image.image_id,
-        "label": subject.image.label,
-        "target": subject.target,
-        "method": cell.method,
-        "schedule": cell.schedule,
-        "rule": cell.rule,
-        "samples": cell.samples,
-        **values,
-        "seconds": seconds_per_gradient * values["gradient_evaluations"],
-    }
+        return columns
 
 
 def as_table(stage: Stage, made: Sequence[Row]) -> pa.Table:

@@ -9,6 +9,7 @@ import numpy as np
 import ray
 import torch
 
+from riemannopt_dist.folding import folded
 from riemannopt_dist.models import assemble_model
 from riemannopt_dist.run.stages import Stage, as_table
 from riemannopt_dist.run.storage import Storage
@@ -31,9 +32,9 @@ class ShardWorker:
         given: Payload = ray.get(payload[0])
         torch.set_num_threads(given.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # Kept for as long as the model lives: its parameters are views of the store's memory.
+        # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = given
-        model = assemble_model(given.model_name, given.state).to(self._device)
+        model = folded(assemble_model(given.model_name, given.state)).to(self._device)
         self._model = model.to(memory_format=torch.channels_last)
 
     def process(self, stage: Stage, key: str, items: Sequence[Any]) -> dict[str, float]:

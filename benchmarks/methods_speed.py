@@ -1,0 +1,105 @@
+"""Seconds a gradient evaluation inside each method, over the bare model's forward and input gradient.
+
+Both at the same batch size, in one process, in turn: each ratio is taken between neighbours in time and the
+median is printed, so that a machine whose speed drifts does not matter. InceptionV3's weights are random,
+which speed does not care about. PAIR's `saliency` is measured beside them where it is installed.
+
+    python benchmarks/methods_speed.py [--models efficientnet_lite0 inception_v3] [--batch 16] [--device cuda]
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from riemannopt_dist.attribution import integrate_path
+from riemannopt_dist.blur_path import BlurPath
+from riemannopt_dist.gradients import value_and_gradient
+from riemannopt_dist.guided_ig import guided_ig
+from riemannopt_dist.models import Classifier, load_model
+from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.schedule import linear_schedule
+
+
+def timed(work: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
+    """Seconds of one call."""
+    start = clock()
+    work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def methods(
+    model: Classifier, images: Tensor, targets: Tensor, samples: int, batch: int
+) -> dict[str, Callable[[], object]]:
+    """Each method on the same images with the same number of gradients: `samples` for each image."""
+    schedule = linear_schedule(samples, "trapezoid")
+    return {
+        "IG": lambda: integrate_path(
+            model, StraightPath.from_black(images), targets, [schedule], internal_batch_size=batch
+        ),
+        "Blur IG": lambda: integrate_path(
+            model, BlurPath(images), targets, [schedule], internal_batch_size=batch
+        ),
+        "Guided IG": lambda: guided_ig(model, images, targets, schedule, internal_batch_size=batch),
+        "IG and IDGI": lambda: integrate_path(
+            model,
+            StraightPath.from_black(images),
+            targets,
+            [schedule],
+            idgi=[schedule],
+            internal_batch_size=batch,
+        ),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=["efficientnet_lite0", "inception_v3"])
+    parser.add_argument("--batch", type=int, default=8, help="images, and gradients at once")
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--cpu-clock", action="store_true", help="processor seconds: for a machine shared with others"
+    )
+    options = parser.parse_args()
+    clock = time.process_time if options.cpu_clock else time.perf_counter
+    for name in options.models:
+        model = load_model(name, None if name.startswith("efficientnet_lite") else "random")
+        model = model.to(options.device).to(memory_format=torch.channels_last)
+        shape = (options.batch, 3, model.input_size, model.input_size)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(options.device)
+        targets = torch.arange(options.batch, device=options.device)
+
+        def bare(model: Classifier = model, images: Tensor = images, targets: Tensor = targets) -> None:
+            for _ in range(options.samples):
+                value_and_gradient(model, images, targets, internal_batch_size=options.batch)
+
+        timed(bare, options.device, clock)
+        gradients = options.batch * options.samples
+        for label, work in methods(model, images, targets, options.samples, options.batch).items():
+            timed(work, options.device, clock)
+            ratios, alone = [], []
+            for _ in range(options.repeats):
+                before = timed(bare, options.device, clock)
+                inside = timed(work, options.device, clock)
+                after = timed(bare, options.device, clock)
+                ratios.append(2 * inside / (before + after))
+                alone.append(min(before, after) / gradients)
+            print(
+                f"{name}, batch {options.batch}, {options.device}: {label} {statistics.median(ratios):.3f} "
+                f"({min(ratios):.3f} to {max(ratios):.3f}) of the bare model's "
+                f"{1000 * statistics.median(alone):.2f} ms a gradient",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,445 @@
+"""Performance information curves: how fast a prediction recovers with the information a map reveals.
+
+SIC follows the probability of the target, AIC whether the target is the top class. An image starts
+blurred and gets back the pixels that its map ranks highest; the horizontal axis is the information in
+the picture shown, between the blurred image and the input. Kapishnikov et al., 2019 ("XRAI").
+"""
+
+import hashlib
+import io
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from scipy.interpolate import LinearNDInterpolator
+from torch import Tensor, nn
+
+from riemannopt_dist.arguments import check_choice, check_images, check_targets
+from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, explained_output, micro_batches
+from riemannopt_dist.metrics.insertion import check_maps, pixel_ranks, pixel_saliency
+from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary, area, unit_curve
+
+Picture = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+MINIMUM_PROBABILITY = 0.8
+KEPT_FRACTION = 0.01
+THRESHOLDS = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.10, 0.13, 0.21, 0.34, 0.5, 0.75)
+OFFICIAL_COUNTS = 25
+OFFICIAL_BLUR_RADIUS = 20
+# Five scales of halves, each at least as wide as a window of 11.
+MS_SSIM_SIDE = 160
+# Micro-batches of pictures in the making while the model looks at one.
+LOOKAHEAD = 2
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How the pictures are made, and what their information is.
+
+    `filling`: what stands in for the pixels not shown. Interpolation on "triangles" or a "pyramid" starts
+    from a random 1 % of the pixels, which every picture keeps, and is done anew for every picture; "blur"
+    is a Gaussian blur of the input, the same under every picture. `encoding`: what `PIL.Image.save` gets,
+    the information being the file's size in bytes; None for MS-SSIM with the input.
+    """
+
+    filling: Literal["triangles", "pyramid", "blur"]
+    encoding: dict[str, Any] | None
+
+    @property
+    def steps(self) -> int:
+        """T, the number of pictures a map."""
+        return OFFICIAL_COUNTS if self.filling == "blur" else len(THRESHOLDS)
+
+
+CONVENTIONS = {
+    "pair": Convention("triangles", {"format": "webp", "lossless": True, "quality": 100}),
+    "fast": Convention("pyramid", {"format": "webp", "lossless": True, "quality": 0, "method": 0}),
+    "official_png": Convention("blur", {"format": "png"}),
+    "official_ms_ssim": Convention("blur", None),
+}
+
+
+@dataclass(frozen=True)
+class BlurredImages:
+    """B images as shown, in 8 bits, and where their curves start: all that is common to an image's maps.
+
+    `shown` and `blurred` are (B, H, W, C); `kept` (B, H, W) marks the pixels that the blurred image has
+    from the input.
+    """
+
+    shown: Picture
+    blurred: Picture
+    kept: Mask
+
+
+@dataclass(frozen=True)
+class InformationCurve:
+    """The curves of B images (…, B), or of S maps of each (S, B), on the CPU in float64.
+
+    `information`, `probability` and `correct` (…, B, T) are the T points of the curves, all in [0, 1]: the
+    horizontal axis, the height of SIC and the height of AIC. They are NaN where the image is skipped;
+    `sic_skipped` and `aic_skipped` (B) say why, or None.
+    """
+
+    information: Tensor
+    probability: Tensor
+    correct: Tensor
+    sic_skipped: tuple[str | None, ...]
+    aic_skipped: tuple[str | None, ...]
+
+    @property
+    def sic(self) -> Tensor:
+        """The area under each SIC, in [0, 1]: (…, B). NaN where the image is skipped."""
+        return _areas(self.information, self.probability)
+
+    @property
+    def aic(self) -> Tensor:
+        """The area under each AIC, in [0, 1]: (…, B). NaN where the image is skipped."""
+        return _areas(self.information, self.correct)
+
+
+def information_blur(images: Tensor, *, convention: str = "pair", seed: int = 0) -> BlurredImages:
+    """The blurred images at which the curves of `images` (B, C, H, W) in [0, 1] start.
+
+    The random pixels of an image follow from `seed` and its own 8-bit content, so neither from the batch
+    it is in nor from the maps it is evaluated with.
+    """
+    check_choice(convention, tuple(CONVENTIONS), "convention")
+    shown = _eight_bits(images)
+    filling = CONVENTIONS[convention].filling
+    if filling == "blur":
+        blur = ImageFilter.GaussianBlur(OFFICIAL_BLUR_RADIUS)
+        blurred = np.stack([np.asarray(_pil(image).filter(blur)).reshape(image.shape) for image in shown])
+        return BlurredImages(shown, blurred, np.zeros(shown.shape[:3], dtype=np.bool_))
+    kept = np.stack([_random_mask(image, seed) for image in shown])
+    if filling == "triangles":
+        blurred = np.stack([fill_by_triangles(image, mask) for image, mask in zip(shown, kept, strict=True)])
+    else:
+        pictures, known = (torch.from_numpy(array).to(images.device) for array in (shown, kept))
+        blurred = fill_by_pyramid(pictures, known).cpu().numpy()
+    return BlurredImages(shown, blurred, kept)
+
+
+def information_curve(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    maps: Tensor,
+    *,
+    convention: str = "pair",
+    seed: int = 0,
+    blurred: BlurredImages | None = None,
+    workers: int | None = None,
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> InformationCurve:
+    """SIC and AIC of images (B, C, H, W) in [0, 1] for maps (B, C, H, W) or (S, B, C, H, W).
+
+    Higher is better. Pixels are ranked by |channel sum|; the model sees pictures of 8 bits. The conventions:
+
+    - "pair", the package `saliency` 0.2.1: the blurred image is interpolated from a random 1 % of the
+      pixels and the corners; 13 thresholds t reveal the pixels with a saliency of at least the quantile
+      1 − t, ties all together; the rest is interpolated anew from all pixels shown; information is the
+      size of the lossless WebP.
+    - "fast": as "pair", but interpolated on a pyramid (see `fill_by_pyramid`), and WebP takes its fastest
+      lossless setting. Far less work outside the model; its values are near those of "pair", not equal.
+    - "official_png" and "official_ms_ssim", the code of arXiv 2410.04118: 25 equispaced counts laid over a
+      blur of radius 20; information is the size of the PNG, or MS-SSIM with the input, taken as it is
+      (needs `pytorch-msssim` and sides above 160 pixels).
+
+    Information and prediction are placed between the blurred image (0) and the input (1) and clipped, the
+    prediction never falls, and (0, 0) and (1, 1) complete the curve. An image is skipped where its
+    probability is below 0.8, where the input has no more information than the blurred image, and in the
+    curve whose prediction it does not raise.
+
+    `blurred` is the result of `information_blur` with this convention and seed, if at hand. `workers`
+    threads (by default as many as torch uses) make and measure pictures while the model predicts. Neither
+    they nor `internal_batch_size` change a result beyond rounding.
+    """
+    check_choice(convention, tuple(CONVENTIONS), "convention")
+    check_images(images)
+    check_targets(targets, images)
+    check_maps(maps, images)
+    how = CONVENTIONS[convention]
+    if how.encoding is None and min(images.shape[2:]) <= MS_SSIM_SIDE:
+        raise ValueError(f"images: MS-SSIM needs sides above {MS_SSIM_SIDE}, got {tuple(images.shape)}")
+    blurred = blurred or information_blur(images, convention=convention, seed=seed)
+    if len(blurred.shown) != len(images) or blurred.shown.shape[1:3] != images.shape[2:]:
+        raise ValueError(f"blurred: expected that of images {tuple(images.shape)}, got {blurred.shown.shape}")
+    stacked = maps if maps.ndim == 5 else maps[None]
+    with ThreadPoolExecutor(workers or torch.get_num_threads()) as pool:
+        start, end = (
+            _observe(
+                model, images, targets, _end_chunks(pool, pictures, how, images.device, internal_batch_size)
+            )
+            for pictures in (blurred.blurred, blurred.shown)
+        )
+        if how.encoding is None:
+            start[0] = 0.0
+        gain = end - start
+        sic_skipped, aic_skipped = (
+            tuple(map(_skip_reason, end[1], gain[0], gain[curve])) for curve in (1, 2)
+        )
+        rows = [b for b in range(len(images)) if sic_skipped[b] is None or aic_skipped[b] is None]
+        saliency = pixel_saliency(stacked[:, rows]).flatten(0, 1)
+        chunks = _step_chunks(pool, blurred, rows * len(stacked), saliency, how, internal_batch_size)
+        steps = _observe(model, images, targets, chunks)
+    progress = np.full((3, len(stacked), len(images), how.steps), np.nan)
+    gain = np.where(gain > 0, gain, np.nan)
+    progress[:, :, rows] = (
+        steps.reshape(3, len(stacked), len(rows), how.steps) - start[:, None, rows, None]
+    ) / gain[:, None, rows, None]
+    progress = np.clip(progress, 0.0, 1.0)
+    progress[1:] = np.maximum.accumulate(progress[1:], axis=-1)
+    information, probability, correct = torch.from_numpy(progress.reshape(3, *maps.shape[:-3], how.steps))
+    return InformationCurve(information, probability, correct, sic_skipped, aic_skipped)
+
+
+def fill_by_triangles(image: Picture, known: Mask) -> Picture:
+    """`image` (H, W, C) with the pixels outside `known` (H, W) rebuilt from those inside: piecewise linear.
+
+    The pieces are the Delaunay triangles of the known pixels; outside of them all, the mean colour.
+    """
+    rebuilt = image.copy()
+    if not known.all():
+        surface = LinearNDInterpolator(np.argwhere(known), image[known].astype(np.float64))
+        # Rounded through float32, as PAIR does: it decides the halves.
+        values = surface(np.argwhere(~known)).astype(np.float32)
+        mean = image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+        rebuilt[~known] = np.round(np.where(np.isnan(values), mean, values))
+    return rebuilt
+
+
+def fill_by_pyramid(pictures: Tensor, known: Tensor) -> Tensor:
+    """`pictures` (N, H, W, C) of 8 bits with the pixels outside `known` (N, H, W) rebuilt from those inside.
+
+    Pull and push (Gortler et al., 1996), on the tensors' device: the known pixels are averaged into a grid of
+    half the size, and so on up to a single pixel; each level then fills its gaps from the one above,
+    enlarged bilinearly. Every picture must have a known pixel.
+    """
+    weights = known[:, None].float()
+    filled = _pull_and_push(pictures.permute(0, 3, 1, 2) * weights, weights)
+    return filled.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _pull_and_push(weighted: Tensor, weights: Tensor) -> Tensor:
+    """One level: colours times their weights (N, C, H, W), and the weights (N, 1, H, W) in [0, 1]."""
+    if weights[0].numel() == 1:
+        return weighted / weights
+    coarse, coarse_weights = (
+        nn.functional.avg_pool2d(values, 2, ceil_mode=True) * 4 for values in (weighted, weights)
+    )
+    # One known pixel of the four is enough to know the coarse one.
+    excess = coarse_weights.clamp_min(1.0)
+    filled = _pull_and_push(coarse / excess, coarse_weights / excess)
+    enlarged = nn.functional.interpolate(filled, weights.shape[-2:], mode="bilinear", align_corners=False)
+    return weighted + (1 - weights) * enlarged
+
+
+Shown = tuple[Picture, float]
+Chunk = tuple[Tensor, list[Future[Shown]]]
+
+
+def _end_chunks(
+    pool: ThreadPoolExecutor, pictures: Picture, how: Convention, device: torch.device, size: int
+) -> Iterator[Chunk]:
+    """The B pictures as they are."""
+    for part in micro_batches(len(pictures), size):
+        rows = torch.arange(part.start, part.stop, device=device)
+        yield rows, [pool.submit(_measured, picture, how) for picture in pictures[part]]
+
+
+def _step_chunks(
+    pool: ThreadPoolExecutor,
+    blurred: BlurredImages,
+    rows: list[int],
+    saliency: Tensor,
+    how: Convention,
+    size: int,
+) -> Iterator[Chunk]:
+    """Every step of N maps, given by their images `rows` (N) and saliency (N, H, W), map by map."""
+    levels, bounds = _reveal_order(saliency, how)
+    device = saliency.device
+    image_rows = torch.tensor(rows, device=device, dtype=torch.int64)
+    shown, blurred_pictures, kept = (
+        torch.from_numpy(array).to(device) for array in (blurred.shown, blurred.blurred, blurred.kept)
+    )
+    for part in micro_batches(bounds.numel(), size):
+        job = torch.arange(part.start, part.stop, device=device)
+        chosen, step = job // how.steps, job % how.steps
+        image = image_rows[chosen]
+        known = kept[image] | (levels[chosen] <= bounds[chosen, step, None, None])
+        if how.filling == "triangles":
+            pairs = zip(blurred.shown[image.cpu()], known.cpu().numpy(), strict=True)
+            yield image, [pool.submit(_filled_and_measured, *pair, how) for pair in pairs]
+            continue
+        if how.filling == "pyramid":
+            pictures = fill_by_pyramid(shown[image], known)
+        else:
+            pictures = torch.where(known[..., None], shown[image], blurred_pictures[image])
+        yield image, [pool.submit(_measured, picture, how) for picture in pictures.cpu().numpy()]
+
+
+def _reveal_order(saliency: Tensor, how: Convention) -> tuple[Tensor, Tensor]:
+    """Levels (N, H, W) and bounds (N, T): step k reveals the pixels whose level is at most bound k."""
+    pixels = saliency[0].numel() if len(saliency) else 1
+    if how.filling != "blur":
+        # The quantile lies between two saliencies; those of at least it are those of at least the upper one.
+        # Rounding before the ceiling keeps a quantile that is itself a saliency from passing to the next.
+        upper = [math.ceil(round((1 - threshold) * (pixels - 1), 6)) for threshold in THRESHOLDS]
+        ascending = saliency.flatten(1).sort(dim=1).values
+        return -saliency, -ascending[:, upper]
+    counts = [pixels * step // (how.steps - 1) for step in range(how.steps)]
+    bounds = torch.tensor(counts, device=saliency.device, dtype=torch.int32) - 1
+    return pixel_ranks(saliency), bounds.expand(len(saliency), -1)
+
+
+def _filled_and_measured(image: Picture, known: Mask, how: Convention) -> Shown:
+    return _measured(fill_by_triangles(image, known), how)
+
+
+def _measured(picture: Picture, how: Convention) -> Shown:
+    """The picture with its size in bytes when encoded, or with NaN where information is not a size."""
+    if how.encoding is None:
+        return picture, math.nan
+    buffer = io.BytesIO()
+    _pil(picture).save(buffer, **how.encoding)
+    return picture, float(buffer.tell())
+
+
+def _observe(
+    model: nn.Module, images: Tensor, targets: Tensor, chunks: Iterable[Chunk]
+) -> NDArray[np.float64]:
+    """Information, the target's probability and whether it is the top class, for all N pictures: (3, N)."""
+    values = [torch.empty(3, 0, device=images.device)]
+    with torch.no_grad():
+        for rows, futures in _ahead(chunks):
+            pictures, sizes = zip(*(future.result() for future in futures), strict=True)
+            shown = torch.from_numpy(np.stack(pictures)).to(images.device).permute(0, 3, 1, 2)
+            inputs = shown.contiguous().to(images.dtype) / 255
+            logits = model(inputs)
+            information = torch.tensor(sizes, device=images.device)
+            if math.isnan(sizes[0]):
+                information = _ms_ssim(inputs, images[rows])
+            probability = explained_output(logits, targets[rows])
+            correct = logits.argmax(dim=1) == targets[rows]
+            values.append(torch.stack([information.float(), probability.float(), correct.float()]))
+    return torch.cat(values, dim=1).cpu().double().numpy()
+
+
+def _ahead(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The same chunks, each handed out only when LOOKAHEAD more are in the making."""
+    waiting: deque[Chunk] = deque()
+    for chunk in chunks:
+        waiting.append(chunk)
+        if len(waiting) > LOOKAHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _ms_ssim(pictures: Tensor, images: Tensor) -> Tensor:
+    from pytorch_msssim import ms_ssim
+
+    similarity: Tensor = ms_ssim(pictures, images, data_range=1, size_average=False)
+    return similarity
+
+
+def _skip_reason(probability: float, information_gain: float, prediction_gain: float) -> str | None:
+    if probability < MINIMUM_PROBABILITY:
+        return f"probability {probability:.4f} is below {MINIMUM_PROBABILITY}"
+    if information_gain <= 0:
+        return "no information gained over the blurred image"
+    if prediction_gain <= 0:
+        return "no prediction gained over the blurred image"
+    return None
+
+
+def _eight_bits(images: Tensor) -> Picture:
+    """Images (B, C, H, W) in [0, 1] as displayed: (B, H, W, C) of 8 bits."""
+    check_images(images)
+    if images.shape[1] not in (1, 3):
+        raise ValueError(f"images: expected 1 or 3 channels to display, got shape {tuple(images.shape)}")
+    outside = ((images < 0) | (images > 1)).flatten(1).any(1)
+    if bool(outside.any()):
+        raise ValueError(
+            f"images: expected values in [0, 1], not so in image(s) {outside.nonzero().flatten().tolist()}"
+        )
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _random_mask(image: Picture, seed: int) -> Mask:
+    """1 % of the pixels, rounded down, and the corners: (H, W)."""
+    content = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
+    random = np.random.default_rng([seed, int.from_bytes(content, "big")])
+    mask = np.zeros(image.shape[:2], dtype=np.bool_)
+    mask.flat[random.choice(mask.size, int(mask.size * KEPT_FRACTION), replace=False)] = True
+    mask[np.ix_([0, -1], [0, -1])] = True
+    return mask
+
+
+def _pil(picture: Picture) -> Image.Image:
+    return Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+
+
+def _areas(x: Tensor, y: Tensor) -> Tensor:
+    """The area under each curve (…, T); NaN where it has a NaN."""
+    knots = torch.stack([x, y], dim=-2).flatten(0, -3).numpy()
+    areas = [area(unit_curve(*curve)) if not np.isnan(curve).any() else math.nan for curve in knots]
+    return torch.tensor(areas, dtype=torch.float64).view(x.shape[:-1])
+
+
+def _metric(convention: str, cost: str) -> Metric:
+    """SIC and AIC under one convention, whose name ends the columns' names unless it is the default."""
+    end = "" if convention == "pair" else f"_{convention}"
+
+    def compute(batch: MapBatch) -> dict[str, Tensor | tuple[str | None, ...]]:
+        result = information_curve(
+            batch.model,
+            batch.images,
+            batch.targets,
+            batch.maps,
+            convention=convention,
+            seed=batch.seed,
+            internal_batch_size=batch.internal_batch_size,
+        )
+        return {
+            f"sic{end}": result.sic,
+            f"aic{end}": result.aic,
+            f"information{end}_x": result.information,
+            f"sic{end}_y": result.probability,
+            f"aic{end}_y": result.correct,
+            f"sic{end}_skipped": result.sic_skipped,
+            f"aic{end}_skipped": result.aic_skipped,
+        }
+
+    return Metric(
+        name=f"information{end}",
+        cost=cost,
+        columns=(
+            Column(f"sic{end}", "area in [0, 1]", "higher"),
+            Column(f"aic{end}", "area in [0, 1]", "higher"),
+            Column(f"information{end}_x", "share of the input's information", kind="list"),
+            Column(f"sic{end}_y", "share of the input's probability", kind="list"),
+            Column(f"aic{end}_y", "top class or not", kind="list"),
+            Column(f"sic{end}_skipped", "reason", kind="text"),
+            Column(f"aic{end}_skipped", "reason", kind="text"),
+        ),
+        summaries=(
+            Summary(f"sic{end}", "area_of_median_curve", (f"information{end}_x", f"sic{end}_y"), "higher"),
+            Summary(f"aic{end}", "mean", (f"aic{end}",), "higher"),
+        ),
+        compute=compute,
+    )
+
+
+INFORMATION = _metric("pair", "13 forward passes, interpolations and thorough lossless WebP files a map")
+INFORMATION_FAST = _metric("fast", "13 forward passes and quick lossless WebP files a map")
+INFORMATION_OFFICIAL_PNG = _metric("official_png", "25 forward passes and PNG files a map")
+INFORMATION_OFFICIAL_MS_SSIM = _metric("official_ms_ssim", "25 forward passes and MS-SSIM comparisons a map")

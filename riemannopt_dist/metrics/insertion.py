@@ -1,0 +1,309 @@
+"""Insertion and deletion: f while the pixels that a map ranks highest are revealed, or removed.
+
+Both replace the pixels of one image by those of another in the map's order. Insertion goes from a
+start image to the input, deletion from the input to black; the score is the area under the curve.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+from torch import Tensor, nn
+
+from riemannopt_dist.arguments import check_choice, check_images, check_targets
+from riemannopt_dist.gradients import (
+    DEFAULT_INTERNAL_BATCH_SIZE,
+    Output,
+    explained_output,
+    micro_batches,
+    target_output,
+)
+from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
+
+Convention = Literal["official", "rise"]
+CONVENTIONS: tuple[str, ...] = ("official", "rise")
+
+OFFICIAL_STEPS = 20
+RISE_PIXELS_PER_STEP = 224
+RISE_KERNEL_SIZE = 11
+RISE_SIGMA = 5.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """f after each step of an insertion or deletion.
+
+    `fractions` (K,) is the share of pixels replaced, from 0 to 1; `curve` (…, B, K) is f there, and
+    `f_input` (…, B) is f(x): the end of an insertion, the start of a deletion.
+    """
+
+    fractions: Tensor
+    curve: Tensor
+    f_input: Tensor
+
+    @property
+    def score(self) -> Tensor:
+        """The area under the curve by the trapezoid, every step being as wide as the others: (…, B)."""
+        ends = (self.curve[..., 0] + self.curve[..., -1]) / 2
+        return (self.curve.sum(-1) - ends) / (self.curve.shape[-1] - 1)
+
+    @property
+    def normalized(self) -> Tensor:
+        """The score over f(x), not clipped: (…, B). NaN where f(x) is 0."""
+        return torch.where(self.f_input == 0, torch.nan, self.score / self.f_input)
+
+
+def insertion(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    maps: Tensor,
+    *,
+    convention: Convention = "official",
+    output: Output = "probability",
+    f_input: Tensor | None = None,
+    f_start: Tensor | None = None,
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Curve:
+    """f while the pixels of each image (B, C, H, W) appear in the order of its maps; higher is better.
+
+    `maps` is (B, C, H, W), or (S, B, C, H, W) for S maps an image; scores are then (S, B). Pixels are
+    ranked by |channel sum|, highest first, equal ones in row-major order.
+
+    "official" is the code of arXiv 2410.04118: from black, 5 % of the pixels a step (21 points, counts
+    rounded down). "rise" is Petsiuk et al., 2018: from a blurred image, 224 pixels a step.
+
+    `f_input`, f(x), and `f_start`, f at the start image, both (B,), spare the evaluation of the curve's
+    ends if known. Raises ValueError for maps of another shape or with NaN or infinity.
+    """
+    check_images(images)
+    start = rise_blur(images) if convention == "rise" else torch.zeros_like(images)
+    fractions, curve = _replacement_curve(
+        model, start, images, targets, maps, convention, output, f_start, f_input, internal_batch_size
+    )
+    return Curve(fractions, curve, f_input=curve[..., -1])
+
+
+def deletion(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    maps: Tensor,
+    *,
+    convention: Convention = "official",
+    output: Output = "probability",
+    f_input: Tensor | None = None,
+    f_end: Tensor | None = None,
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Curve:
+    """f while the pixels of each image turn black in the order of its maps; lower is better.
+
+    Arguments as in `insertion`; both conventions end at black, whose f is `f_end` (B,), and differ in
+    their steps alone.
+    """
+    check_images(images)
+    black = torch.zeros_like(images)
+    fractions, curve = _replacement_curve(
+        model, images, black, targets, maps, convention, output, f_input, f_end, internal_batch_size
+    )
+    return Curve(fractions, curve, f_input=curve[..., 0])
+
+
+def _replacement_curve(
+    model: nn.Module,
+    before: Tensor,
+    after: Tensor,
+    targets: Tensor,
+    maps: Tensor,
+    convention: Convention,
+    output: Output,
+    f_before: Tensor | None,
+    f_after: Tensor | None,
+    internal_batch_size: int,
+) -> tuple[Tensor, Tensor]:
+    """Fractions (K,) and the curve (…, B, K) from `before` to `after` for maps (…, B, C, H, W)."""
+    check_choice(convention, CONVENTIONS, "convention")
+    check_targets(targets, before)
+    check_maps(maps, before)
+    pixels = before.shape[-2] * before.shape[-1]
+    counts = official_counts(pixels) if convention == "official" else rise_counts(pixels)
+    saliency = pixel_saliency(maps)
+    curve = replacement_curves(
+        model,
+        before,
+        after,
+        targets,
+        torch.arange(len(before), device=before.device).expand(saliency.shape[:-2]).flatten(),
+        pixel_ranks(saliency.flatten(0, -3)),
+        counts,
+        f_before=f_before,
+        f_after=f_after,
+        output=output,
+        internal_batch_size=internal_batch_size,
+    )
+    fractions = torch.tensor(counts, device=before.device, dtype=before.dtype) / pixels
+    return fractions, curve.view(*saliency.shape[:-2], len(counts))
+
+
+def replacement_curves(
+    model: nn.Module,
+    before: Tensor,
+    after: Tensor,
+    targets: Tensor,
+    rows: Tensor,
+    ranks: Tensor,
+    counts: Sequence[int],
+    *,
+    f_before: Tensor | None = None,
+    f_after: Tensor | None = None,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Tensor:
+    """f as the pixels of `before` give way to those of `after`, both (B, C, H, W), for N maps: (N, K).
+
+    Map n belongs to image `rows[n]` and replaces its pixels in the order `ranks[n]`, (N, H, W), rank 0
+    first. `counts` (K,) rises from 0 to H · W. The ends of a curve depend on the image alone: they are
+    evaluated once for all its maps, or taken from `f_before` and `f_after`, (B,).
+    """
+    if f_before is None:
+        f_before = target_output(
+            model, before, targets, output=output, internal_batch_size=internal_batch_size
+        )
+    if f_after is None:
+        f_after = target_output(model, after, targets, output=output, internal_batch_size=internal_batch_size)
+    inner = torch.tensor(counts[1:-1], device=before.device, dtype=ranks.dtype)
+    maps, steps = len(ranks), len(inner)
+    job_maps = torch.arange(maps, device=before.device).repeat_interleave(steps)
+    job_counts = inner.repeat(maps)
+    values = [f_before.new_empty(0)]
+    with torch.no_grad():
+        for part in micro_batches(maps * steps, internal_batch_size):
+            chosen = job_maps[part]
+            image = rows[chosen]
+            replaced = ranks[chosen] < job_counts[part, None, None]
+            mixed = torch.where(replaced[:, None], after[image], before[image])
+            values.append(explained_output(model(mixed), targets[image], output))
+    middle = torch.cat(values).view(maps, steps)
+    return torch.cat([f_before[rows, None], middle, f_after[rows, None]], dim=1)
+
+
+def pixel_saliency(maps: Tensor) -> Tensor:
+    """How much a map says of each pixel, |channel sum|: (…, H, W) of maps (…, C, H, W)."""
+    return maps.sum(-3).abs()
+
+
+def pixel_ranks(saliency: Tensor) -> Tensor:
+    """Each pixel's place in descending saliency (N, H, W), equal ones in row-major order: int32 (N, H, W)."""
+    order = saliency.flatten(1).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=order.device, dtype=torch.int32).expand_as(order)
+    return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places).view(saliency.shape)
+
+
+def official_counts(pixels: int) -> list[int]:
+    """0, 5, …, 100 % of the pixels, rounded down."""
+    return [pixels * step // OFFICIAL_STEPS for step in range(OFFICIAL_STEPS + 1)]
+
+
+def rise_counts(pixels: int) -> list[int]:
+    """0, 224, 448, … pixels, and all of them."""
+    return [*range(0, pixels, RISE_PIXELS_PER_STEP), pixels]
+
+
+def rise_blur(images: Tensor) -> Tensor:
+    """RISE's blurred start: an 11 × 11 Gaussian of σ 5, its tails folded back into the window, zero padding.
+
+    The kernel is what `scipy.ndimage.gaussian_filter` (mode "reflect") makes of a single bright pixel in
+    an 11 × 11 window, as in the code of Petsiuk et al. (2018).
+    """
+    impulse = np.zeros(RISE_KERNEL_SIZE)
+    impulse[RISE_KERNEL_SIZE // 2] = 1.0
+    line = torch.from_numpy(gaussian_filter1d(impulse, RISE_SIGMA)).to(images)
+    channels = images.shape[1]
+    kernel = torch.outer(line, line).expand(channels, 1, -1, -1)
+    return nn.functional.conv2d(images, kernel, padding=RISE_KERNEL_SIZE // 2, groups=channels)
+
+
+def check_maps(maps: Tensor, images: Tensor) -> None:
+    """Raise ValueError unless `maps` is finite and (B, C, H, W) as the images, or (S, B, C, H, W)."""
+    if not isinstance(maps, Tensor) or maps.ndim not in (4, 5) or maps.shape[-4:] != images.shape:
+        kind = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps)
+        expected = f"{tuple(images.shape)}, with or without a leading axis"
+        raise ValueError(f"maps: expected the images' shape {expected}, got {kind}")
+    if len(maps) == 0:
+        raise ValueError("maps: expected at least one map an image, got none")
+    if maps.device != images.device:
+        raise ValueError(f"maps: expected on the images' device {images.device}, got {maps.device}")
+    finite = torch.isfinite(maps).flatten(-3).all(-1).view(-1, len(images)).all(0)
+    if not bool(finite.all()):
+        bad = (~finite).nonzero().flatten().tolist()
+        raise ValueError(f"maps: expected finite values, found NaN or infinity for image(s) {bad}")
+
+
+def _compute_insertion(batch: MapBatch) -> dict[str, Tensor]:
+    result = insertion(
+        batch.model,
+        batch.images,
+        batch.targets,
+        batch.maps,
+        output=batch.output,
+        f_input=batch.f_input,
+        f_start=batch.f_black,
+        internal_batch_size=batch.internal_batch_size,
+    )
+    return {
+        "insertion": result.score,
+        "insertion_normalized": result.normalized,
+        "insertion_curve": result.curve,
+    }
+
+
+def _compute_deletion(batch: MapBatch) -> dict[str, Tensor]:
+    result = deletion(
+        batch.model,
+        batch.images,
+        batch.targets,
+        batch.maps,
+        output=batch.output,
+        f_input=batch.f_input,
+        f_end=batch.f_black,
+        internal_batch_size=batch.internal_batch_size,
+    )
+    return {
+        "deletion": result.score,
+        "deletion_normalized": result.normalized,
+        "deletion_curve": result.curve,
+    }
+
+
+INSERTION = Metric(
+    name="insertion",
+    cost=f"{OFFICIAL_STEPS - 1} forward passes a map",
+    columns=(
+        Column("insertion", "mean of f", "higher"),
+        Column("insertion_normalized", "mean of f over f(x)", "higher"),
+        Column("insertion_curve", "f", kind="list"),
+    ),
+    summaries=(
+        Summary("insertion_mean", "mean", ("insertion",), "higher"),
+        Summary("insertion_normalized_mean", "mean", ("insertion_normalized",), "higher"),
+    ),
+    compute=_compute_insertion,
+)
+
+DELETION = Metric(
+    name="deletion",
+    cost=f"{OFFICIAL_STEPS - 1} forward passes a map",
+    columns=(
+        Column("deletion", "mean of f", "lower"),
+        Column("deletion_normalized", "mean of f over f(x)", "lower"),
+        Column("deletion_curve", "f", kind="list"),
+    ),
+    summaries=(
+        Summary("deletion_mean", "mean", ("deletion",), "lower"),
+        Summary("deletion_normalized_mean", "mean", ("deletion_normalized",), "lower"),
+    ),
+    compute=_compute_deletion,
+)

@@ -1,0 +1,125 @@
+"""What a metric declares of itself, so that everything else can pick it up from the table of metrics.
+
+This module holds plain data and NumPy: a summary can be made where neither a model nor a device is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from riemannopt_dist.metrics.reference import Reference
+
+SUMMARIES = "summaries"
+"""The key of a table's metadata under which the summaries of its columns are, as a JSON list."""
+
+Direction = Literal["higher", "lower"]
+Aggregate = Literal["mean", "median", "ratio_of_sums", "area_of_median_curve"]
+
+
+@dataclass(frozen=True)
+class MapBatch:
+    """What a metric may look at: B images with S maps each, one per method and schedule.
+
+    `maps` is (S, B, C, H, W); `f_input`, f(x), and `f_black`, f at the black image, are (B,); `f_baseline`,
+    f at the start of each map's path, is (S, B). `references` (S) are the converged maps, where asked for.
+    """
+
+    model: nn.Module
+    images: Tensor
+    targets: Tensor
+    maps: Tensor
+    f_input: Tensor
+    f_black: Tensor
+    f_baseline: Tensor
+    output: Literal["probability", "logit"] = "probability"
+    internal_batch_size: int = 32
+    seed: int = 0
+    references: Sequence[Reference | None] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """One value of one image and map: its name, unit and, if it is a score, which direction is better."""
+
+    name: str
+    unit: str
+    direction: Direction | None = None
+    kind: Literal["number", "list", "text"] = "number"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One number for all the images of a cell: an aggregate of one column or several."""
+
+    name: str
+    aggregate: Aggregate
+    columns: tuple[str, ...]
+    direction: Direction
+
+    def of(self, values: Mapping[str, ArrayLike]) -> tuple[float, int]:
+        """The number, from the columns of N images, and how many images it leaves out.
+
+        Left out are images where any of the columns is NaN. The number is NaN if none remains.
+        """
+        arrays = [np.asarray(values[column], dtype=np.float64) for column in self.columns]
+        kept = np.all([~np.isnan(array.reshape(len(array), -1)).any(axis=1) for array in arrays], axis=0)
+        left_out = int(len(kept) - kept.sum())
+        if not kept.any():
+            return float("nan"), left_out
+        return AGGREGATES[self.aggregate](*(array[kept] for array in arrays)), left_out
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: what it writes for each image and map, how that is summed up, and what it costs.
+
+    `compute` returns a value for every column: a tensor (S, B) of numbers, (S, B, K) of lists, or B
+    strings (or None) that hold for all S maps of an image. `cost` says how much work a map is.
+    """
+
+    name: str
+    cost: str
+    columns: tuple[Column, ...]
+    summaries: tuple[Summary, ...]
+    compute: Callable[[MapBatch], Mapping[str, Tensor | Sequence[str | None]]]
+
+
+def unit_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.float64]:
+    """The line through the points (x, y), (0, 0) and (1, 1) at 0, 1/points, …, 1: (points + 1,).
+
+    Of points with equal x the last one given counts, (0, 0) and (1, 1) being last; the end is 1.
+    """
+    knots = np.append(np.asarray(x, dtype=np.float64), (0.0, 1.0))
+    heights = np.append(np.asarray(y, dtype=np.float64), (0.0, 1.0))
+    order = np.argsort(knots, kind="stable")
+    curve: NDArray[np.float64] = np.interp(np.linspace(0.0, 1.0, points + 1), knots[order], heights[order])
+    return curve
+
+
+def area(curve: NDArray[np.float64]) -> float:
+    """The area under equally spaced samples of a curve on [0, 1], by the trapezoid."""
+    return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))
+
+
+def _ratio_of_sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> float:
+    return float(np.abs(numerator).sum() / np.abs(denominator).sum())
+
+
+def _area_of_median_curve(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    return area(np.median([unit_curve(*knots) for knots in zip(x, y, strict=True)], axis=0))
+
+
+AGGREGATES: Mapping[str, Callable[..., float]] = {
+    "mean": lambda values: float(np.mean(values)),
+    "median": lambda values: float(np.median(values)),
+    "ratio_of_sums": _ratio_of_sums,
+    "area_of_median_curve": _area_of_median_curve,
+}

@@ -1,0 +1,59 @@
+"""Folded networks compute what they computed before, in fewer layers, or are left alone."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from riemannopt_dist.folding import folded
+from riemannopt_dist.gradients import value_and_gradient
+from riemannopt_dist.models import Classifier, load_model
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(layer, _BatchNorm) for layer in model.modules())
+
+
+def random_statistics(model: Classifier) -> Classifier:
+    """`model` in float64 with running statistics that normalisation cannot ignore."""
+    generator = torch.Generator().manual_seed(2)
+    for layer in model.double().modules():
+        if isinstance(layer, _BatchNorm):
+            layer.running_mean.normal_(std=0.1, generator=generator)
+            layer.running_var.uniform_(0.5, 2.0, generator=generator)
+    return model
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "timm:tf_efficientnet_lite0"])
+def test_outputs_and_gradients_stay(name: str) -> None:
+    model = random_statistics(load_model(name, "random"))
+    model.input_size = 64
+    images = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    targets = torch.tensor([3, 5])
+    result = folded(model)
+    assert norms(result) < norms(model) / 2
+    for after, before in zip(
+        value_and_gradient(result, images, targets, output="logit"),
+        value_and_gradient(model, images, targets, output="logit"),
+        strict=True,
+    ):
+        torch.testing.assert_close(after, before, rtol=1e-8, atol=1e-10)
+
+
+def test_layers_that_are_not_computed_in_their_order_are_left_alone() -> None:
+    class Crossed(nn.Module):
+        """Computes norm₂(conv₁(x)) + norm₁(conv₂(x)), though each norm is registered after the other one."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv1, self.norm1 = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+            self.conv2, self.norm2 = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.norm2(self.conv1(x)) + self.norm1(self.conv2(x))).mean((2, 3))
+
+    sizes = {"input_size": 8, "resize_size": 8, "classes": 4}
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    model = random_statistics(Classifier(Crossed(), name="crossed", mean=mean, std=std, **sizes))
+    assert folded(model) is model
