@@ -78,7 +78,7 @@ def integrate_path(
     check_model(model)
     check_targets(targets, images, model)
     points, weights = union_of_points([*schedules, *idgi])
-    maps = images.new_zeros((len(schedules), *images.shape))
+    maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]))
     values = images.new_empty((len(images), len(points)))
     # IDGI needs f at both ends before it has come by the samples there.
     unsampled = [end for end in (0.0, 1.0) if idgi or end not in points]
@@ -93,7 +93,7 @@ def integrate_path(
         if shared is not None:
             shared.add(samples)
     f_baseline, f_input = ends.get(0.0, values[:, 0]), ends.get(1.0, values[:, -1])
-    made = [*maps, *(shared.maps if shared is not None else ())]
+    made = [*maps.unbind(1), *(shared.maps.unbind(1) if shared is not None else ())]
     return [
         Attribution(result, f_input, f_baseline, torch.full_like(targets, len(schedule)))
         for result, schedule in zip(made, [*schedules, *idgi], strict=True)
@@ -112,17 +112,16 @@ def union_of_points(schedules: Sequence[Schedule]) -> tuple[Array, Array]:
 
 
 def add_weighted(maps: Tensor, samples: PathSamples, weights: Array) -> None:
-    """Add a micro-batch's samples, weighted by `weights` (S, N), onto its images' maps (S, B, C, H, W).
+    """Add a micro-batch's samples, weighted by `weights` (S, N), onto its images' maps (B, S, C, H, W).
 
-    One matrix product for all schedules and images of the micro-batch: its order of summation is fixed,
-    which scattered additions on a GPU would not be.
+    One matrix product an image for all schedules: its order of summation is fixed, which scattered additions
+    on a GPU would not be, and it adds in place.
     """
-    first, last = int(samples.rows[0]), int(samples.rows[-1]) + 1
-    spread = np.zeros((len(weights), last - first, len(samples.rows)))
-    spread[:, samples.rows - first, np.arange(len(samples.rows))] = weights
-    factors = torch.from_numpy(spread).to(maps).flatten(0, 1)
-    update = factors @ samples.integrand.flatten(1)
-    maps[:, first:last] += update.view(len(weights), last - first, *maps.shape[2:])
+    integrand = samples.integrand.flatten(1).to(maps)
+    factors = torch.from_numpy(np.ascontiguousarray(weights)).to(maps)
+    for row in range(int(samples.rows[0]), int(samples.rows[-1]) + 1):
+        first, last = np.searchsorted(samples.rows, [row, row + 1]).tolist()
+        maps[row].flatten(1).addmm_(factors[:, first:last], integrand[first:last])
 
 
 def _value_at(

@@ -152,11 +152,17 @@ def _evaluate(config: "Config") -> "RunDirectory":
 
 
 def _summarize(storage: Any) -> None:
-    from riemannopt_dist.analysis.summary import read_results, summarize, write_summary
+    from riemannopt_dist.analysis.summary import (
+        read_results,
+        summarize,
+        write_comparisons,
+        write_summary,
+    )
 
-    summary = summarize(read_results(storage))
+    results = read_results(storage)
+    summary = summarize(results)
     _print_table(summary)
-    for name in write_summary(storage, summary):
+    for name in [*write_summary(storage, summary), *write_comparisons(storage, results)]:
         typer.echo(f"wrote {storage.uri(name)}")
 
 

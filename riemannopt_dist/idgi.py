@@ -82,7 +82,7 @@ class IdgiSums:
         self._values = images.new_zeros((len(images), len(points) + 2))
         self._values[:, -2], self._values[:, -1] = f_input, f_baseline
         self._waiting: dict[int, tuple[int, int, float, Tensor]] = {}
-        self.maps = images.new_zeros((len(schedules), *images.shape))
+        self.maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]))
 
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch; samples come image by image, in order of position."""
@@ -100,23 +100,24 @@ class IdgiSums:
             for part in (given.next_point, given.previous_point)
         ]
         factors = here * samples.values.to(known) + after * around[0] + before * around[1]
+        flat = shares.flatten(1).to(self.maps)
         for row in range(first, last + 1):
-            part = np.flatnonzero(rows == row)
-            self.maps[:, row] += torch.tensordot(factors[:, part], shares[part], dims=1)
+            start, stop = np.searchsorted(rows, [row, row + 1]).tolist()
+            self.maps[row].flatten(1).addmm_(factors[:, start:stop], flat[start:stop])
         self._keep(rows, columns, shares)
 
     def _release(self, rows: Index, columns: Index) -> None:
         """Make up for the waiting samples whose next point is among those just sampled."""
         for schedule, (row, column, factor, share) in list(self._waiting.items()):
             if np.any((rows == row) & (columns == column)):
-                self.maps[schedule, row] += factor * self._values[row, column] * share
+                self.maps[row, schedule] += factor * self._values[row, column] * share
                 del self._waiting[schedule]
 
     def _keep(self, rows: Index, columns: Index, shares: Tensor) -> None:
         """Let the last sample of each schedule wait if its next point is still to come."""
         given, row = self._differences, int(rows[-1])
         points = given.here.shape[1]
-        for schedule in range(len(self.maps)):
+        for schedule in range(len(given.here)):
             factors, following = given.after[schedule, columns], given.next_point[schedule, columns]
             late = (rows == row) & (factors != 0) & (following > columns[-1]) & (following < points)
             for sample in np.flatnonzero(late):

@@ -13,6 +13,7 @@ import torch
 
 from riemannopt_dist.analysis.summary import read_results, summaries_of, summarize
 from riemannopt_dist.attribution import integrated_gradients
+from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.methods import FAMILIES, METHODS
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import load_model
@@ -178,13 +179,18 @@ def test_every_method_and_metric_goes_through_the_grid(pictures: Path, tmp_path:
         "rules": ["trapezoid"],
         "samples": [3, 5],
     }
-    config = small_config(pictures, tmp_path / "run", grid=[block], metrics=metrics, limit=3)
+    config = small_config(
+        pictures, tmp_path / "run", grid=[block], metrics=metrics, controls=["random", "edges"], limit=3
+    )
     directory = evaluate(config)
     rows = results(directory)
-    assert len(rows) == 3 * len(methods) * 4
+    assert len(rows) == 3 * (len(methods) * 4 + 2)
     for row in rows:
         assert row["insertion_curve"][0] == pytest.approx(row["deletion_curve"][-1], abs=1e-6)
         assert row["insertion_curve"][-1] == pytest.approx(row["f_input"], abs=1e-6)
+        if row["method"] in CONTROLS:
+            assert (row["samples"], row["gradient_evaluations"]) == (0, 0)
+            assert math.isnan(row["relative_error"])
         if row["method"].endswith("_idgi"):
             assert row["relative_error"] < 1e-4
         # The tiny classifier is never as sure as the information curves want it to be.

@@ -7,12 +7,14 @@ import json
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from riemannopt_dist.analysis.statistics import CELL, against, changes
 from riemannopt_dist.metrics.metric import SUMMARIES, Summary
 from riemannopt_dist.run.storage import Storage
 
-CELL = ["method", "schedule", "rule", "samples"]
 SUMMARY = "summary"
+COMPARISONS = "comparisons"
 
 
 def read_results(storage: Storage) -> pa.Table:
@@ -58,3 +60,17 @@ def write_summary(storage: Storage, summary: pd.DataFrame) -> list[str]:
     storage.write_table(f"{SUMMARY}.parquet", pa.Table.from_pandas(summary, preserve_index=False))
     storage.write_bytes(f"{SUMMARY}.csv", summary.to_csv(index=False).encode())
     return [f"{SUMMARY}.parquet", f"{SUMMARY}.csv"]
+
+
+def write_comparisons(storage: Storage, results: pa.Table) -> list[str]:
+    """Write comparisons.csv (linear against fitted) and controls.csv, where there are any; their names."""
+    tables = {COMPARISONS: changes(results)}
+    controls = sorted(set(results.filter(pc.equal(results["samples"], 0))["method"].to_pylist()))
+    if controls and "insertion" in results.column_names:
+        tables["controls"] = against(results, controls, "insertion")
+    names = []
+    for name, table in tables.items():
+        if len(table):
+            storage.write_bytes(f"{name}.csv", table.to_csv(index=False).encode())
+            names.append(f"{name}.csv")
+    return names

@@ -93,6 +93,7 @@ class Config(_Strict):
     model         the classifier
     explain       the output explained: the target's softmax probability, or its logit
     metrics       what is measured of every map; see riemannopt_dist/metrics/table.py
+    controls      maps that know nothing of the model, to compare scores with: random, edges
     grid          blocks of cells; a cell that occurs twice is computed once
     fit           the subset that the schedules are fitted on, drawn with `seed`
     reference     the converged maps that the metric reference compares with
@@ -108,6 +109,7 @@ class Config(_Strict):
     model: ModelConfig
     explain: Output = "probability"
     metrics: tuple[MetricName, ...] = ("completeness", "insertion")
+    controls: tuple[Literal["random", "edges"], ...] = ()
     grid: Annotated[tuple[GridBlock, ...], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
     reference: ReferenceConfig = ReferenceConfig()

@@ -89,6 +89,7 @@ def evaluate(config: Config) -> RunDirectory:
             config.seed,
             _reference_edges(config, profiles),
             frozenset(subject.image.image_id for subject in subjects[: config.reference.images]),
+            config.controls,
         )
         _run_stage(run, stage, subjects, last=True)
     return directory

@@ -14,9 +14,15 @@ ScheduleName = Literal["linear", "powell", "exact", "density"]
 Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean"]
 
 
+NO_SCHEDULE = "none"
+
+
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One entry of the grid. `samples` is the number of gradient evaluations an image."""
+    """One entry of the grid. `samples` is the number of gradient evaluations an image.
+
+    A control map takes no gradients: its schedule and rule are "none" and its samples 0.
+    """
 
     method: str
     schedule: str

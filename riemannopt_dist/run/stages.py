@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.gradients import Output, target_output
 from riemannopt_dist.images import ImageRef, UnreadableImage
 from riemannopt_dist.methods import FAMILIES, METHODS, Method
@@ -23,7 +24,7 @@ from riemannopt_dist.models import Classifier
 from riemannopt_dist.profile import equispaced
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, read_tensor, subject_batches
-from riemannopt_dist.run.grid import Cell
+from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
 from riemannopt_dist.schedule import Array, Schedule
 
 Row = dict[str, Any]
@@ -137,6 +138,7 @@ class Evaluation:
     seed: int
     reference_edges: Mapping[str, Array]
     reference_images: frozenset[str]
+    controls: tuple[str, ...]
     name: ClassVar[str] = "results"
 
     @property
@@ -148,6 +150,7 @@ class Evaluation:
         """A row for each image and cell."""
         for subjects, images, targets in subject_batches(items, model, self.batch_size, device):
             mapped = list(self._attributions(model, images, targets))
+            mapped += [self._control(name, images, mapped[0][1]) for name in self.controls]
             wanted = any(subject.image.image_id in self.reference_images for subject in subjects)
             references = self._references(model, images, targets) if wanted else {}
             columns = self._columns(
@@ -201,6 +204,13 @@ class Evaluation:
             seconds = (time.perf_counter() - start) / (len(images) * evaluations)
             for cell, result in zip([*plain, *idgi], results, strict=True):
                 yield cell, result, seconds
+
+    def _control(self, name: str, images: Tensor, other: Attribution) -> tuple[Cell, Attribution, float]:
+        """A control's maps. There is no path, so f at its start is NaN and completeness is not defined."""
+        none = torch.zeros_like(other.gradient_evaluations)
+        nowhere = torch.full_like(other.f_baseline, torch.nan)
+        result = Attribution(CONTROLS[name](images), other.f_input, nowhere, none)
+        return Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0), result, 0.0
 
     def _references(self, model: Classifier, images: Tensor, targets: Tensor) -> dict[str, Reference | None]:
         """The converged maps by method. IDGI has none: its limit is another integral than the path's."""

@@ -1,0 +1,84 @@
+"""Intervals and paired comparisons, by theory and by hand."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from riemannopt_dist.analysis.statistics import against, bootstrap_interval, changes
+from riemannopt_dist.metrics.completeness import COMPLETENESS
+from riemannopt_dist.metrics.insertion import INSERTION
+from riemannopt_dist.run.rows import results_schema
+
+
+def test_the_interval_is_the_normal_one_for_many_values() -> None:
+    values = np.random.default_rng(1).normal(3.0, 2.0, 2000)
+    mean, low, high = bootstrap_interval(values)
+    expected = stats.norm.interval(0.95, values.mean(), stats.sem(values))
+    assert mean == values.mean()
+    np.testing.assert_allclose((low, high), expected, atol=0.01)
+    assert bootstrap_interval(values) == (mean, low, high)
+    with pytest.raises(ValueError, match="at least 2"):
+        bootstrap_interval([1.0])
+
+
+def table(cells: dict[tuple[str, str], list[float]]) -> pa.Table:
+    """Result rows of insertion and relative error: cell (method, schedule) → a value an image for both."""
+    rows = [
+        {
+            "image_id": f"i{n}",
+            "target": 0,
+            "method": method,
+            "schedule": schedule,
+            "rule": "left",
+            "samples": 8,
+            "f_input": 1.0,
+            "f_baseline": 0.0,
+            "gradient_evaluations": 8,
+            "seconds": 1.0,
+            "relative_error": value,
+            "insertion": value,
+        }
+        for (method, schedule), values in cells.items()
+        for n, value in enumerate(values)
+    ]
+    return pa.Table.from_pylist(rows, results_schema([COMPLETENESS, INSERTION]))
+
+
+def test_changes_are_paired_and_know_which_way_is_better() -> None:
+    # Images differ by 10, the schedules by 1: only a paired comparison sees it.
+    base = [0.0, 10.0, 20.0, 30.0]
+    found = changes(
+        table(
+            {
+                ("ig", "linear"): base,
+                ("ig", "exact"): [v + d for v, d in zip(base, (0.9, 1.1, 1.0, 1.0), strict=True)],
+            }
+        )
+    )
+    rows = {row.score: row for row in found.itertuples()}
+    assert set(rows) == {"relative_error", "insertion"}
+    for score, verdict in (("relative_error", "worse"), ("insertion", "better")):
+        assert rows[score].change == pytest.approx(1.0)
+        assert 0.9 <= rows[score].low <= rows[score].high <= 1.1
+        assert rows[score].verdict == verdict
+
+
+def test_images_without_a_value_are_left_out_of_the_pair() -> None:
+    found = changes(table({("ig", "linear"): [1.0, np.nan, 3.0], ("ig", "exact"): [1.0, 5.0, 3.0]}))
+    assert set(found["images"]) == {2}
+    assert set(found["change"]) == {0.0}
+    assert set(found["verdict"]) == {"open"}
+
+
+def test_controls_are_subtracted_image_by_image() -> None:
+    found = against(
+        table({("random", "none"): [0.1, 0.2, 0.3], ("ig", "linear"): [0.2, 0.4, 0.6]}),
+        ["random"],
+        "insertion",
+    )
+    (row,) = found.itertuples()
+    assert (row.method, row.control, row.images) == ("ig", "random", 3)
+    assert row.change == pytest.approx(0.2)
+    assert isinstance(found, pd.DataFrame)
