@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from riemannopt_dist.adaptive import adaptive_attribution, adaptive_to_tolerance
     from riemannopt_dist.attribution import Attribution, integrate_path, integrated_gradients
     from riemannopt_dist.blur_path import BlurPath
     from riemannopt_dist.exact_line import breakpoints, exact_integrated_gradients
@@ -32,6 +33,8 @@ _HOME = {
     "optimize_schedule": "optimize",
     "Profile": "profile",
     "BlurPath": "blur_path",
+    "adaptive_attribution": "adaptive",
+    "adaptive_to_tolerance": "adaptive",
     "blur_ig": "methods",
     "estimate_profile": "methods",
     "breakpoints": "exact_line",
@@ -52,6 +55,8 @@ __all__ = [
     "BlurPath",
     "Profile",
     "Schedule",
+    "adaptive_attribution",
+    "adaptive_to_tolerance",
     "blur_ig",
     "breakpoints",
     "compare",

@@ -1,4 +1,4 @@
-"""The command line: `riemannopt demo | fit | evaluate | summarize | explain`."""
+"""The command line: `riemannopt demo | fit | evaluate | summarize | report | explain`."""
 
 import logging
 import sys
@@ -103,6 +103,19 @@ def summarize(run: RunArgument) -> None:
 
     with _errors():
         _summarize(Storage(run))
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Draw the figures of a run: errors against gradient evaluations, and each profile with its points."""
+    from riemannopt_dist.analysis.report import write_report
+    from riemannopt_dist.analysis.summary import read_results, summarize
+    from riemannopt_dist.run.storage import Storage
+
+    with _errors():
+        storage = Storage(run)
+        for name in write_report(storage, summarize(read_results(storage))):
+            typer.echo(f"wrote {storage.uri(name)}")
 
 
 @app.command()

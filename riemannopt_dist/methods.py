@@ -10,6 +10,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from riemannopt_dist.adaptive import adaptive_attribution, adaptive_to_tolerance
 from riemannopt_dist.arguments import check_choice, check_images
 from riemannopt_dist.attribution import Attribution, integrate_path, union_of_points
 from riemannopt_dist.blur_path import BlurPath
@@ -117,6 +118,41 @@ class FixedPath:
             self.path(images),
             targets,
             alphas,
+            output=output,
+            internal_batch_size=internal_batch_size,
+        )
+
+    def placed_per_image(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        profile: Profile,
+        samples: int,
+        tolerance: float | None,
+        *,
+        output: Output,
+        internal_batch_size: int,
+    ) -> Attribution:
+        """Maps from points of each image's own: `samples` of them, or at most so many for a tolerance."""
+        path = self.path(images)
+        if tolerance is None:
+            return adaptive_attribution(
+                model,
+                path,
+                targets,
+                profile,
+                samples,
+                output=output,
+                internal_batch_size=internal_batch_size,
+            )
+        return adaptive_to_tolerance(
+            model,
+            path,
+            targets,
+            profile,
+            tolerance,
+            maximum=samples,
             output=output,
             internal_batch_size=internal_batch_size,
         )

@@ -5,7 +5,7 @@ import pytest
 
 from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.profile import Profile
-from riemannopt_dist.run.grid import Cell, cell_schedules, product_of
+from riemannopt_dist.run.grid import Cell, cell_schedules, product_of, tolerance_cells
 from riemannopt_dist.schedule import linear_schedule
 
 ALPHAS = tuple(((np.arange(32) + 0.5) / 32).tolist())
@@ -32,6 +32,35 @@ def test_every_cell_has_the_schedule_of_its_name() -> None:
 def test_linear_cells_need_no_profile() -> None:
     (schedule,) = cell_schedules([Cell("ig", "linear", "left", 3)], {}).values()
     assert schedule == linear_schedule(3)
+
+
+def test_points_per_image_are_cells_without_a_schedule() -> None:
+    cells = [
+        *product_of(["ig"], ["adaptive"], ["end_weights"], [16]),
+        *tolerance_cells(["blur_ig"], [0.05], 99),
+    ]
+    assert [(str(cell), cell.tolerance) for cell in cells] == [
+        ("ig/adaptive/end_weights/16", None),
+        ("blur_ig/auto_0.05/end_weights/99", 0.05),
+    ]
+    assert all(cell.fitted and cell.per_image for cell in cells)
+    assert cell_schedules(cells, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "schedule", "rule", "named"),
+    [
+        ("ig", "adaptive", "left", "end_weights and schedule adaptive go with each other"),
+        ("ig", "linear", "end_weights", "end_weights and schedule adaptive go with each other"),
+        ("guided_ig", "adaptive", "end_weights", "ig and blur_ig only"),
+        ("ig", "density", "mean", "goes with linear only"),
+        ("ig_idgi", "linear", "midpoint", "left, right and trapezoid"),
+        ("guided_ig", "linear", "right", "left and trapezoid"),
+    ],
+)
+def test_combinations_that_do_not_exist_are_named(method: str, schedule: str, rule: str, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        product_of([method], [schedule], [rule], [8])
 
 
 def test_partition_solvers_refuse_gauss_legendre() -> None:

@@ -204,6 +204,29 @@ def test_every_method_and_metric_goes_through_the_grid(pictures: Path, tmp_path:
         assert {entry["method"] for entry in fitted} == {family, f"{family}_idgi"}
 
 
+def test_points_per_image_and_the_true_error_go_through_the_grid(pictures: Path, tmp_path: Path) -> None:
+    blocks = [
+        {"methods": ["ig", "blur_ig"], "schedules": ["adaptive"], "rules": ["end_weights"], "samples": [9]},
+        {"methods": ["ig"], "schedules": ["linear"], "rules": ["left"], "samples": [9], "tolerances": [0.05]},
+    ]
+    changes = {"metrics": ["completeness", "reference"], "reference": {"images": 2, "intervals": 256}}
+    directory = evaluate(small_config(pictures, tmp_path / "run", grid=blocks, limit=4, **changes))
+    rows = results(directory)
+    assert len(rows) == 4 * 4
+    with_reference = [row for row in rows if not math.isnan(row["reference_error"])]
+    # Two images were asked for, which is one whole batch.
+    assert len({row["image_id"] for row in with_reference}) == 2
+    for row in with_reference:
+        assert row["reference_residual"] < 0.01
+        if row["schedule"] == "auto_0.05":
+            assert row["reference_error"] <= 0.05
+            assert 8 <= row["gradient_evaluations"] < row["samples"] == 256
+        else:
+            assert row["gradient_evaluations"] == 9
+    error = {row["schedule"]: row["reference_error"] for row in with_reference if row["method"] == "ig"}
+    assert error["adaptive"] < error["linear"]
+
+
 def test_columns_carry_their_meaning(finished: tuple[Config, RunDirectory]) -> None:
     _, directory = finished
     table: pa.Table = Storage(directory.storage.root).read_table("results/shard-00000.parquet")

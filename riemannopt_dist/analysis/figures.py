@@ -1,9 +1,10 @@
 """Figures: attribution maps beside their image, profiles with their points."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -28,6 +29,42 @@ def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: s
     for axis in axes:
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)
+    return _png(figure)
+
+
+def error_figure(summary: pd.DataFrame, column: str) -> bytes:
+    """A PNG of a summary's `column` against gradient evaluations, log-log: a panel a method, a line a schedule.
+
+    Cells without gradients or without a value are left out. Raises ValueError where nothing is left.
+    """
+    shown = summary[(summary["gradient_evaluations"] > 0) & (summary[column] > 0)]
+    if shown.empty:
+        raise ValueError(f"{column}: no cell of the summary has a value above 0")
+    names = sorted(shown["method"].unique())
+    figure = Figure(figsize=(5.5 * len(names), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for panel, name in zip(panels, names, strict=True):
+        for line, part in shown[shown["method"] == name].groupby(["schedule", "rule"], sort=True):
+            ordered = part.sort_values("gradient_evaluations")
+            panel.plot(
+                ordered["gradient_evaluations"], ordered[column], marker="o", ms=4, label=" ".join(line)
+            )
+        panel.set(title=name, xscale="log", yscale="log", xlabel="gradient evaluations an image")
+        panel.legend(fontsize=7)
+    panels[0].set_ylabel(column.replace("_", " "))
+    return _png(figure)
+
+
+def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[str, Array]) -> bytes:
+    """A PNG of a profile |g′|(α), with rows of sample points `marks` below it."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(points, magnitudes)
+    step = float(np.max(magnitudes)) / 12 or 1.0
+    for row, (label, alphas) in enumerate(marks.items(), start=1):
+        axis.plot(alphas, np.full(len(alphas), -row * step), "|", ms=9, label=label)
+    axis.set(title=title, xlabel="α, from baseline to image", ylabel="|g′|")
+    axis.legend(fontsize=8)
     return _png(figure)
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import Output
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of
+from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
 
 
 def _known_metric(name: str) -> str:
@@ -58,12 +58,18 @@ class ReferenceConfig(_Strict):
 
 
 class GridBlock(_Strict):
-    """A full product of methods, schedules, rules and sample counts."""
+    """A full product of methods, schedules, rules and sample counts.
+
+    For each of `tolerances` there is a cell besides, whose images take as many points as they need for it, at
+    most `maximum`.
+    """
 
     methods: tuple[MethodName, ...] = ("ig",)
     schedules: tuple[ScheduleName, ...] = ("linear", "powell")
     rules: tuple[Rule, ...] = ("left",)
     samples: tuple[PositiveInt, ...] = (16, 32, 64, 128)
+    tolerances: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    maximum: PositiveInt = 256
 
     @model_validator(mode="after")
     def _cells_exist(self) -> Self:
@@ -72,7 +78,8 @@ class GridBlock(_Strict):
 
     def cells(self) -> list[Cell]:
         """The block's cells. Raises ValueError for a combination that does not exist."""
-        return product_of(self.methods, self.schedules, self.rules, self.samples)
+        fixed = product_of(self.methods, self.schedules, self.rules, self.samples)
+        return fixed + tolerance_cells(self.methods, self.tolerances, self.maximum)
 
 
 class Means(_Strict):

@@ -81,15 +81,17 @@ def evaluate(config: Config) -> RunDirectory:
             directory.write_schedules(family, profile, schedules)
         subjects = evaluated_subjects(images, config)
         stage = Evaluation(
-            schedules,
-            config.metrics,
-            config.explain,
-            config.batch_size,
-            config.internal_batch_size,
-            config.seed,
-            _reference_edges(config, profiles),
-            frozenset(subject.image.image_id for subject in subjects[: config.reference.images]),
-            config.controls,
+            schedules=schedules,
+            per_image=tuple(cell for cell in config.cells() if cell.per_image),
+            profiles=profiles,
+            controls=config.controls,
+            metrics=config.metrics,
+            reference_edges=_reference_edges(config, profiles),
+            reference_images=frozenset(s.image.image_id for s in subjects[: config.reference.images]),
+            explain=config.explain,
+            batch_size=config.batch_size,
+            internal_batch_size=config.internal_batch_size,
+            seed=config.seed,
         )
         _run_stage(run, stage, subjects, last=True)
     return directory
@@ -234,6 +236,7 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         for event in events:
             match event:
                 case Done(items=kept):
+                    _forget(run.directory, stage, kept)
                     progress.advance(len(kept))
                     settled += len(kept)
                 case Failed(items=failed, reason=reason, attempts=attempts):
@@ -248,6 +251,15 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                     progress.note(f"{alive} workers on {in_flight} shards")
     if settled < len(items):
         raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
+
+
+def _forget(directory: RunDirectory, stage: Stage, items: Sequence[Any]) -> None:
+    """Take images that are done after all, in a later attempt at a run, off the list of failures."""
+    done = {_image_id(item) for item in items}
+    earlier = directory.read_failures()
+    left = [f for f in earlier if f.stage != stage.name or f.image_id not in done]
+    if len(left) < len(earlier):
+        directory.write_failures(left)
 
 
 def _record(directory: RunDirectory, stage: Stage, items: Sequence[Any], reason: str, attempts: int) -> None:

@@ -5,23 +5,28 @@ from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Literal
 
-from riemannopt_dist.methods import METHODS
+from riemannopt_dist.methods import METHODS, Method
 from riemannopt_dist.optimize import optimize_schedules
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import LINEAR_ONLY, PARTITION_RULES, Schedule, intervals, linear_schedule
 
-ScheduleName = Literal["linear", "powell", "exact", "density"]
-Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean"]
+ScheduleName = Literal["linear", "powell", "exact", "density", "adaptive"]
+Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean", "end_weights"]
 
 
 NO_SCHEDULE = "none"
+ADAPTIVE = "adaptive"
+AUTO = "auto_"
+END_WEIGHTS = "end_weights"
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
     """One entry of the grid. `samples` is the number of gradient evaluations an image.
 
-    A control map takes no gradients: its schedule and rule are "none" and its samples 0.
+    A control map takes no gradients: its schedule and rule are "none" and its samples 0. Points per image
+    have the schedule "adaptive" for a count, or "auto_0.05" for a tolerance of 0.05, `samples` being the most
+    that an image may take.
     """
 
     method: str
@@ -37,6 +42,16 @@ class Cell:
         """Whether the schedule comes from a profile."""
         return self.schedule != "linear"
 
+    @property
+    def tolerance(self) -> float | None:
+        """The error at which an image has points enough, None for a fixed count."""
+        return float(self.schedule.removeprefix(AUTO)) if self.schedule.startswith(AUTO) else None
+
+    @property
+    def per_image(self) -> bool:
+        """Whether each image has points of its own."""
+        return self.schedule == ADAPTIVE or self.schedule.startswith(AUTO)
+
 
 def product_of(
     methods: Iterable[str], schedules: Iterable[str], rules: Iterable[str], samples: Iterable[int]
@@ -48,8 +63,27 @@ def product_of(
     return cells
 
 
+def tolerance_cells(methods: Iterable[str], tolerances: Iterable[float], maximum: int) -> list[Cell]:
+    """Cells of points per image until a tolerance is met. Raises ValueError for a method that has none."""
+    cells = [
+        Cell(method, f"{AUTO}{value:g}", END_WEIGHTS, maximum)
+        for method, value in product(methods, tolerances)
+    ]
+    for cell in cells:
+        _check(cell)
+    return cells
+
+
 def _check(cell: Cell) -> None:
     """Raise ValueError if a cell's method, schedule and rule do not go together."""
+    if cell.per_image != (cell.rule == END_WEIGHTS):
+        raise ValueError(f"rule {END_WEIGHTS} and schedule {ADAPTIVE} go with each other only, not {cell}")
+    if cell.per_image:
+        if METHODS[cell.method] not in (Method("ig"), Method("blur_ig")):
+            raise ValueError(f"schedule {ADAPTIVE} goes with ig and blur_ig only, not with {cell.method}")
+        if cell.samples < 2:
+            raise ValueError(f"samples: schedule {ADAPTIVE} needs at least 2, got {cell.samples}")
+        return
     if cell.rule == "gauss_legendre" and cell.schedule not in ("linear", "density"):
         raise ValueError(f"rule gauss_legendre goes with linear and density only, not with {cell.schedule}")
     if cell.rule in LINEAR_ONLY and cell.schedule != "linear":
@@ -64,9 +98,10 @@ def _check(cell: Cell) -> None:
 
 
 def cell_schedules(cells: Iterable[Cell], profiles: Mapping[str, Profile]) -> dict[Cell, Schedule]:
-    """The schedule of every cell, from the profile of its method's family where it is a fitted one."""
+    """The schedule of every cell but those of points per image, from its family's profile if fitted."""
     schedules: dict[Cell, Schedule] = {}
-    for (method, name, rule), group in groupby(sorted(cells), lambda c: (c.method, c.schedule, c.rule)):
+    fixed = sorted(cell for cell in cells if not cell.per_image)
+    for (method, name, rule), group in groupby(fixed, lambda c: (c.method, c.schedule, c.rule)):
         members = list(group)
         if name == "linear":
             schedules |= {cell: linear_schedule(cell.samples, rule) for cell in members}

@@ -1,8 +1,8 @@
 """The bookkeeping of a dispatcher: which calls wait, which worker holds which, and what becomes of them.
 
 A task that used up its attempts, or raised, is isolated: each item is probed alone, those that fail again end
-as `Failed`, and one last `process` commits the others together. The outcomes of one task come together: its
-`Failed` ones, then `Done` for the items kept.
+as `Failed` at once, and one last `process` commits the others together. Whoever stores each `Failed` before
+asking for the next event has stored all of a task's failures before its other items are committed.
 """
 
 import math
@@ -73,7 +73,6 @@ class _Isolation:
 
     unknown: set[int]
     kept: list[int] = field(default_factory=list)
-    failures: dict[int, Failed] = field(default_factory=dict)
 
 
 class Ledger:
@@ -160,9 +159,9 @@ class Ledger:
         if call.method == "probe":
             assert call.isolation is not None
             call.isolation.kept += call.positions
-            return self._probed(call, call.isolation)
-        failures = call.isolation.failures if call.isolation else {}
-        return [*_in_order(failures), Done(call.task, call.items, result, seconds)]
+            self._probed(call, call.isolation)
+            return []
+        return [Done(call.task, call.items, result, seconds)]
 
     def lost(self, worker: int, reason: str, loss: Loss) -> list[Done | Failed]:
         """Take out `worker`, which lost its head: the outcomes that this settles."""
@@ -182,13 +181,9 @@ class Ledger:
         if call.isolation is None and len(call.positions) > 1:
             self._isolate(call)
             return []
-        failed = Failed(call.task, call.items, reason, call.attempts)
-        if call.isolation is None:
-            return [failed]
-        if call.method == "probe":
-            call.isolation.failures[call.positions[0]] = failed
-            return self._probed(call, call.isolation)
-        return [*_in_order(call.isolation.failures), failed]
+        if call.isolation is not None and call.method == "probe":
+            self._probed(call, call.isolation)
+        return [Failed(call.task, call.items, reason, call.attempts)]
 
     def drain(self) -> None:
         """Hand out nothing more: what waits is dropped, what runs may finish."""
@@ -203,16 +198,12 @@ class Ledger:
             for position in call.positions
         )
 
-    def _probed(self, call: Call, isolation: _Isolation) -> list[Done | Failed]:
-        """Close the isolation if this was its last item: commit what is kept, or tell that nothing is."""
+    def _probed(self, call: Call, isolation: _Isolation) -> None:
+        """Close the isolation if this was its last item, and let what is kept be committed."""
         isolation.unknown.difference_update(call.positions)
-        if isolation.unknown:
-            return []
-        if not isolation.kept:
-            return _in_order(isolation.failures)
-        kept = tuple(sorted(isolation.kept))
-        self._put_back([Call(call.task, kept, "process", 0, self._attempts, isolation)])
-        return []
+        if not isolation.unknown and isolation.kept:
+            kept = tuple(sorted(isolation.kept))
+            self._put_back([Call(call.task, kept, "process", 0, self._attempts, isolation)])
 
     def _refill(self) -> None:
         while not self._exhausted and len(self._queue) < self._lookahead:
@@ -250,7 +241,3 @@ class Ledger:
         calls = self._held[worker]
         self._load[worker] = len(self._by_load) - 1 if calls and calls[0].alone else len(calls)
         self._by_load[self._load[worker]][worker] = None
-
-
-def _in_order(failures: dict[int, Failed]) -> list[Done | Failed]:
-    return [failures[position] for position in sorted(failures)]

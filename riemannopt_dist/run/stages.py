@@ -16,12 +16,12 @@ from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.gradients import Output, target_output
 from riemannopt_dist.images import ImageRef, UnreadableImage
-from riemannopt_dist.methods import FAMILIES, METHODS, Method
+from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Method
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.reference import Reference
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models import Classifier
-from riemannopt_dist.profile import equispaced
+from riemannopt_dist.profile import Profile, equispaced
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, read_tensor, subject_batches
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
@@ -131,6 +131,8 @@ class Evaluation:
     """Attributions and metrics of every image under every cell of the grid."""
 
     schedules: Mapping[Cell, Schedule]
+    per_image: tuple[Cell, ...]
+    profiles: Mapping[str, Profile]
     metrics: tuple[str, ...]
     explain: Output
     batch_size: int
@@ -204,6 +206,28 @@ class Evaluation:
             seconds = (time.perf_counter() - start) / (len(images) * evaluations)
             for cell, result in zip([*plain, *idgi], results, strict=True):
                 yield cell, result, seconds
+        for cell in self.per_image:
+            yield self._placed_per_image(cell, model, images, targets)
+
+    def _placed_per_image(
+        self, cell: Cell, model: Classifier, images: Tensor, targets: Tensor
+    ) -> tuple[Cell, Attribution, float]:
+        """The maps of a cell with points per image, and the seconds of one gradient."""
+        start = time.perf_counter()
+        family = FAMILIES[METHODS[cell.method].family]
+        assert isinstance(family, FixedPath)  # the grid has no other such cells
+        result = family.placed_per_image(
+            model,
+            images,
+            targets,
+            self.profiles[cell.method],
+            cell.samples,
+            cell.tolerance,
+            output=self.explain,
+            internal_batch_size=self.internal_batch_size,
+        )
+        evaluations = int(result.gradient_evaluations.sum())
+        return cell, result, (time.perf_counter() - start) / evaluations
 
     def _control(self, name: str, images: Tensor, other: Attribution) -> tuple[Cell, Attribution, float]:
         """A control's maps. There is no path, so f at its start is NaN and completeness is not defined."""
