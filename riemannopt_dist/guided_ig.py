@@ -229,11 +229,18 @@ def advance(
         going = (left - target).abs() > CLOSE * torch.maximum(left, target).clamp_min(1)
         if not going.any():
             break
-        threshold = candidates.kthvalue(rank, dim=1, keepdim=True).values
+        threshold = _kth_smallest(candidates, rank)
         chosen = going & (candidates <= threshold) & (candidates < math.inf)
         within_reach = torch.where(chosen, room, 0.0).sum(1, keepdim=True)
         part = torch.where(within_reach > 0, (left - target) / within_reach, 1.0).clamp_max(1)
         share = torch.where(chosen, part, share)
         left = left - part * within_reach
         candidates = candidates.masked_fill(chosen, math.inf)
-    return torch.lerp(progress, torch.full_like(progress, high), share)
+    return torch.lerp(progress, progress.new_tensor(high), share)
+
+
+def _kth_smallest(values: Tensor, k: int) -> Tensor:
+    """The k-th smallest, counted from 1, of each row (B, d): (B, 1)."""
+    if values.device.type == "cpu":  # NumPy's selection is vectorised, and twice as fast
+        return torch.from_numpy(np.partition(values.numpy(), k - 1, axis=1)[:, k - 1 : k])
+    return values.kthvalue(k, dim=1, keepdim=True).values

@@ -175,7 +175,7 @@ def test_original_maps_of_a_real_classifier_are_pairs(
     """
     photos = torch.from_numpy(golden["photos"]).permute(0, 3, 1, 2).double() / 255
     targets = torch.from_numpy(golden["targets"])
-    mean_of_25 = Schedule(tuple(np.linspace(0, 1, 25)), (1 / 25,) * 25)
+    mean_of_25 = linear_schedule(25, "mean")
     cases: dict[str, tuple[AttributionPath, Schedule]] = {
         "ig": (StraightPath.from_black(photos), mean_of_25),
         "blur_ig": (BlurPath(photos, convention="original"), linear_schedule(20, "right")),

@@ -33,7 +33,7 @@ def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: s
 
 
 def error_figure(summary: pd.DataFrame, column: str) -> bytes:
-    """A PNG of a summary's `column` against gradient evaluations, log-log: a panel a method, a line a schedule.
+    """A PNG of a summary's `column` against gradients, log-log: a panel a method, a line a schedule.
 
     Cells without gradients or without a value are left out. Raises ValueError where nothing is left.
     """

@@ -1,5 +1,7 @@
 """The demo: the whole system on photos that come with scikit-image."""
 
+from pathlib import Path
+
 import torch
 
 from riemannopt_dist.analysis.figures import attribution_figure
@@ -8,7 +10,7 @@ from riemannopt_dist.models import load_model
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run.batches import subject_batches
-from riemannopt_dist.run.config import Config, make_config
+from riemannopt_dist.run.config import Config, load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.grid import Cell, cell_schedules
@@ -21,21 +23,8 @@ SHOWN = [
 
 
 def demo_config(output: str) -> Config:
-    """EfficientNet-Lite0 on the demo photos: linear, powell and exact at 8, 16 and 32 samples."""
-    return make_config(
-        {
-            "images": "demo:",
-            "output": output,
-            "model": {"name": "efficientnet_lite0"},
-            "grid": [
-                {"schedules": ["linear", "powell", "exact"], "rules": ["left"], "samples": [8, 16, 32]},
-                {"schedules": ["linear", "exact"], "rules": ["trapezoid"], "samples": [8, 16, 32]},
-            ],
-            "fit": {"images": 4, "samples": 64},
-            "shard_size": 2,
-        },
-        "demo",
-    )
+    """The configuration in demo.yaml, with another run directory."""
+    return load_config(str(Path(__file__).with_name("demo.yaml")), {"output": output})
 
 
 def draw_maps(directory: RunDirectory) -> list[str]:

@@ -1,0 +1,44 @@
+"""Peak memory is bounded by the micro-batch, not by samples × images."""
+
+import subprocess
+import sys
+
+# A process of its own, because a process's peak never falls. 8 images of 3 × 64 × 64 at 128 samples are 1,024
+# gradients; at once they would need over 1 GB for EfficientNet-Lite0's activations.
+SCRIPT = """
+import resource, sys
+import torch
+from riemannopt_dist.methods import FAMILIES
+from riemannopt_dist.models import load_model
+from riemannopt_dist.schedule import linear_schedule
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+torch.set_num_threads(1)
+model = load_model("efficientnet_lite0")
+images = torch.rand(8, 3, 64, 64)
+targets = torch.arange(8)
+def run(samples, images, batch):
+    FAMILIES["blur_ig"].attributions(
+        model, images, targets, [linear_schedule(samples)], [],
+        output="probability", internal_batch_size=batch,
+    )
+run(2, images, 8)
+small = peak()
+run(128, images, 8)
+print(small, peak())
+model(images.repeat(16, 1, 1, 1).requires_grad_()).sum().backward()
+print(peak())
+"""
+
+LIMIT_MIB = 60
+
+
+def test_128_samples_of_8_images_need_no_more_than_two_samples() -> None:
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    few, many, at_once = (float(word) for word in ended.stdout.split())
+    assert many - few < LIMIT_MIB
+    # The measure would see it: 128 images at once, an eighth of all, take more than the limit.
+    assert at_once - few > 2 * LIMIT_MIB

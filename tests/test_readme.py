@@ -1,0 +1,68 @@
+"""The README's commands, run as they stand."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from skimage import data
+
+README = Path("README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+# make builds its own environment, and jobs need a head node: test_job.py submits one.
+ELSEWHERE = ("make", "ray")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    return [shlex.split(line) for block in blocks("console") for line in block.splitlines()]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with the repository's jobs and a photo in it."""
+    (tmp_path / "jobs").symlink_to(Path("jobs").resolve())
+    Image.fromarray(data.coffee()).save(tmp_path / "photo.jpg")
+    return tmp_path
+
+
+def test_the_library_example_runs(place: Path) -> None:
+    (code,) = blocks("python")
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place)
+    assert ended.returncode == 0, ended.stderr
+    assert "torch.Size([2, 3, 224, 224])" in ended.stdout
+
+
+def test_every_command_runs_one_after_the_other(place: Path) -> None:
+    ran = []
+    for program, *arguments in commands():
+        if program in ELSEWHERE:
+            continue
+        ended = subprocess.run(
+            [str(BIN / program), *arguments], capture_output=True, text=True, cwd=place, check=False
+        )
+        assert ended.returncode == 0, f"{program} {arguments}: {ended.stderr}"
+        ran.append(arguments[0])
+    assert ran == ["evaluate", "summarize", "report", "fit", "explain"]
+    assert {path.name for path in (place / "runs/demo").iterdir()} >= {"summary.csv", "results", "report"}
+    with Image.open(place / "explanation.png") as picture:
+        assert min(picture.size) > 100
+
+
+def test_the_commands_that_are_run_elsewhere_exist() -> None:
+    elsewhere = [words for words in commands() if words[0] in ELSEWHERE]
+    targets = {words[1] for words in elsewhere if words[0] == "make"}
+    makefile = Path("Makefile").read_text(encoding="utf-8")
+    assert targets == {"demo", "test"}
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    (job,) = (words for words in elsewhere if words[0] == "ray")
+    assert Path(job[job.index("python") + 1]).is_file()
+    assert Path(job[job.index("--config") + 1]).is_file()
+    assert shutil.which("ray", path=str(BIN))
