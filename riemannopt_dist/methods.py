@@ -6,7 +6,7 @@ that share its gradients: the plain Riemann sum, and IDGI.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from torch import Tensor, nn
 
@@ -22,19 +22,37 @@ from riemannopt_dist.profile import PROFILE_SAMPLES, Profile, ProfileSum, equisp
 from riemannopt_dist.schedule import Array, Schedule
 
 
+class Settings(TypedDict):
+    """The options that all of the library's functions take."""
+
+    output: Output
+    internal_batch_size: int
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is to be explained: images (B, C, H, W), each one's class (B,), the model, and how it is asked."""
+
+    model: nn.Module
+    images: Tensor
+    targets: Tensor
+    output: Output = "probability"
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE
+
+    def __post_init__(self) -> None:
+        check_images(self.images)
+
+    @property
+    def settings(self) -> Settings:
+        """The question's options as keyword arguments."""
+        return {"output": self.output, "internal_batch_size": self.internal_batch_size}
+
+
 class Family(Protocol):
     """One way to take gradients between a baseline and an image."""
 
     def attributions(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        riemann: Sequence[Schedule],
-        idgi: Sequence[Schedule],
-        *,
-        output: Output,
-        internal_batch_size: int,
+        self, question: Question, riemann: Sequence[Schedule], idgi: Sequence[Schedule]
     ) -> list[Attribution]:
         """Riemann sums and then IDGI maps, in the order of their schedules, with gradients shared."""
         ...
@@ -43,29 +61,11 @@ class Family(Protocol):
         """The gradient evaluations an image that these schedules cost together."""
         ...
 
-    def variations(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        alphas: Array,
-        *,
-        output: Output,
-        internal_batch_size: int,
-    ) -> Array:
+    def variations(self, question: Question, alphas: Array) -> Array:
         """Mean over features of |Δg / Δα| between positions `alphas` (k,), for each image: (B, k − 1)."""
         ...
 
-    def reference(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        edges: Array,
-        *,
-        output: Output,
-        internal_batch_size: int,
-    ) -> Reference | None:
+    def reference(self, question: Question, edges: Array) -> Reference | None:
         """Converged maps from the trapezoid on `edges`; None where a path depends on its schedule."""
         ...
 
@@ -77,106 +77,34 @@ class FixedPath:
     path: Callable[[Tensor], Path]
 
     def attributions(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        riemann: Sequence[Schedule],
-        idgi: Sequence[Schedule],
-        *,
-        output: Output,
-        internal_batch_size: int,
+        self, question: Question, riemann: Sequence[Schedule], idgi: Sequence[Schedule]
     ) -> list[Attribution]:
         """Riemann sums and then IDGI maps, in the order of their schedules."""
-        return integrate_path(
-            model,
-            self.path(images),
-            targets,
-            riemann,
-            idgi=idgi,
-            output=output,
-            internal_batch_size=internal_batch_size,
-        )
+        path = self.path(question.images)
+        return integrate_path(question.model, path, question.targets, riemann, idgi=idgi, **question.settings)
 
     def evaluations(self, schedules: Sequence[Schedule]) -> int:
         """The number of distinct points."""
         return len(union_of_points(schedules)[0])
 
-    def variations(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        alphas: Array,
-        *,
-        output: Output,
-        internal_batch_size: int,
-    ) -> Array:
+    def variations(self, question: Question, alphas: Array) -> Array:
         """Algorithm 1's |Δg / Δα| along the path."""
-        return path_variation(
-            model,
-            self.path(images),
-            targets,
-            alphas,
-            output=output,
-            internal_batch_size=internal_batch_size,
-        )
+        path = self.path(question.images)
+        return path_variation(question.model, path, question.targets, alphas, **question.settings)
 
     def placed_per_image(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        profile: Profile,
-        samples: int,
-        tolerance: float | None,
-        *,
-        output: Output,
-        internal_batch_size: int,
+        self, question: Question, profile: Profile, samples: int, tolerance: float | None
     ) -> Attribution:
         """Maps from points of each image's own: `samples` of them, or at most so many for a tolerance."""
-        path = self.path(images)
+        given = (question.model, self.path(question.images), question.targets, profile)
         if tolerance is None:
-            return adaptive_attribution(
-                model,
-                path,
-                targets,
-                profile,
-                samples,
-                output=output,
-                internal_batch_size=internal_batch_size,
-            )
-        return adaptive_to_tolerance(
-            model,
-            path,
-            targets,
-            profile,
-            tolerance,
-            maximum=samples,
-            output=output,
-            internal_batch_size=internal_batch_size,
-        )
+            return adaptive_attribution(*given, samples, **question.settings)
+        return adaptive_to_tolerance(*given, tolerance, maximum=samples, **question.settings)
 
-    def reference(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        edges: Array,
-        *,
-        output: Output,
-        internal_batch_size: int,
-    ) -> Reference:
+    def reference(self, question: Question, edges: Array) -> Reference:
         """Converged maps of the path."""
-        return converge(
-            model,
-            self.path(images),
-            targets,
-            len(edges) - 1,
-            partition=lambda _: edges,
-            output=output,
-            internal_batch_size=internal_batch_size,
-        )
+        given = (question.model, self.path(question.images), question.targets, len(edges) - 1)
+        return converge(*given, partition=lambda _: edges, **question.settings)
 
 
 @dataclass(frozen=True)
@@ -184,22 +112,12 @@ class GuidedWalk:
     """Guided IG's walk from black: each schedule leads its own, shared by the sum and IDGI."""
 
     def attributions(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        riemann: Sequence[Schedule],
-        idgi: Sequence[Schedule],
-        *,
-        output: Output,
-        internal_batch_size: int,
+        self, question: Question, riemann: Sequence[Schedule], idgi: Sequence[Schedule]
     ) -> list[Attribution]:
         """Riemann sums and then IDGI maps, in the order of their schedules."""
-        path = StraightPath.from_black(images)
+        path = StraightPath.from_black(question.images)
         walked = {
-            schedule: guided_sums(
-                model, path, targets, schedule, output=output, internal_batch_size=internal_batch_size
-            )
+            schedule: guided_sums(question.model, path, question.targets, schedule, **question.settings)
             for schedule in dict.fromkeys([*riemann, *idgi])
         }
         return [walked[schedule][0] for schedule in riemann] + [walked[schedule][1] for schedule in idgi]
@@ -208,32 +126,12 @@ class GuidedWalk:
         """The points of all distinct schedules."""
         return sum(len(schedule) for schedule in set(schedules))
 
-    def variations(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        alphas: Array,
-        *,
-        output: Output,
-        internal_batch_size: int,
-    ) -> Array:
+    def variations(self, question: Question, alphas: Array) -> Array:
         """|Δg / Δα| along the walk that the positions themselves lead."""
-        path = StraightPath.from_black(images)
-        return guided_variation(
-            model, path, targets, alphas, output=output, internal_batch_size=internal_batch_size
-        )
+        path = StraightPath.from_black(question.images)
+        return guided_variation(question.model, path, question.targets, alphas, **question.settings)
 
-    def reference(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        targets: Tensor,
-        edges: Array,
-        *,
-        output: Output,
-        internal_batch_size: int,
-    ) -> None:
+    def reference(self, question: Question, edges: Array) -> None:
         """None: every schedule walks its own path, with an integral of its own."""
         return None
 
@@ -273,14 +171,9 @@ def blur_ig(
     `path` is `BlurPath(images)` unless given, with σ_max 50 pixels. Arguments, result and errors are else
     those of `integrated_gradients`.
     """
-    check_images(images)
+    chosen = BlurPath(images) if path is None else path
     (result,) = integrate_path(
-        model,
-        BlurPath(images) if path is None else path,
-        targets,
-        [schedule],
-        output=output,
-        internal_batch_size=internal_batch_size,
+        model, chosen, targets, [schedule], output=output, internal_batch_size=internal_batch_size
     )
     return result
 
@@ -300,10 +193,8 @@ def idgi(
     The schedule's rule is left, right or trapezoid (ValueError otherwise; guided_ig has no right).
     """
     check_choice(family, tuple(FAMILIES), "family")
-    check_images(images)
-    (result,) = FAMILIES[family].attributions(
-        model, images, targets, [], [schedule], output=output, internal_batch_size=internal_batch_size
-    )
+    question = Question(model, images, targets, output, internal_batch_size)
+    (result,) = FAMILIES[family].attributions(question, [], [schedule])
     return result
 
 
@@ -322,9 +213,8 @@ def estimate_profile(
     Raises ValueError for an unknown method, fewer than two samples, or images and targets that do not fit.
     """
     check_choice(method, tuple(METHODS), "method")
-    check_images(images)
     alphas = equispaced(samples)
-    variations = FAMILIES[METHODS[method].family].variations(
-        model, images, targets, alphas, output=output, internal_batch_size=internal_batch_size
+    question = Question(model, images, targets, output, internal_batch_size)
+    return (
+        ProfileSum.empty(alphas).add(FAMILIES[METHODS[method].family].variations(question, alphas)).profile()
     )
-    return ProfileSum.empty(alphas).add(variations).profile()

@@ -1,5 +1,7 @@
 """Fixtures shared by the tests, all seeded: small float64 networks, random images, a real one, photos."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,10 @@ from skimage import data
 from torch import Tensor, nn
 
 from riemannopt_dist.models import load_model
+
+# Every Ray of the tests is their own: without tokens, and without a warning of what a later one will do.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 settings.register_profile("repeatable", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("repeatable")

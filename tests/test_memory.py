@@ -8,7 +8,7 @@ import sys
 SCRIPT = """
 import resource, sys
 import torch
-from riemannopt_dist.methods import FAMILIES
+from riemannopt_dist.methods import FAMILIES, Question
 from riemannopt_dist.models import load_model
 from riemannopt_dist.schedule import linear_schedule
 
@@ -20,10 +20,8 @@ model = load_model("efficientnet_lite0")
 images = torch.rand(8, 3, 64, 64)
 targets = torch.arange(8)
 def run(samples, images, batch):
-    FAMILIES["blur_ig"].attributions(
-        model, images, targets, [linear_schedule(samples)], [],
-        output="probability", internal_batch_size=batch,
-    )
+    question = Question(model, images, targets, internal_batch_size=batch)
+    FAMILIES["blur_ig"].attributions(question, [linear_schedule(samples)], [])
 run(2, images, 8)
 small = peak()
 run(128, images, 8)

@@ -5,7 +5,7 @@ A stage knows neither Ray nor files. Its rows go, shard by shard, to a folder of
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.gradients import Output, target_output
 from riemannopt_dist.images import ImageRef, UnreadableImage
-from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Method
+from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Method, Question
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.reference import Reference
 from riemannopt_dist.metrics.table import METRICS
@@ -108,15 +108,9 @@ class Fitting:
         """The variation of every image along every family's path."""
         alphas = equispaced(self.samples)
         for subjects, images, targets in subject_batches(items, model, self.batch_size, device):
+            question = Question(model, images, targets, self.explain, self.internal_batch_size)
             for family in self.families:
-                variations = FAMILIES[family].variations(
-                    model,
-                    images,
-                    targets,
-                    alphas,
-                    output=self.explain,
-                    internal_batch_size=self.internal_batch_size,
-                )
+                variations = FAMILIES[family].variations(question, alphas)
                 for subject, variation in zip(subjects, variations, strict=True):
                     yield {
                         "image_id": subject.image.image_id,
@@ -133,14 +127,14 @@ class Evaluation:
     schedules: Mapping[Cell, Schedule]
     per_image: tuple[Cell, ...]
     profiles: Mapping[str, Profile]
+    controls: tuple[str, ...]
     metrics: tuple[str, ...]
+    reference_edges: Mapping[str, Array]
+    reference_images: frozenset[str]
     explain: Output
     batch_size: int
     internal_batch_size: int
     seed: int
-    reference_edges: Mapping[str, Array]
-    reference_images: frozenset[str]
-    controls: tuple[str, ...]
     name: ClassVar[str] = "results"
 
     @property
@@ -151,37 +145,26 @@ class Evaluation:
     def rows(self, model: Classifier, device: torch.device, items: Sequence[Subject]) -> Iterator[Row]:
         """A row for each image and cell."""
         for subjects, images, targets in subject_batches(items, model, self.batch_size, device):
-            mapped = list(self._attributions(model, images, targets))
-            mapped += [self._control(name, images, mapped[0][1]) for name in self.controls]
+            question = Question(model, images, targets, self.explain, self.internal_batch_size)
+            mapped = [*self._shared(question), *(self._placed(question, cell) for cell in self.per_image)]
+            mapped += [self._control(question, name, mapped[0].attribution) for name in self.controls]
             wanted = any(subject.image.image_id in self.reference_images for subject in subjects)
-            references = self._references(model, images, targets) if wanted else {}
-            columns = self._columns(
-                model,
-                images,
-                targets,
-                [result for _, result, _ in mapped],
-                [references.get(cell.method) for cell, _, _ in mapped],
-            )
-            for index, (cell, result, seconds) in enumerate(mapped):
-                evaluations = result.gradient_evaluations.tolist()
+            columns = self._columns(question, mapped, self._references(question) if wanted else {})
+            for index, mapping in enumerate(mapped):
+                evaluations = mapping.attribution.gradient_evaluations.tolist()
                 for row, subject in enumerate(subjects):
                     yield {
                         "image_id": subject.image.image_id,
                         "label": subject.image.label,
                         "target": subject.target,
-                        "method": cell.method,
-                        "schedule": cell.schedule,
-                        "rule": cell.rule,
-                        "samples": cell.samples,
+                        **asdict(mapping.cell),
                         "gradient_evaluations": evaluations[row],
-                        "seconds": seconds * evaluations[row],
+                        "seconds": mapping.seconds * evaluations[row],
                         **{name: values[index][row] for name, values in columns.items()},
                     }
 
-    def _attributions(
-        self, model: Classifier, images: Tensor, targets: Tensor
-    ) -> Iterator[tuple[Cell, Attribution, float]]:
-        """Every cell's maps, and the seconds of one gradient; cells of a family share their gradients."""
+    def _shared(self, question: Question) -> Iterator["_Mapped"]:
+        """Every cell of fixed points; cells of a family share their gradients."""
         for name, family in FAMILIES.items():
             # Riemann sums come first, then IDGI maps: the order in which a family returns them.
             plain, idgi = (
@@ -190,93 +173,52 @@ class Evaluation:
             )
             if not plain and not idgi:
                 continue
+            schedules = [self.schedules[cell] for cell in (*plain, *idgi)]
             start = time.perf_counter()
-            results = family.attributions(
-                model,
-                images,
-                targets,
-                [self.schedules[cell] for cell in plain],
-                [self.schedules[cell] for cell in idgi],
-                output=self.explain,
-                internal_batch_size=self.internal_batch_size,
-            )
-            if images.is_cuda:
-                torch.cuda.synchronize()
-            evaluations = family.evaluations([self.schedules[cell] for cell in (*plain, *idgi)])
-            seconds = (time.perf_counter() - start) / (len(images) * evaluations)
+            results = family.attributions(question, schedules[: len(plain)], schedules[len(plain) :])
+            made = len(question.images) * family.evaluations(schedules)
+            seconds = _seconds_since(start, question.images) / made
             for cell, result in zip([*plain, *idgi], results, strict=True):
-                yield cell, result, seconds
-        for cell in self.per_image:
-            yield self._placed_per_image(cell, model, images, targets)
+                yield _Mapped(cell, result, seconds)
 
-    def _placed_per_image(
-        self, cell: Cell, model: Classifier, images: Tensor, targets: Tensor
-    ) -> tuple[Cell, Attribution, float]:
-        """The maps of a cell with points per image, and the seconds of one gradient."""
-        start = time.perf_counter()
+    def _placed(self, question: Question, cell: Cell) -> "_Mapped":
+        """A cell of points per image."""
         family = FAMILIES[METHODS[cell.method].family]
         assert isinstance(family, FixedPath)  # the grid has no other such cells
-        result = family.placed_per_image(
-            model,
-            images,
-            targets,
-            self.profiles[cell.method],
-            cell.samples,
-            cell.tolerance,
-            output=self.explain,
-            internal_batch_size=self.internal_batch_size,
-        )
-        evaluations = int(result.gradient_evaluations.sum())
-        return cell, result, (time.perf_counter() - start) / evaluations
+        start = time.perf_counter()
+        result = family.placed_per_image(question, self.profiles[cell.method], cell.samples, cell.tolerance)
+        made = int(result.gradient_evaluations.sum())
+        return _Mapped(cell, result, _seconds_since(start, question.images) / made)
 
-    def _control(self, name: str, images: Tensor, other: Attribution) -> tuple[Cell, Attribution, float]:
+    def _control(self, question: Question, name: str, other: Attribution) -> "_Mapped":
         """A control's maps. There is no path, so f at its start is NaN and completeness is not defined."""
         none = torch.zeros_like(other.gradient_evaluations)
         nowhere = torch.full_like(other.f_baseline, torch.nan)
-        result = Attribution(CONTROLS[name](images), other.f_input, nowhere, none)
-        return Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0), result, 0.0
+        result = Attribution(CONTROLS[name](question.images), other.f_input, nowhere, none)
+        return _Mapped(Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0), result, 0.0)
 
-    def _references(self, model: Classifier, images: Tensor, targets: Tensor) -> dict[str, Reference | None]:
+    def _references(self, question: Question) -> dict[str, Reference | None]:
         """The converged maps by method. IDGI has none: its limit is another integral than the path's."""
         return {
-            family: FAMILIES[family].reference(
-                model,
-                images,
-                targets,
-                edges,
-                output=self.explain,
-                internal_batch_size=self.internal_batch_size,
-            )
-            for family, edges in self.reference_edges.items()
+            name: FAMILIES[name].reference(question, edges) for name, edges in self.reference_edges.items()
         }
 
     def _columns(
-        self,
-        model: Classifier,
-        images: Tensor,
-        targets: Tensor,
-        results: Sequence[Attribution],
-        references: Sequence[Reference | None],
+        self, question: Question, mapped: Sequence["_Mapped"], references: Mapping[str, Reference | None]
     ) -> dict[str, list[list[Any]]]:
         """Every measured column: a list over cells of lists over images."""
+        black = torch.zeros_like(question.images)
         batch = MapBatch(
-            model,
-            images,
-            targets,
-            torch.stack([result.maps for result in results]),
-            f_input=results[0].f_input,
-            f_black=target_output(
-                model,
-                torch.zeros_like(images),
-                targets,
-                output=self.explain,
-                internal_batch_size=self.internal_batch_size,
-            ),
-            f_baseline=torch.stack([result.f_baseline for result in results]),
-            output=self.explain,
-            internal_batch_size=self.internal_batch_size,
+            question.model,
+            question.images,
+            question.targets,
+            torch.stack([mapping.attribution.maps for mapping in mapped]),
+            f_input=mapped[0].attribution.f_input,
+            f_black=target_output(question.model, black, question.targets, **question.settings),
+            f_baseline=torch.stack([mapping.attribution.f_baseline for mapping in mapped]),
+            references=[references.get(mapping.cell.method) for mapping in mapped],
             seed=self.seed,
-            references=references,
+            **question.settings,
         )
         columns = {
             "f_input": batch.f_input.expand(batch.f_baseline.shape).tolist(),
@@ -286,9 +228,25 @@ class Evaluation:
             for column, values in METRICS[name].compute(batch).items():
                 # Texts belong to an image and hold for all of its maps.
                 columns[column] = (
-                    values.tolist() if isinstance(values, Tensor) else [list(values)] * len(results)
+                    values.tolist() if isinstance(values, Tensor) else [list(values)] * len(mapped)
                 )
         return columns
+
+
+@dataclass(frozen=True, eq=False)
+class _Mapped:
+    """A cell's maps of a batch, and the seconds that one of its gradients took."""
+
+    cell: Cell
+    attribution: Attribution
+    seconds: float
+
+
+def _seconds_since(start: float, images: Tensor) -> float:
+    """Wall-clock seconds since `start`, once the device has done what it was asked."""
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - start
 
 
 def as_table(stage: Stage, made: Sequence[Row]) -> pa.Table:
