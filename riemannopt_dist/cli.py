@@ -1,4 +1,4 @@
-"""The command line: `riemannopt demo | fit | evaluate | summarize | report | explain`."""
+"""The command line: `riemannopt demo | fit | evaluate | summarize | verify | report | explain`."""
 
 import logging
 import sys
@@ -103,6 +103,22 @@ def summarize(run: RunArgument) -> None:
 
     with _errors():
         _summarize(Storage(run))
+
+
+@app.command()
+def verify(run: RunArgument) -> None:
+    """Check that every row a run promises is there once, and nothing else; exit code 1 if not."""
+    from riemannopt_dist.run.directory import RunDirectory
+    from riemannopt_dist.run.storage import Storage
+    from riemannopt_dist.run.verification import problems
+
+    with _errors():
+        found = list(problems(RunDirectory(Storage(run))))
+        for problem in found:
+            typer.echo(problem, err=True)
+        if found:
+            raise typer.Exit(1)
+        typer.echo(f"{run}: every row is there once")
 
 
 @app.command()

@@ -22,7 +22,10 @@ runner = CliRunner()
 def test_help_names_every_command() -> None:
     shown = runner.invoke(app, ["--help"])
     assert shown.exit_code == 0
-    assert all(name in shown.output for name in ("demo", "fit", "evaluate", "summarize", "report", "explain"))
+    assert all(
+        name in shown.output
+        for name in ("demo", "fit", "evaluate", "summarize", "verify", "report", "explain")
+    )
 
 
 @pytest.fixture
@@ -40,6 +43,7 @@ def config_file(tmp_path: Path) -> Path:
         (["evaluate", "-c", "CONFIG", "--images", "missing"], "missing"),
         (["summarize", "missing-run"], "missing-run"),
         (["report", "missing-run"], "missing-run"),
+        (["verify", "missing-run"], "missing-run"),
         (["explain", "missing.png"], "missing.png"),
         (["explain", "CONFIG"], "not an image"),
         (["fit", "-o", "p.json", "--images", "missing"], "missing"),
@@ -89,6 +93,8 @@ def test_evaluate_prints_the_table_and_what_it_wrote(config_file: Path, tmp_path
     assert (tmp_path / "run/summary.csv").exists()
     again = runner.invoke(app, ["summarize", str(tmp_path / "run")])
     assert again.exit_code == 0
+    verified = runner.invoke(app, ["verify", str(tmp_path / "run")])
+    assert (verified.exit_code, "once" in verified.output) == (0, True)
     drawn = runner.invoke(app, ["report", str(tmp_path / "run")])
     assert drawn.exit_code == 0, drawn.output
     pictures = {path.name for path in (tmp_path / "run/report").iterdir()}

@@ -50,7 +50,7 @@ def test_every_command_runs_one_after_the_other(place: Path) -> None:
         )
         assert ended.returncode == 0, f"{program} {arguments}: {ended.stderr}"
         ran.append(arguments[0])
-    assert ran == ["evaluate", "summarize", "report", "fit", "explain"]
+    assert ran == ["evaluate", "summarize", "verify", "report", "fit", "explain"]
     assert {path.name for path in (place / "runs/demo").iterdir()} >= {"summary.csv", "results", "report"}
     with Image.open(place / "explanation.png") as picture:
         assert min(picture.size) > 100

@@ -1,6 +1,7 @@
 """Whole runs on a real Ray: the same rows whatever the workers, resumption, refusal of what does not fit."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.driver import draw, evaluate, evaluated_subjects
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.verification import problems
 from riemannopt_dist.schedule import Schedule
 from tests.small_world import FIT, PICTURES, make_pictures, small_config
 
@@ -225,6 +227,30 @@ def test_points_per_image_and_the_true_error_go_through_the_grid(pictures: Path,
             assert row["gradient_evaluations"] == 9
     error = {row["schedule"]: row["reference_error"] for row in with_reference if row["method"] == "ig"}
     assert error["adaptive"] < error["linear"]
+
+
+def test_verification_finds_what_is_lost_doubled_or_foreign(
+    finished: tuple[Config, RunDirectory], tmp_path: Path
+) -> None:
+    _, directory = finished
+    assert list(problems(directory)) == []
+    root = tmp_path / "copy"
+    shutil.copytree(directory.storage.root, root)
+    storage = Storage(root)
+    first, second, third = (storage.read_table(f"results/shard-0000{n}.parquet") for n in range(3))
+    storage.write_table("results/shard-00000.parquet", first.slice(1))
+    storage.write_table("results/shard-00001.parquet", pa.concat_tables([second, second.slice(0, 1)]))
+    storage.write_bytes("results/shard-00002.parquet", b"not Parquet")
+    (root / "results/shard-00003.parquet").unlink()
+    storage.write_table("results/shard-00009.parquet", third)
+    found = list(problems(RunDirectory(storage)))
+    assert [line.split(":")[0].rsplit("/", 1)[-1] for line in found] == [
+        f"shard-0000{n}.parquet" for n in (9, 0, 1, 2, 3)
+    ]
+    for line, words in zip(
+        found, ("not a shard", "is missing", "2 times", "not a Parquet", "missing"), strict=True
+    ):
+        assert words in line
 
 
 def test_columns_carry_their_meaning(finished: tuple[Config, RunDirectory]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -31,6 +31,8 @@ from riemannopt_dist.run.stages import Evaluation, Fitting, Selection, Stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Array, linear_partition
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -155,6 +157,11 @@ def evaluated_subjects(images: Sequence[dict[str, Any]], config: Config) -> list
     return [_subject(by_id[image_id]) for image_id in chosen]
 
 
+def shards_of(items: Sequence[T], size: int) -> dict[str, Sequence[T]]:
+    """The items of every shard, by its key. Both depend on the items and the size alone."""
+    return {f"shard-{n // size:05}": items[n : n + size] for n in range(0, len(items), size)}
+
+
 @dataclass(frozen=True)
 class _Run:
     config: Config
@@ -215,8 +222,8 @@ def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[st
 
 def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = False) -> None:
     """Do what is left of a stage's shards; images given up on are added to failures.parquet."""
-    size, done = run.config.shard_size, run.directory.done_shards(stage.name)
-    shards = {f"shard-{n // size:05}": items[n : n + size] for n in range(0, len(items), size)}
+    done = run.directory.done_shards(stage.name)
+    shards = shards_of(items, run.config.shard_size)
     left = {key: part for key, part in shards.items() if key not in done}
     if not left:
         return

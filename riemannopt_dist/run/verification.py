@@ -1,0 +1,57 @@
+"""Whether a run directory holds what its configuration promises: every row once, and nothing else."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from riemannopt_dist.run.config import make_config
+from riemannopt_dist.run.directory import RUN, RunDirectory
+from riemannopt_dist.run.driver import evaluated_subjects, shards_of
+from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
+from riemannopt_dist.run.stages import Evaluation
+from riemannopt_dist.run.storage import StorageError
+
+
+def problems(directory: RunDirectory) -> Iterator[str]:
+    """What is wrong with a run's results, a line each; nothing if every promised row is there once.
+
+    An image that failures.parquet gives up on may be missing. Raises ValueError where there is no run, or
+    one that has not come to its results yet.
+    """
+    storage = directory.storage
+    images = directory.read_images() if storage.exists(RUN) else None
+    if images is None:
+        raise ValueError(
+            f"{storage.root}: no run whose images are selected (expected run.json, images.parquet)"
+        )
+    config = make_config(storage.read_json(RUN)["config"], storage.uri(RUN))
+    controls = [Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0) for name in config.controls]
+    cells = [*config.cells(), *controls]
+    given_up = {f.image_id for f in directory.read_failures() if f.stage == Evaluation.name}
+    shards = shards_of(evaluated_subjects(images, config), config.shard_size)
+    done = directory.done_shards(Evaluation.name)
+    for key in sorted(done - set(shards)):
+        yield f"{Evaluation.name}/{key}.parquet: not a shard of this run"
+    for key, subjects in shards.items():
+        name = f"{Evaluation.name}/{key}.parquet"
+        expected = {s.image.image_id for s in subjects}
+        if key not in done:
+            if expected - given_up:
+                yield f"{name}: missing, with {len(expected - given_up)} images"
+            continue
+        try:
+            rows = storage.read_table(name).to_pylist()
+        except StorageError as error:
+            yield str(error)
+            continue
+        found = Counter(
+            (r["image_id"], Cell(r["method"], r["schedule"], r["rule"], r["samples"])) for r in rows
+        )
+        promised = {(image_id, cell) for image_id in expected for cell in cells}
+        yield from (
+            f"{name}: {image_id} {cell} is there {n} times" for (image_id, cell), n in found.items() if n > 1
+        )
+        yield from (
+            f"{name}: {image_id} {cell} was not promised" for image_id, cell in sorted(set(found) - promised)
+        )
+        absent = {(image_id, cell) for image_id, cell in promised - set(found) if image_id not in given_up}
+        yield from (f"{name}: {image_id} {cell} is missing" for image_id, cell in sorted(absent))
