@@ -2,7 +2,8 @@
 
 Both at the same batch size, in one process, in turn: each ratio is taken between neighbours in time and the
 median is printed, so that a machine whose speed drifts does not matter. InceptionV3's weights are random,
-which speed does not care about. PAIR's `saliency` is measured beside them where it is installed.
+which speed does not care about. IG and Blur IG of PAIR's `saliency` stand beside them where it is installed
+(its Guided IG does not run with current releases of NumPy).
 
     python benchmarks/methods_speed.py [--models efficientnet_lite0 inception_v3] [--batch 16] [--device cuda]
 """
@@ -12,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,6 +59,35 @@ def methods(
     }
 
 
+def pair_methods(
+    model: Classifier, images: Tensor, targets: Tensor, samples: int, batch: int
+) -> dict[str, Callable[[], object]]:
+    """PAIR's methods on the same work, an image at a time as it takes them; none where it is not installed."""
+    try:
+        import saliency.core as pair
+    except ImportError:
+        return {}
+
+    def gradients(
+        inputs: np.ndarray, call_model_args: int, expected_keys: object = None
+    ) -> dict[str, np.ndarray]:
+        given = torch.from_numpy(inputs).to(images).movedim(3, 1)
+        target = torch.full((len(given),), call_model_args, device=images.device)
+        _, found = value_and_gradient(model, given, target, internal_batch_size=batch)
+        return {pair.INPUT_OUTPUT_GRADIENTS: found.movedim(1, 3).cpu().numpy()}
+
+    photos = [image.movedim(0, 2).cpu().numpy() for image in images]
+
+    def run(method: object, **options: object) -> None:
+        for photo, target in zip(photos, targets.tolist(), strict=True):
+            method.GetMask(photo, gradients, target, batch_size=batch, **options)
+
+    return {
+        "PAIR IG": lambda: run(pair.IntegratedGradients(), x_steps=samples),
+        "PAIR Blur IG": lambda: run(pair.BlurIG(), steps=samples),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -84,7 +115,8 @@ def main() -> None:
 
         timed(bare, options.device, clock)
         gradients = options.batch * options.samples
-        for label, work in methods(model, images, targets, options.samples, options.batch).items():
+        given = (model, images, targets, options.samples, options.batch)
+        for label, work in (methods(*given) | pair_methods(*given)).items():
             timed(work, options.device, clock)
             ratios, alone = [], []
             for _ in range(options.repeats):
