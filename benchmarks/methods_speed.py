@@ -62,7 +62,7 @@ def methods(
 def pair_methods(
     model: Classifier, images: Tensor, targets: Tensor, samples: int, batch: int
 ) -> dict[str, Callable[[], object]]:
-    """PAIR's methods on the same work, an image at a time as it takes them; none where it is not installed."""
+    """PAIR's methods on the same work, an image at a time, as it takes them; none if not installed."""
     try:
         import saliency.core as pair
     except ImportError:
