@@ -199,7 +199,8 @@ def _print_table(summary: "pd.DataFrame") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="relative error: lower is better", title_justify="left")
+    summary = summary.drop(columns=[name for name in summary.columns if name.endswith("_left_out")])
+    table = Table(title="relative error: lower is better; insertion: higher is better", title_justify="left")
     numbers = summary.select_dtypes("number").columns
     for name in summary.columns:
         table.add_column(name.replace("_", " "), justify="right" if name in numbers else "left")
