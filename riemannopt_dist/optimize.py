@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import (
+    FITTED_RULES,
     PARTITION_RULES,
     Array,
     Schedule,
@@ -52,7 +53,7 @@ def optimize_schedules(
     check_choice(solver, tuple(SOLVERS), "solver")
     schedules: dict[tuple[str, int], Schedule] = {}
     for rule in rules:
-        check_choice(rule, (*PARTITION_RULES, "gauss_legendre"), "rule")
+        check_choice(rule, FITTED_RULES, "rule")
         if rule == "gauss_legendre":
             if solver != "density":
                 raise ValueError(f"solver: the rule gauss_legendre goes with density, got {solver!r}")

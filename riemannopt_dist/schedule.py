@@ -93,8 +93,10 @@ PARTITION_RULES: dict[str, Callable[[Array], Schedule]] = {
     "midpoint": midpoint,
     "trapezoid": trapezoid,
 }
-RULES: tuple[str, ...] = (*PARTITION_RULES, "gauss_legendre", "mean")
-LINEAR_ONLY = ("mean",)
+FITTED_RULES: tuple[str, ...] = (*PARTITION_RULES, "gauss_legendre")
+"""The rules that take points from a profile; "mean" has equispaced ones alone."""
+
+RULES: tuple[str, ...] = (*FITTED_RULES, "mean")
 
 
 def intervals(samples: int, rule: str) -> int:

@@ -24,8 +24,8 @@ from riemannopt_dist.optimize import (
 )
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import (
+    FITTED_RULES,
     PARTITION_RULES,
-    RULES,
     Array,
     intervals,
     linear_partition,
@@ -264,12 +264,12 @@ def test_the_density_coordinate_runs_from_0_to_1_with_its_own_slope(profile: Pro
 
 def test_a_profile_of_zeros_counts_as_constant() -> None:
     zeros = profile_of(np.zeros_like)
-    for rule in RULES:
+    for rule in FITTED_RULES:
         density = optimize_schedule(zeros, 16, rule, "density")
         np.testing.assert_allclose(density.points, linear_schedule(16, rule).points, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", FITTED_RULES)
 def test_a_constant_profile_gives_the_linear_schedule(rule: str) -> None:
     linear = linear_schedule(16, rule)
     found = optimize_schedule(CONSTANT, 16, rule, "density")
@@ -303,7 +303,7 @@ def test_warped_gauss_legendre_beats_the_warped_trapezoid_where_the_slope_never_
     assert gauss < trapezoid / 50
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", FITTED_RULES)
 @EACH_PROFILE
 def test_one_and_two_samples(profile: Profile, rule: str) -> None:
     solvers = ["density"] if rule == "gauss_legendre" else list(SOLVERS)

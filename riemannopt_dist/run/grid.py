@@ -8,7 +8,7 @@ from typing import Literal
 from riemannopt_dist.methods import METHODS, Method
 from riemannopt_dist.optimize import optimize_schedules
 from riemannopt_dist.profile import Profile
-from riemannopt_dist.schedule import LINEAR_ONLY, PARTITION_RULES, Schedule, intervals, linear_schedule
+from riemannopt_dist.schedule import FITTED_RULES, PARTITION_RULES, Schedule, intervals, linear_schedule
 
 ScheduleName = Literal["linear", "powell", "exact", "density", "adaptive"]
 Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean", "end_weights"]
@@ -86,7 +86,7 @@ def _check(cell: Cell) -> None:
         return
     if cell.rule == "gauss_legendre" and cell.schedule not in ("linear", "density"):
         raise ValueError(f"rule gauss_legendre goes with linear and density only, not with {cell.schedule}")
-    if cell.rule in LINEAR_ONLY and cell.schedule != "linear":
+    if cell.rule not in FITTED_RULES and cell.schedule != "linear":
         raise ValueError(f"rule {cell.rule} goes with linear only, not with {cell.schedule}")
     method = METHODS[cell.method]
     if method.idgi and cell.rule not in ("left", "right", "trapezoid"):
