@@ -148,6 +148,7 @@ def linear_schedule(samples: int, rule: str = "left") -> Schedule:
     Integrated Gradients: off by ((g(0) + g(1)) / 2 − ∫g) / n, even for a straight line that is not level.
     """
     check_choice(rule, RULES, "rule")
+    check_positive(samples, "samples")
     if rule == "gauss_legendre":
         return Schedule(*gauss_legendre(samples))
     if rule == "mean":

@@ -24,4 +24,4 @@ def test_edges_are_scipys_sobel_of_the_brightness() -> None:
 
 
 def test_a_flat_image_has_no_edges() -> None:
-    assert not edge_map(torch.full((1, 3, 5, 5), 0.4)).any()
+    assert edge_map(torch.full((1, 3, 5, 5), 0.4)).max() < 1e-6
