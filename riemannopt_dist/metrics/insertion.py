@@ -4,7 +4,7 @@ Both replace the pixels of one image by those of another in the map's order. Ins
 start image to the input, deletion from the input to black; the score is the area under the curve.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,7 @@ from riemannopt_dist.gradients import (
     micro_batches,
     target_output,
 )
-from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
+from riemannopt_dist.metrics.metric import Column, Direction, MapBatch, Metric, Summary
 
 Convention = Literal["official", "rise"]
 CONVENTIONS: tuple[str, ...] = ("official", "rise")
@@ -242,68 +242,37 @@ def check_maps(maps: Tensor, images: Tensor) -> None:
         raise ValueError(f"maps: expected finite values, found NaN or infinity for image(s) {bad}")
 
 
-def _compute_insertion(batch: MapBatch) -> dict[str, Tensor]:
-    result = insertion(
-        batch.model,
-        batch.images,
-        batch.targets,
-        batch.maps,
-        output=batch.output,
-        f_input=batch.f_input,
-        f_start=batch.f_black,
-        internal_batch_size=batch.internal_batch_size,
+def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: Direction) -> Metric:
+    """The metric of one of the two curves; `f_black` is its argument for f at black."""
+
+    def compute(batch: MapBatch) -> dict[str, Tensor]:
+        result = curve_of(
+            batch.model,
+            batch.images,
+            batch.targets,
+            batch.maps,
+            output=batch.output,
+            f_input=batch.f_input,
+            internal_batch_size=batch.internal_batch_size,
+            **{f_black: batch.f_black},
+        )
+        return {name: result.score, f"{name}_normalized": result.normalized, f"{name}_curve": result.curve}
+
+    return Metric(
+        name=name,
+        cost=f"{OFFICIAL_STEPS - 1} forward passes a map",
+        columns=(
+            Column(name, "mean of f", direction),
+            Column(f"{name}_normalized", "mean of f over f(x)", direction),
+            Column(f"{name}_curve", "f", kind="list"),
+        ),
+        summaries=(
+            Summary(f"{name}_mean", "mean", (name,), direction),
+            Summary(f"{name}_normalized_mean", "mean", (f"{name}_normalized",), direction),
+        ),
+        compute=compute,
     )
-    return {
-        "insertion": result.score,
-        "insertion_normalized": result.normalized,
-        "insertion_curve": result.curve,
-    }
 
 
-def _compute_deletion(batch: MapBatch) -> dict[str, Tensor]:
-    result = deletion(
-        batch.model,
-        batch.images,
-        batch.targets,
-        batch.maps,
-        output=batch.output,
-        f_input=batch.f_input,
-        f_end=batch.f_black,
-        internal_batch_size=batch.internal_batch_size,
-    )
-    return {
-        "deletion": result.score,
-        "deletion_normalized": result.normalized,
-        "deletion_curve": result.curve,
-    }
-
-
-INSERTION = Metric(
-    name="insertion",
-    cost=f"{OFFICIAL_STEPS - 1} forward passes a map",
-    columns=(
-        Column("insertion", "mean of f", "higher"),
-        Column("insertion_normalized", "mean of f over f(x)", "higher"),
-        Column("insertion_curve", "f", kind="list"),
-    ),
-    summaries=(
-        Summary("insertion_mean", "mean", ("insertion",), "higher"),
-        Summary("insertion_normalized_mean", "mean", ("insertion_normalized",), "higher"),
-    ),
-    compute=_compute_insertion,
-)
-
-DELETION = Metric(
-    name="deletion",
-    cost=f"{OFFICIAL_STEPS - 1} forward passes a map",
-    columns=(
-        Column("deletion", "mean of f", "lower"),
-        Column("deletion_normalized", "mean of f over f(x)", "lower"),
-        Column("deletion_curve", "f", kind="list"),
-    ),
-    summaries=(
-        Summary("deletion_mean", "mean", ("deletion",), "lower"),
-        Summary("deletion_normalized_mean", "mean", ("deletion_normalized",), "lower"),
-    ),
-    compute=_compute_deletion,
-)
+INSERTION = _metric("insertion", insertion, "f_start", "higher")
+DELETION = _metric("deletion", deletion, "f_end", "lower")
