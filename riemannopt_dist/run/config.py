@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import Output
 from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.refinement import Refine
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
 
 
@@ -40,17 +41,23 @@ class ModelConfig(_Strict):
 
 
 class FitConfig(_Strict):
-    """The subset on which |g′| is estimated: its size and the equispaced points along each image's path."""
+    """The subset on which |g′| is estimated: its size and the equispaced points along each image's path.
+
+    `refine` adds a second pass with as many points, placed by the first; "auto" where the profile lies in a
+    part of the path.
+    """
 
     images: Annotated[int, Field(ge=2)] = 200
     samples: Annotated[int, Field(ge=2)] = 128
+    refine: Refine = "auto"
 
 
 class ReferenceConfig(_Strict):
-    """The converged maps that the metric `reference` compares with, on each fixed path.
+    """The converged maps that the metric `reference` compares with.
 
-    A trapezoid of `intervals` on the path's profile (equal intervals without one), for the first `images` of
-    those evaluated, rounded up to whole batches; for all if not given.
+    A trapezoid of `intervals` on the path's profile (equal intervals without one); for Guided IG, 8 intervals
+    on each step of each schedule's own walk. For the first `images` of those evaluated, rounded up to whole
+    batches, or for all if not given.
     """
 
     images: PositiveInt | None = None

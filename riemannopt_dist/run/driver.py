@@ -18,7 +18,8 @@ from riemannopt_dist.images import ImageRef, list_images
 from riemannopt_dist.methods import METHODS
 from riemannopt_dist.models import load_model, model_state, weights_digest
 from riemannopt_dist.optimize import density_partitions
-from riemannopt_dist.profile import Profile, ProfileSum
+from riemannopt_dist.profile import Profile, ProfileSum, equispaced
+from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import Failure, RunDirectory
@@ -189,19 +190,34 @@ def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
 
 def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
     """The profile of every family that has a fitted schedule in the grid."""
-    config = run.config
-    families = tuple(sorted({METHODS[cell.method].family for cell in config.cells() if cell.fitted}))
-    if not families:
+    fit = run.config.fit
+    families = sorted({METHODS[cell.method].family for cell in run.config.cells() if cell.fitted})
+    subjects = [_subject(row) for row in images if row["in_fit"]]
+    first = _profile_sums(run, "fit", subjects, dict.fromkeys(families, equispaced(fit.samples)))
+    profiles = {family: total.profile() for family, total in first.items()}
+    refining = {
+        family: refining_positions(profile, fit.samples)
+        for family, profile in profiles.items()
+        if needs_refinement(profile, fit.refine)
+    }
+    second = _profile_sums(run, "refine", subjects, refining)
+    return profiles | {family: merged(first[family], total) for family, total in second.items()}
+
+
+def _profile_sums(
+    run: _Run, name: str, subjects: Sequence[Subject], positions: Mapping[str, Array]
+) -> dict[str, ProfileSum]:
+    """One pass over the fit subset, at each family's positions."""
+    if not positions:
         return {}
-    stage = Fitting(
-        families, config.fit.samples, config.explain, config.batch_size, config.internal_batch_size
-    )
-    _run_stage(run, stage, [_subject(row) for row in images if row["in_fit"]])
-    sums: dict[str, ProfileSum] = {}
-    for row in run.directory.shard_rows(Fitting.name):
-        so_far = sums.get(row["method"]) or ProfileSum.empty(row["alphas"])
-        sums[row["method"]] = so_far.add(np.array([row["variation"]]))
-    return {method: total.profile() for method, total in sums.items()}
+    config = run.config
+    points = {family: tuple(alphas.tolist()) for family, alphas in positions.items()}
+    stage = Fitting(name, points, config.explain, config.batch_size, config.internal_batch_size)
+    _run_stage(run, stage, subjects)
+    sums = {family: ProfileSum.empty(alphas) for family, alphas in positions.items()}
+    for row in run.directory.shard_rows(name):
+        sums[row["method"]] = sums[row["method"]].add(np.array([row["variation"]]))
+    return sums
 
 
 def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[str, Array]:
