@@ -90,13 +90,25 @@ class GridBlock(_Strict):
 
 
 class Means(_Strict):
-    """What a run may use. None of it changes a result, so a run may be resumed with other means."""
+    """What a run may use. None of it changes a result, so a run may be resumed with other means.
 
-    workers: PositiveInt | None = None
+    There are as many workers as the cluster has room for, which is looked up again all along: at most
+    `max_workers`, and at least `min_workers`, for which room is asked where there is none, so that an
+    autoscaler adds nodes.
+    """
+
+    min_workers: PositiveInt = 1
+    max_workers: PositiveInt | None = None
     cpus_per_worker: PositiveInt = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     attempts: PositiveInt = 3
     time_limit: Annotated[float, Field(gt=0)] = 3600.0
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.min_workers:
+            raise ValueError(f"max_workers: expected at least min_workers = {self.min_workers}")
+        return self
 
 
 class Config(_Strict):

@@ -133,7 +133,8 @@ def find_crew(means: Means) -> Crew:
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
     fit = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / means.cpus_per_worker
-    return Crew(means.workers or max(1, math.floor(fit)), means.cpus_per_worker, gpus)
+    workers = max(means.min_workers, min(math.floor(fit), means.max_workers or math.floor(fit)))
+    return Crew(workers, means.cpus_per_worker, gpus)
 
 
 def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
@@ -268,10 +269,11 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                     settled += len(failed)
                 case Lost(reason=reason):
                     logger.warning("a worker was lost and is replaced: %s", reason)
-                case PoolState(alive=0):
-                    progress.note("waiting for resources")
                 case PoolState(alive=alive, in_flight=in_flight):
-                    progress.note(f"{alive} workers on {in_flight} shards")
+                    run.pool.workers = find_crew(means).workers  # nodes come and go
+                    progress.note(
+                        f"{alive} workers on {in_flight} shards" if alive else "waiting for resources"
+                    )
     if settled < len(items):
         raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
 
