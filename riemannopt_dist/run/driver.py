@@ -255,16 +255,22 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         stop=run.stop,
     )
     settled = len(items) - sum(map(len, left.values()))
+    failures = run.directory.read_failures()
     with meter(stage.name, len(items)) as progress:
         progress.advance(settled)
         for event in events:
             match event:
                 case Done(items=kept):
-                    _forget(run.directory, stage, kept)
+                    failures = _without(failures, stage, kept, run.directory)
                     progress.advance(len(kept))
                     settled += len(kept)
                 case Failed(items=failed, reason=reason, attempts=attempts):
-                    _record(run.directory, stage, failed, reason, attempts)
+                    failures = _without(failures, stage, failed, run.directory)
+                    for item in failed:
+                        failure = Failure(stage.name, _image_id(item), reason, attempts)
+                        logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
+                        failures.append(failure)
+                    run.directory.write_failures(failures)
                     progress.advance(len(failed))
                     settled += len(failed)
                 case Lost(reason=reason):
@@ -278,22 +284,15 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
 
 
-def _forget(directory: RunDirectory, stage: Stage, items: Sequence[Any]) -> None:
-    """Take images that are done after all, in a later attempt at a run, off the list of failures."""
-    done = {_image_id(item) for item in items}
-    earlier = directory.read_failures()
-    left = [f for f in earlier if f.stage != stage.name or f.image_id not in done]
-    if len(left) < len(earlier):
+def _without(
+    failures: list[Failure], stage: Stage, items: Sequence[Any], directory: RunDirectory
+) -> list[Failure]:
+    """The failures without those of images that are settled anew, in a later attempt at a run; stored."""
+    settled = {_image_id(item) for item in items} if failures else set()
+    left = [f for f in failures if f.stage != stage.name or f.image_id not in settled]
+    if len(left) < len(failures):
         directory.write_failures(left)
-
-
-def _record(directory: RunDirectory, stage: Stage, items: Sequence[Any], reason: str, attempts: int) -> None:
-    failures = [Failure(stage.name, _image_id(item), reason, attempts) for item in items]
-    for failure in failures:
-        logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
-    again = {failure.image_id for failure in failures}
-    earlier = [f for f in directory.read_failures() if f.stage != stage.name or f.image_id not in again]
-    directory.write_failures([*earlier, *failures])
+    return left
 
 
 def _image_id(item: ImageRef | Subject) -> str:
