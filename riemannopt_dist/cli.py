@@ -28,7 +28,16 @@ app = typer.Typer(
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="A YAML file; see jobs/configs/.")]
 ImagesOption = Annotated[
     str | None,
-    typer.Option(help='A folder of images, or "demo:". Overrides the config.'),
+    typer.Option(
+        help='Images: a folder, .parquet or .tar files (local, s3://, gs://, https://), or "demo:". '
+        "Overrides the config."
+    ),
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="LOC_val_solution.csv or ILSVRC2012_validation_ground_truth.txt. Overrides the config."
+    ),
 ]
 OutputOption = Annotated[
     str | None,
@@ -61,6 +70,7 @@ def demo(
 def evaluate(
     config: ConfigOption,
     images: ImagesOption = None,
+    labels: LabelsOption = None,
     output: OutputOption = None,
     limit: LimitOption = None,
 ) -> None:
@@ -72,13 +82,14 @@ def evaluate(
     from riemannopt_dist.run.config import load_config
 
     with _errors():
-        _evaluate(load_config(str(config), {"images": images, "output": output, "limit": limit}))
+        given = {"images": images, "labels": labels, "output": output, "limit": limit}
+        _evaluate(load_config(str(config), given))
 
 
 @app.command()
 def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file to write.")],
-    images: Annotated[str, typer.Option(help='A folder of images, or "demo:".')],
+    images: Annotated[str, typer.Option(help='A folder, .parquet or .tar files, or "demo:".')],
     model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
     weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Images to fit on; the first so many by name.")] = 200,
@@ -197,6 +208,7 @@ def _evaluate(config: "Config") -> "RunDirectory":
 
 
 def _summarize(storage: Any) -> None:
+    from riemannopt_dist.analysis.inputs import IMAGES, inputs_sentence
     from riemannopt_dist.analysis.summary import (
         read_results,
         summarize,
@@ -207,6 +219,8 @@ def _summarize(storage: Any) -> None:
     results = read_results(storage)
     summary = summarize(results)
     _print_table(summary, "errors: lower is better; insertion, cosine and rank: higher is better")
+    if storage.exists(IMAGES):
+        typer.echo(f"{inputs_sentence(storage.read_table(IMAGES))}: see {storage.uri(IMAGES)}")
     for name in [*write_summary(storage, summary), *write_comparisons(storage, results)]:
         typer.echo(f"wrote {storage.uri(name)}")
 

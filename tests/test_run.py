@@ -138,19 +138,6 @@ def test_what_cannot_be_had_writes_nothing(
     assert not output.exists()
 
 
-def test_damaged_files_are_rows_with_their_reason(tmp_path: Path) -> None:
-    folder = make_pictures(tmp_path / "pictures")
-    picture = (folder / "p00.png").read_bytes()
-    (folder / "p00.png").write_bytes(picture[: len(picture) // 2])
-    (folder / "p01.png").write_bytes(b"")
-    (folder / "p02.png").write_text("not an image")
-    directory = evaluate(small_config(folder, tmp_path / "run"))
-    errors = {r["image_id"]: r["error"] for r in directory.read_images() or [] if r["error"]}
-    assert set(errors) == {"p00.png", "p01.png", "p02.png"}
-    assert len({row["image_id"] for row in results(directory)}) == PICTURES - 3 - FIT
-    assert directory.read_failures() == []
-
-
 def test_too_few_images_to_fit_is_one_line_and_tells_where_to_look(pictures: Path, tmp_path: Path) -> None:
     config = small_config(pictures, tmp_path / "run", fit={"images": PICTURES, "samples": 16})
     with pytest.raises(ValueError, match=rf"fit.images: {PICTURES} .* only {PICTURES} .*images.parquet"):

@@ -13,6 +13,7 @@ from riemannopt_dist.gradients import Output
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.refinement import Refine
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
+from riemannopt_dist.stores import without_secrets
 
 
 def _known_metric(name: str) -> str:
@@ -114,7 +115,11 @@ class Means(_Strict):
 class Config(_Strict):
     """Everything that a run is told.
 
-    images        a folder (a folder a synset, or flat without labels) or "demo:"
+    images        where the images are: a folder (a folder a synset, or flat), Parquet or WebDataset tars (one
+                  file, a folder of them, or data-{000..127}.tar), on a disk that all nodes see, at s3://, gs://
+                  or, for Parquet and tars, https://; or "demo:"
+    labels        a file with the labels of ILSVRC2012's validation images: LOC_val_solution.csv, or
+                  ILSVRC2012_validation_ground_truth.txt with meta.mat beside it
     output        the run directory
     model         the classifier
     explain       the output explained: the target's softmax probability, or its logit
@@ -131,6 +136,7 @@ class Config(_Strict):
     """
 
     images: str
+    labels: str | None = None
     output: str
     model: ModelConfig
     explain: Output = "probability"
@@ -150,9 +156,15 @@ class Config(_Strict):
         """The grid's distinct cells, in order."""
         return sorted({cell for block in self.grid for cell in block.cells()})
 
+    def published(self) -> dict[str, Any]:
+        """All keys as plain values, without the credentials and options that addresses hold."""
+        fields = self.model_dump(mode="json")
+        addresses = {key: fields[key] for key in ("images", "labels", "output") if fields[key] is not None}
+        return fields | {key: without_secrets(address) for key, address in addresses.items()}
+
     def fingerprint(self, weights_digest: str) -> str:
         """A digest of all that the results depend on: the weights, and all keys but output and means."""
-        fields = self.model_dump(mode="json", exclude={"output", "means", "grid"})
+        fields = {k: v for k, v in self.published().items() if k not in ("output", "means", "grid")}
         fields["cells"] = [str(cell) for cell in self.cells()]
         fields["weights_digest"] = weights_digest
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

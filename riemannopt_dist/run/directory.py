@@ -3,12 +3,13 @@
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
+from riemannopt_dist.images import ImageRef
 from riemannopt_dist.methods import METHODS
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
@@ -18,6 +19,7 @@ from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.schedule import Schedule
 
 RUN = "run.json"
+LISTING = "listing.parquet"
 IMAGES = "images.parquet"
 FAILURES = "failures.parquet"
 PACKAGES = ("riemannopt-dist", "torch", "torchvision", "ray", "numpy", "scipy", "pyarrow")
@@ -39,23 +41,26 @@ class RunDirectory:
 
     storage: Storage
 
+    def holds(self, config: Config, weights_digest: str) -> bool:
+        """Whether there is a run of `config` already. Raises ValueError if it is of another configuration."""
+        if not self.storage.exists(RUN):
+            return False
+        found = self.storage.read_json(RUN)
+        if found.get("fingerprint") != config.fingerprint(weights_digest):
+            differing = _differences(found.get("config", {}), config.published())
+            raise ValueError(
+                f"{self.storage.root}: holds a run of another configuration (differs in: {differing}); "
+                f"choose another output, or remove it"
+            )
+        return True
+
     def claim(self, config: Config, weights_digest: str) -> None:
-        """Make this the directory of `config`. Raises ValueError if it is that of another configuration."""
-        fingerprint = config.fingerprint(weights_digest)
-        if self.storage.exists(RUN):
-            found = self.storage.read_json(RUN)
-            if found.get("fingerprint") != fingerprint:
-                differing = _differences(found.get("config", {}), config.model_dump(mode="json"))
-                raise ValueError(
-                    f"{config.output}: holds a run of another configuration (differs in: {differing}); "
-                    f"choose another output, or remove it"
-                )
-            return
+        """Make this the directory of `config`."""
         self.storage.write_json(
             RUN,
             {
-                "fingerprint": fingerprint,
-                "config": config.model_dump(mode="json"),
+                "fingerprint": config.fingerprint(weights_digest),
+                "config": config.published(),
                 "weights_digest": weights_digest,
                 "versions": {name: version(name) for name in PACKAGES}
                 | {"python": platform.python_version()},
@@ -73,6 +78,18 @@ class RunDirectory:
             self.storage.read_table(f"{folder}/{key}.parquet") for key in sorted(self.done_shards(folder))
         ]
         return pa.concat_tables(tables).to_pylist() if tables else []
+
+    def write_listing(self, refs: Iterable[ImageRef]) -> None:
+        """Commit what the image source holds."""
+        self.storage.write_table(
+            LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING)
+        )
+
+    def read_listing(self) -> list[ImageRef] | None:
+        """What the image source held when the run began, None where that is not there yet."""
+        if not self.storage.exists(LISTING):
+            return None
+        return [ImageRef(**row) for row in self.storage.read_table(LISTING).to_pylist()]
 
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
         """Commit the list of all inputs."""

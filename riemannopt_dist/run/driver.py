@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import ray
 
-from riemannopt_dist.images import ImageRef, list_images
+from riemannopt_dist.images import ImageRef, files_of, list_images
 from riemannopt_dist.methods import METHODS
 from riemannopt_dist.models import load_model, model_state, weights_digest
 from riemannopt_dist.optimize import density_partitions
@@ -32,10 +32,14 @@ from riemannopt_dist.run.stages import Evaluation, Fitting, Selection, Stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Array, linear_partition
+from riemannopt_dist.stores import without_secrets
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
+
+# What images.parquet keeps of an ImageRef.
+KNOWN = ("image_id", "uri", "offset", "size", "label")
 
 # A process that frees and takes the same large blocks for every gradient spends a third of its time on page
 # faults unless the C library keeps them (glibc; ignored elsewhere).
@@ -67,11 +71,11 @@ def evaluate(config: Config) -> RunDirectory:
     """
     model = load_model(config.model.name, config.model.weights)
     state = model_state(model)
-    refs = list_images(config.images)
     directory = RunDirectory(Storage(config.output))
-    directory.claim(config, weights_digest(state))
+    refs = _listed_images(config, directory, weights_digest(state))
     crew = find_crew(config.means)
-    payload = ray.put(Payload(config.model.name, state, directory.storage, crew.cpus))
+    files = files_of(config.images)
+    payload = ray.put(Payload(config.model.name, state, directory.storage, files, crew.cpus))
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
     )
@@ -146,7 +150,7 @@ def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
     if len(order) <= config.fit.images:
         raise ValueError(
             f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
-            f"only {len(order)} of {config.images} can be used (images.parquet says why)"
+            f"only {len(order)} of {without_secrets(config.images)} can be used (images.parquet says why)"
         )
     rest = order[config.fit.images :]
     return order[: config.fit.images], rest[: config.limit]
@@ -170,6 +174,18 @@ class _Run:
     directory: RunDirectory
     pool: Pool
     stop: Callable[[], bool]
+
+
+def _listed_images(config: Config, directory: RunDirectory, weights_digest: str) -> list[ImageRef]:
+    """listing.parquet: read where it is there, else made, once it is certain that the directory is free."""
+    begun = directory.holds(config, weights_digest)
+    if begun and (refs := directory.read_listing()) is not None:
+        return refs
+    refs = list_images(config.images, config.labels)
+    if not begun:
+        directory.claim(config, weights_digest)
+    directory.write_listing(refs)
+    return refs
 
 
 def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
@@ -301,14 +317,14 @@ def _image_id(item: ImageRef | Subject) -> str:
 
 def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:
     blank = dict.fromkeys(("prediction", "probability"))
-    known = {"image_id": ref.image_id, "uri": ref.uri, "label": ref.label}
+    known = {key: getattr(ref, key) for key in KNOWN}
     return {**known, **blank, "selected": False, "error": reason}
 
 
 def _subject(row: dict[str, Any]) -> Subject:
     """The subject of a row of images.parquet: its label where it has one, else its prediction."""
     target = row["prediction"] if row["label"] is None else row["label"]
-    return Subject(ImageRef(row["image_id"], row["uri"], row["label"]), target)
+    return Subject(ImageRef(**{key: row[key] for key in KNOWN}), target)
 
 
 @contextmanager

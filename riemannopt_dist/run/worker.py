@@ -10,6 +10,7 @@ import ray
 import torch
 
 from riemannopt_dist.folding import folded
+from riemannopt_dist.images import Files
 from riemannopt_dist.models import assemble_model
 from riemannopt_dist.run.stages import Stage, as_table
 from riemannopt_dist.run.storage import Storage
@@ -22,6 +23,7 @@ class Payload:
     model_name: str
     state: Mapping[str, np.ndarray]
     storage: Storage
+    files: Files
     threads: int
 
 
@@ -46,7 +48,7 @@ class ShardWorker:
 
     def probe(self, stage: Stage, key: str, items: Sequence[Any]) -> list[dict[str, Any]]:
         """Do `items` without committing anything."""
-        return list(stage.rows(self._model, self._device, items))
+        return list(stage.rows(self._model, self._device, self._payload.files, items))
 
 
 def shard_name(stage: Stage, key: str) -> str:
