@@ -1,15 +1,19 @@
 """Fixtures shared by the tests, all seeded: small float64 networks, random images, a real one, photos."""
 
 import os
+import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from pyarrow import fs
 from skimage import data
 from torch import Tensor, nn
 
 from riemannopt_dist.models import load_model
+from tests.s3_server import Bucket
 
 # Every Ray of the tests is their own: without tokens, and without a warning of what a later one will do.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -70,6 +74,20 @@ def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
     """The classes that the classifier sees in the photos, (4,)."""
     with torch.no_grad():
         return classifier(photos).argmax(dim=1)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    """An S3 server with a bucket called bucket."""
+    bucket = Bucket()
+    thread = threading.Thread(target=bucket.server.serve_forever)
+    thread.start()
+    creator, _ = fs.FileSystem.from_uri(bucket.uri("bucket") + "&allow_bucket_creation=true")
+    creator.create_dir("bucket")
+    yield bucket
+    bucket.server.shutdown()
+    thread.join()
+    bucket.server.server_close()
 
 
 def _seeded(network: nn.Module, scale: float) -> nn.Module:
