@@ -8,6 +8,7 @@ from torch import Tensor
 
 from riemannopt_dist.images import ImageRef, UnreadableImage, decode_image, prepare_image, read_image
 from riemannopt_dist.models import Classifier
+from riemannopt_dist.run.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,12 @@ def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
 
 
 def subject_batches(
-    subjects: Sequence[Subject], model: Classifier, batch_size: int, device: torch.device
+    subjects: Sequence[Subject], model: Classifier, batch_size: int, device: torch.device, tally: Tally
 ) -> Iterator[tuple[Sequence[Subject], Tensor, Tensor]]:
     """Subjects in batches with their images (B, 3, H, W) and targets (B,) on the device."""
     for start in range(0, len(subjects), batch_size):
         batch = subjects[start : start + batch_size]
-        images = torch.stack([read_tensor(subject.image, model) for subject in batch])
+        with tally.decoding():
+            images = torch.stack([read_tensor(subject.image, model) for subject in batch])
         targets = torch.tensor([subject.target for subject in batch])
         yield batch, images.to(device), targets.to(device)

@@ -140,7 +140,7 @@ class Config(_Strict):
 
 
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
-    """The configuration in a YAML file, with top-level `overrides` (None means: not overridden).
+    """The configuration in a YAML file, with `overrides` (None means: not overridden).
 
     Raises ValueError, in one line, for a file that is missing, not YAML, or holds an unknown or bad key.
     """
@@ -152,8 +152,19 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
         raise ValueError(f"config {path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"config {path}: expected keys and values, got {type(fields).__name__}")
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    return make_config({**fields, **given}, f"config {path}")
+    return make_config(_overridden(fields, overrides or {}), f"config {path}")
+
+
+def _overridden(fields: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with `overrides` in their place; a mapping among these replaces keys of the one there."""
+    merged = dict(fields)
+    for key, value in overrides.items():
+        if not isinstance(value, dict):
+            merged |= {} if value is None else {key: value}
+        elif isinstance(below := fields.get(key) or {}, dict):  # else it is bad, and stays so
+            changes = {name: change for name, change in value.items() if change is not None}
+            merged |= {key: {**below, **changes}} if changes else {}
+    return merged
 
 
 def make_config(fields: dict[str, Any], source: str) -> Config:

@@ -14,6 +14,7 @@ from riemannopt_dist.run.config import Config, load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.grid import Cell, cell_schedules
+from riemannopt_dist.run.tally import Tally
 
 SHOWN = [
     Cell("ig", "linear", "left", 16),
@@ -36,7 +37,8 @@ def draw_maps(directory: RunDirectory) -> list[str]:
     model = load_model(config.model.name, config.model.weights)
     subjects = evaluated_subjects(directory.read_images() or [], config)
     names = []
-    for (subject,), images, targets in subject_batches(subjects[:3], model, 1, torch.device("cpu")):
+    batches = subject_batches(subjects[:3], model, 1, torch.device("cpu"), Tally())
+    for (subject,), images, targets in batches:
         results = integrate_path(
             model, StraightPath.from_black(images), targets, [schedules[cell] for cell in SHOWN]
         )

@@ -1,21 +1,30 @@
-"""The run directory: which files a run consists of, and what was already done in it."""
+"""The run directory: which files a run consists of, and what was already done in it.
+
+This module needs no torch: how far a run is can be asked where none is.
+"""
+
+from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from riemannopt_dist.methods import METHODS
-from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
-from riemannopt_dist.run.config import Config
-from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.storage import Storage
-from riemannopt_dist.schedule import Schedule
+
+if TYPE_CHECKING:
+    from riemannopt_dist.profile import Profile
+    from riemannopt_dist.run.config import Config
+    from riemannopt_dist.run.grid import Cell
+    from riemannopt_dist.schedule import Schedule
+
+FORMAT = 1
+"""Of a run's files: a directory of another one is refused."""
 
 RUN = "run.json"
 IMAGES = "images.parquet"
@@ -39,28 +48,58 @@ class RunDirectory:
 
     storage: Storage
 
-    def claim(self, config: Config, weights_digest: str) -> None:
-        """Make this the directory of `config`. Raises ValueError if it is that of another configuration."""
-        fingerprint = config.fingerprint(weights_digest)
+    def read_run(self) -> dict[str, Any]:
+        """What run.json holds. Raises ValueError where there is none, or one of another version."""
+        if not self.storage.exists(RUN):
+            raise ValueError(f"{self.storage.root}: no run in it (expected {RUN})")
+        found = self.storage.read_json(RUN)
+        if not isinstance(found, dict) or "config" not in found:
+            raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected its config in it)")
+        if found.get("format", FORMAT) != FORMAT:
+            writer = found.get("versions", {}).get("riemannopt-dist", "unknown")
+            raise ValueError(
+                f"{self.storage.root}: holds a run in format {found['format']}, written by riemannopt-dist "
+                f"{writer}; this is {version('riemannopt-dist')}, which knows format {FORMAT}"
+            )
+        return found
+
+    def claim(self, config: Config, weights_digest: str, inputs: int) -> None:
+        """Make this the directory of `config`, which found so many `inputs`.
+
+        Raises ValueError if it is that of another configuration or version.
+        """
         if self.storage.exists(RUN):
-            found = self.storage.read_json(RUN)
-            if found.get("fingerprint") != fingerprint:
-                differing = _differences(found.get("config", {}), config.model_dump(mode="json"))
-                raise ValueError(
-                    f"{config.output}: holds a run of another configuration (differs in: {differing}); "
-                    f"choose another output, or remove it"
-                )
+            self._check(self.read_run(), config, weights_digest)
             return
         self.storage.write_json(
             RUN,
             {
-                "fingerprint": fingerprint,
+                "format": FORMAT,
+                "fingerprint": config.fingerprint(weights_digest),
+                "inputs": inputs,
                 "config": config.model_dump(mode="json"),
                 "weights_digest": weights_digest,
                 "versions": {name: version(name) for name in PACKAGES}
                 | {"python": platform.python_version()},
             },
         )
+
+    def holds(self, config: Config) -> bool:
+        """Whether a run of `config`, with whatever weights, was begun here; ValueError as from `claim`."""
+        if not self.storage.exists(RUN):
+            return False
+        found = self.read_run()
+        self._check(found, config, found["weights_digest"])
+        return True
+
+    def _check(self, found: Mapping[str, Any], config: Config, weights_digest: str) -> None:
+        """Raise ValueError unless `found` is the run.json of this configuration."""
+        if found["fingerprint"] != config.fingerprint(weights_digest):
+            differing = _differences(found["config"], config.model_dump(mode="json"))
+            raise ValueError(
+                f"{self.storage.root}: holds a run of another configuration (differs in: {differing}); "
+                f"choose another output, or remove it"
+            )
 
     def done_shards(self, folder: str) -> set[str]:
         """The keys of the shards that are committed in `folder`."""
@@ -97,12 +136,11 @@ class RunDirectory:
         self.storage.write_table(FAILURES, table)
 
     def write_schedules(self, family: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
-        """Commit a family's profile and the schedules fitted to it."""
+        """Commit a family's profile and the `schedules` fitted to it."""
         cells = [
             {"method": cell.method, "schedule": cell.schedule, "rule": cell.rule, "samples": cell.samples}
             | json.loads(schedule.to_json())
             for cell, schedule in schedules.items()
-            if METHODS[cell.method].family == family and cell.fitted
         ]
         content = {"profile": json.loads(profile.to_json()), "schedules": cells}
         self.storage.write_json(f"schedules/{family}.json", content)

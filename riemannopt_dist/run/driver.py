@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import ray
@@ -25,14 +25,15 @@ from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
 from riemannopt_dist.run.grid import cell_schedules
 from riemannopt_dist.run.ledger import Done, Failed, Task
+from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
 from riemannopt_dist.run.progress import meter
+from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.run.stages import Evaluation, Fitting, Selection, Stage
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.telemetry import DriverTelemetry
 from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Array, linear_partition
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -62,25 +63,31 @@ def evaluate(config: Config) -> RunDirectory:
     """Run `config` to its end, or go on with the run that its output directory holds.
 
     Ray must be up (`ray_session`). Raises ValueError, before anything is written, for a model or images that
-    cannot be had and for a directory that holds another run; Stopped if SIGTERM or SIGINT came.
+    cannot be had and for a directory that holds another run; InUse where another driver is at work on this
+    one; Stopped if SIGTERM or SIGINT came, or another driver took over.
     """
     model = load_model(config.model.name, config.model.weights)
     state = model_state(model)
     refs = list_images(config.images)
     directory = RunDirectory(Storage(config.output))
-    directory.claim(config, weights_digest(state))
     crew = find_crew(config.means)
     payload = ray.put(Payload(config.model.name, state, directory.storage, crew.cpus))
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
     )
-    with _stop_signal() as stop, Pool(lambda: actor.remote([payload]), crew.workers) as pool:
-        run = _Run(config, directory, pool, stop)
+    with (
+        _claimed(directory, config, weights_digest(state), len(refs)) as lost,
+        _stop_signal() as stop,
+        Pool(lambda: actor.remote([payload]), crew.workers) as pool,
+    ):
+        telemetry = DriverTelemetry(directory.storage.root)
+        run = _Run(config, directory, pool, telemetry, lambda: stop() or lost())
         images = _selected_images(run, refs)
         profiles = _profiles(run, images)
         schedules = cell_schedules(config.cells(), profiles)
         for family, profile in profiles.items():
-            directory.write_schedules(family, profile, schedules)
+            fitted = {c: s for c, s in schedules.items() if c.fitted and METHODS[c.method].family == family}
+            directory.write_schedules(family, profile, fitted)
         subjects = evaluated_subjects(images, config)
         stage = Evaluation(
             schedules=schedules,
@@ -97,6 +104,16 @@ def evaluate(config: Config) -> RunDirectory:
         )
         _run_stage(run, stage, subjects, last=True)
     return directory
+
+
+@contextmanager
+def _claimed(
+    directory: RunDirectory, config: Config, weights_digest: str, inputs: int
+) -> Iterator[Callable[[], bool]]:
+    """The directory locked and made that of `config`: gives whether the lock has been lost."""
+    with hold(directory.storage) as lost:
+        directory.claim(config, weights_digest, inputs)
+        yield lost
 
 
 @contextmanager
@@ -140,7 +157,7 @@ def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
 
     Raises ValueError if there are not enough for the fit subset and one more.
     """
-    order = np.random.default_rng(config.seed).permutation(sorted(ids)).tolist()
+    order = drawn_order(ids, config.seed)
     if len(order) <= config.fit.images:
         raise ValueError(
             f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
@@ -157,16 +174,12 @@ def evaluated_subjects(images: Sequence[dict[str, Any]], config: Config) -> list
     return [_subject(by_id[image_id]) for image_id in chosen]
 
 
-def shards_of(items: Sequence[T], size: int) -> dict[str, Sequence[T]]:
-    """The items of every shard, by its key. Both depend on the items and the size alone."""
-    return {f"shard-{n // size:05}": items[n : n + size] for n in range(0, len(items), size)}
-
-
 @dataclass(frozen=True)
 class _Run:
     config: Config
     directory: RunDirectory
     pool: Pool
+    telemetry: DriverTelemetry
     stop: Callable[[], bool]
 
 
@@ -237,6 +250,7 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         release=last,
         stop=run.stop,
     )
+    run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
     settled = len(items) - sum(map(len, left.values()))
     with meter(stage.name, len(items)) as progress:
         progress.advance(settled)
@@ -244,18 +258,22 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
             match event:
                 case Done(items=kept):
                     _forget(run.directory, stage, kept)
+                    run.telemetry.done(stage.name, len(kept))
                     progress.advance(len(kept))
                     settled += len(kept)
                 case Failed(items=failed, reason=reason, attempts=attempts):
                     _record(run.directory, stage, failed, reason, attempts)
+                    run.telemetry.failed(stage.name, len(failed))
                     progress.advance(len(failed))
                     settled += len(failed)
                 case Lost(reason=reason):
+                    run.telemetry.lost(stage.name)
                     logger.warning("a worker was lost and is replaced: %s", reason)
-                case PoolState(alive=0):
-                    progress.note("waiting for resources")
-                case PoolState(alive=alive, in_flight=in_flight):
-                    progress.note(f"{alive} workers on {in_flight} shards")
+                case PoolState(alive=alive, starting=starting, in_flight=in_flight):
+                    run.telemetry.workers(alive, starting)
+                    progress.note(
+                        f"{alive} workers on {in_flight} shards" if alive else "waiting for resources"
+                    )
     if settled < len(items):
         raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
 

@@ -25,6 +25,7 @@ from riemannopt_dist.profile import Profile, equispaced
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, read_tensor, subject_batches
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
+from riemannopt_dist.run.tally import Tally
 from riemannopt_dist.schedule import Array, Schedule
 
 Row = dict[str, Any]
@@ -40,8 +41,13 @@ class Stage(Protocol):
         """The columns of the rows."""
         ...
 
-    def rows(self, model: Classifier, device: torch.device, items: Sequence[Any]) -> Iterator[Row]:
-        """The rows of `items`, in order. An item that raises is found and left out by the caller."""
+    def rows(
+        self, model: Classifier, device: torch.device, items: Sequence[Any], tally: Tally
+    ) -> Iterator[Row]:
+        """The rows of `items`, in order. An item that raises is found and left out by the caller.
+
+        `tally` is told which time goes into decoding.
+        """
         ...
 
 
@@ -57,18 +63,23 @@ class Selection:
         """Those of images.parquet but for the draw."""
         return rows.SELECTION
 
-    def rows(self, model: Classifier, device: torch.device, items: Sequence[ImageRef]) -> Iterator[Row]:
+    def rows(
+        self, model: Classifier, device: torch.device, items: Sequence[ImageRef], tally: Tally
+    ) -> Iterator[Row]:
         """Predictions of the readable images, reasons of the others."""
         for start in range(0, len(items), self.batch_size):
-            yield from self._batch(model, device, items[start : start + self.batch_size])
+            yield from self._batch(model, device, items[start : start + self.batch_size], tally)
 
-    def _batch(self, model: Classifier, device: torch.device, refs: Sequence[ImageRef]) -> Iterator[Row]:
+    def _batch(
+        self, model: Classifier, device: torch.device, refs: Sequence[ImageRef], tally: Tally
+    ) -> Iterator[Row]:
         tensors, errors = [], {}
-        for ref in refs:
-            try:
-                tensors.append(read_tensor(ref, model))
-            except UnreadableImage as error:
-                errors[ref.image_id] = str(error)
+        with tally.decoding():
+            for ref in refs:
+                try:
+                    tensors.append(read_tensor(ref, model))
+                except UnreadableImage as error:
+                    errors[ref.image_id] = str(error)
         predictions: Iterator[tuple[int, float]] = iter(())
         if tensors:
             with torch.no_grad():
@@ -104,10 +115,12 @@ class Fitting:
         """An image's variation along one path."""
         return rows.VARIATIONS
 
-    def rows(self, model: Classifier, device: torch.device, items: Sequence[Subject]) -> Iterator[Row]:
+    def rows(
+        self, model: Classifier, device: torch.device, items: Sequence[Subject], tally: Tally
+    ) -> Iterator[Row]:
         """The variation of every image along every family's path."""
         alphas = equispaced(self.samples)
-        for subjects, images, targets in subject_batches(items, model, self.batch_size, device):
+        for subjects, images, targets in subject_batches(items, model, self.batch_size, device, tally):
             question = Question(model, images, targets, self.explain, self.internal_batch_size)
             for family in self.families:
                 variations = FAMILIES[family].variations(question, alphas)
@@ -142,9 +155,11 @@ class Evaluation:
         """The cell, and the columns of the metrics."""
         return rows.results_schema(METRICS[name] for name in self.metrics)
 
-    def rows(self, model: Classifier, device: torch.device, items: Sequence[Subject]) -> Iterator[Row]:
+    def rows(
+        self, model: Classifier, device: torch.device, items: Sequence[Subject], tally: Tally
+    ) -> Iterator[Row]:
         """A row for each image and cell."""
-        for subjects, images, targets in subject_batches(items, model, self.batch_size, device):
+        for subjects, images, targets in subject_batches(items, model, self.batch_size, device, tally):
             question = Question(model, images, targets, self.explain, self.internal_batch_size)
             mapped = [*self._shared(question), *(self._placed(question, cell) for cell in self.per_image)]
             mapped += [self._control(question, name, mapped[0].attribution) for name in self.controls]
