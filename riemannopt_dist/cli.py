@@ -1,4 +1,4 @@
-"""The command line: `riemannopt demo | fit | evaluate | summarize | verify | report | explain`."""
+"""The command line: `riemannopt demo | fit | evaluate | status | summarize | verify | report | explain`."""
 
 import logging
 import sys
@@ -73,6 +73,20 @@ def evaluate(
     labels: LabelsOption = None,
     output: OutputOption = None,
     limit: LimitOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="At most so many workers. Overrides the config's means.")
+    ] = None,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(help="Give it where the GPUs are still to come. Overrides the config's means."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what the run would do and take, and do none of it.")
+    ] = False,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="With --dry-run: gradients/s of a device, instead of measuring this machine's."),
+    ] = None,
 ) -> None:
     """Run a configuration: select images, fit schedules, evaluate every cell of the grid, summarise.
 
@@ -82,8 +96,13 @@ def evaluate(
     from riemannopt_dist.run.config import load_config
 
     with _errors():
-        given = {"images": images, "labels": labels, "output": output, "limit": limit}
-        _evaluate(load_config(str(config), given))
+        means = {"max_workers": workers, "gpus_per_worker": gpus_per_worker}
+        given = {"images": images, "labels": labels, "output": output, "limit": limit, "means": means}
+        chosen = load_config(str(config), given)
+        if dry_run:
+            _plan(chosen, rate)
+        else:
+            _evaluate(chosen)
 
 
 @app.command()
@@ -114,6 +133,20 @@ def summarize(run: RunArgument) -> None:
 
     with _errors():
         _summarize(Storage(run))
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Tell how far a run is: images and shards done, failed and left, the rate and the time left.
+
+    Reads the run directory alone, from any machine, while the run goes on.
+    """
+    from riemannopt_dist.run.status import read_status
+    from riemannopt_dist.run.storage import Storage
+
+    with _errors():
+        for line in read_status(Storage(run)).lines():
+            typer.echo(line)
 
 
 @app.command()
@@ -191,6 +224,14 @@ def explain(
         typer.echo(f"wrote {output}")
 
 
+def _plan(config: "Config", rate: float | None) -> None:
+    from riemannopt_dist.run.plan import assumed_speed, make_plan, measure_speed
+
+    plan = make_plan(config)
+    for line in plan.lines(measure_speed(config) if rate is None else assumed_speed(rate)):
+        typer.echo(line)
+
+
 def _evaluate(config: "Config") -> "RunDirectory":
     from riemannopt_dist.run.driver import evaluate as run
     from riemannopt_dist.run.driver import ray_session
@@ -257,9 +298,10 @@ def _errors() -> Iterator[None]:
         raise typer.Exit(BAD_INPUT) from None
     except (RuntimeError, KeyboardInterrupt) as error:
         from riemannopt_dist.run.driver import Stopped
+        from riemannopt_dist.run.lock import InUse
         from riemannopt_dist.run.pool import StartError
 
-        if isinstance(error, StartError):
+        if isinstance(error, StartError | InUse):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
         if isinstance(error, Stopped | KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests, all seeded: small float64 networks, random images, a real one, photos."""
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from skimage import data
 from torch import Tensor, nn
 
 from riemannopt_dist.models import load_model
+from tests.s3_server import Bucket, serving
 
 # Every Ray of the tests is their own: without tokens, and without a warning of what a later one will do.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -70,6 +72,13 @@ def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
     """The classes that the classifier sees in the photos, (4,)."""
     with torch.no_grad():
         return classifier(photos).argmax(dim=1)
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    """An S3 server with a bucket called bucket."""
+    with serving() as server:
+        yield server
 
 
 def _seeded(network: nn.Module, scale: float) -> nn.Module:

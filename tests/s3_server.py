@@ -1,6 +1,7 @@
 """A real S3 server in this process, which can be told to fail and tells what it was asked."""
 
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +12,14 @@ from werkzeug.serving import make_server
 
 
 class Bucket:
-    """An S3 server: it fails the next `failures` requests, and logs all and the ranges asked for."""
+    """An S3 server: it fails the next `failures` requests, and logs all and the ranges asked for.
+
+    With `trouble` n it fails every n-th request, and is slow to answer the one after it.
+    """
 
     def __init__(self) -> None:
         self.failures = 0
+        self.trouble = 0
         self.log: list[tuple[str, str]] = []
         self.ranges: list[str] = []
         self._application = DomainDispatcherApplication(create_backend_app)
@@ -24,8 +29,11 @@ class Bucket:
         self.log.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
         if environ["REQUEST_METHOD"] == "GET":
             self.ranges.append(environ.get("HTTP_RANGE", ""))
-        if self.failures > 0:
-            self.failures -= 1
+        turn = len(self.log) % self.trouble if self.trouble else -1
+        if turn == 1:
+            time.sleep(0.3)
+        if self.failures > 0 or turn == 0:
+            self.failures = max(0, self.failures - 1)
             start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
             return [b"injected"]
         answer: Iterable[bytes] = self._application(environ, start_response)

@@ -74,6 +74,28 @@ def slow_classifier() -> nn.Module:
     return _Slow()
 
 
+class _Cramped(nn.Module):
+    """The tiny classifier on a device that has room for ROOM images at once."""
+
+    ROOM = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = tiny_classifier()
+        self.input_size = self.resize_size = SIDE
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.ROOM:
+            raise torch.OutOfMemoryError(f"no room for {len(images)} images")
+        logits: torch.Tensor = self.network(images)
+        return logits
+
+
+def cramped_classifier() -> nn.Module:
+    """`tiny_classifier`, out of memory with more than 3 images."""
+    return _Cramped()
+
+
 class _Counted(_Slow):
     """The slow classifier, which notes every image it is shown in the file that COUNTED_IMAGES names."""
 

@@ -10,13 +10,13 @@ import torch
 
 from riemannopt_dist import stores
 from riemannopt_dist.images import UnreadableImage, list_images
-from riemannopt_dist.images.files import LocalFiles
+from riemannopt_dist.images.files import Files, LocalFiles
 from riemannopt_dist.models import Classifier, load_model
 from riemannopt_dist.run.batches import Subject, image_batches, read_tensor, subject_batches
+from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.tally import Tally
 from riemannopt_dist.stores import StorageError
 from tests.small_world import make_pictures
-
-CPU = torch.device("cpu")
 
 
 class Recording(LocalFiles):
@@ -43,6 +43,10 @@ def folder(tmp_path: Path) -> Path:
     return make_pictures(tmp_path / "pictures", 9)
 
 
+def engine(model: Classifier, files: Files | None = None) -> Engine:
+    return Engine(model, torch.device("cpu"), files or LocalFiles(), 8, Tally())
+
+
 def eventually(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
@@ -53,7 +57,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9, 20])
 def test_batches_are_the_images_in_order(folder: Path, model: Classifier, batch_size: int) -> None:
     refs = list_images(str(folder))
-    batches = list(image_batches(refs, model, batch_size, LocalFiles()))
+    batches = list(image_batches(refs, engine(model), batch_size))
     assert [ref for batch, _ in batches for ref in batch] == refs
     assert [len(batch) for batch, _ in batches[:-1]] == [batch_size] * (len(batches) - 1)
     images = [outcome for _, outcomes in batches for outcome in outcomes]
@@ -63,12 +67,12 @@ def test_batches_are_the_images_in_order(folder: Path, model: Classifier, batch_
 
 
 def test_no_images_are_no_batches(model: Classifier) -> None:
-    assert list(image_batches([], model, 4, LocalFiles())) == []
+    assert list(image_batches([], engine(model), 4)) == []
 
 
 def test_one_batch_is_read_ahead_and_no_more(folder: Path, model: Classifier) -> None:
     files = Recording()
-    batches = image_batches(list_images(str(folder)), model, 2, files)
+    batches = image_batches(list_images(str(folder)), engine(model, files), 2)
     next(batches)
     eventually(lambda: len(files.read_so_far) == 4)  # while the first batch is worked on
     time.sleep(0.2)
@@ -83,7 +87,7 @@ def test_one_batch_is_read_ahead_and_no_more(folder: Path, model: Classifier) ->
 def test_a_damaged_image_is_an_outcome_at_its_place(folder: Path, model: Classifier) -> None:
     (folder / "p04.png").write_bytes(b"")
     refs = list_images(str(folder))
-    outcomes = [o for _, batch in image_batches(refs, model, 2, LocalFiles()) for o in batch]
+    outcomes = [o for _, batch in image_batches(refs, engine(model), 2) for o in batch]
     assert [isinstance(outcome, UnreadableImage) for outcome in outcomes] == [n == 4 for n in range(9)]
     assert str(outcomes[4]) == "empty file"
 
@@ -91,7 +95,7 @@ def test_a_damaged_image_is_an_outcome_at_its_place(folder: Path, model: Classif
 def test_subjects_before_a_damaged_one_come_out(folder: Path, model: Classifier) -> None:
     (folder / "p04.png").write_bytes(b"")
     subjects = [Subject(ref, n) for n, ref in enumerate(list_images(str(folder)))]
-    batches = subject_batches(subjects, model, 2, CPU, LocalFiles())
+    batches = subject_batches(subjects, engine(model), 2)
     for n in (0, 2):
         batch, images, targets = next(batches)
         assert list(batch) == subjects[n : n + 2]
@@ -106,7 +110,7 @@ def test_a_disk_that_fails_is_no_property_of_the_image(
 ) -> None:
     monkeypatch.setattr(stores, "FIRST_DELAY", 0.001)
     files = Recording(failing="p03.png")
-    batches = image_batches(list_images(str(folder)), model, 2, files)
+    batches = image_batches(list_images(str(folder)), engine(model, files), 2)
     next(batches)
     with pytest.raises(StorageError, match=r"p03.png: disk failure \(5 attempts\)"):
         next(batches)

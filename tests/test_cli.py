@@ -98,6 +98,6 @@ def test_evaluate_prints_the_table_and_what_it_wrote(config_file: Path, tmp_path
     drawn = runner.invoke(app, ["report", str(tmp_path / "run")])
     assert drawn.exit_code == 0, drawn.output
     pictures = {path.name for path in (tmp_path / "run/report").iterdir()}
-    assert pictures == {"relative_error_mean.png", "profile_ig.png"}
+    assert pictures == {"relative_error_mean.png", "profile_ig.png", "profiles_ig.png"}
     # The table is the same; only the progress of the run itself is not repeated.
     assert again.output.splitlines()[:5] == ended.stdout.splitlines()[:5]

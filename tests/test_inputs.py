@@ -162,3 +162,26 @@ def test_a_run_on_s3_keeps_to_its_listing_and_keeps_no_secrets(
     for secret in (b"swordfish", b"codfish", b"endpoint_override"):
         assert not [path for path in files if secret in path.read_bytes()]
         assert secret.decode() not in caplog.text
+
+
+def test_a_store_that_fails_and_lags_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Images, results and everything else in a bucket: every fifth request fails, the next one is slow."""
+    pictures = make_pictures(tmp_path / "pictures")
+    plain = evaluate(short_config(pictures, tmp_path / "run"))
+    with serving() as bucket:
+        for path in pictures.iterdir():
+            bucket.put(f"pictures/{path.name}", path.read_bytes())
+        bucket.trouble = 5
+        config = short_config(bucket.uri("bucket/pictures"), bucket.uri("bucket/runs/one"))
+        directory = evaluate(config)
+        troubles = len(bucket.log) // bucket.trouble
+        found = list(problems(directory))
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in directory.shard_rows("results")]
+        bucket.trouble = 0
+        content = b"".join(directory.storage.read_bytes(name) for name in directory.storage.list())
+    assert troubles > 10
+    assert found == []
+    expected = [{k: v for k, v in row.items() if k != "seconds"} for row in plain.shard_rows("results")]
+    assert rows == expected
+    assert b"swordfish" not in content
+    assert "swordfish" not in caplog.text

@@ -3,6 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from riemannopt_dist.gradients import value_and_gradient
+from riemannopt_dist.models import load_model
+from riemannopt_dist.run.memory import CPU_BATCH, LARGEST, internal_batch_size
+
 # A process of its own, because a process's peak never falls. 8 images of 3 × 64 × 64 at 128 samples are 1,024
 # gradients; at once they would need over 1 GB for EfficientNet-Lite0's activations.
 SCRIPT = """
@@ -43,3 +50,22 @@ def test_128_samples_of_8_images_need_no_more_than_two_samples() -> None:
     assert many - few < LIMIT_MIB
     # The measure would see it: 128 images at once, an eighth of all, take more than the limit.
     assert at_once - few > 2 * LIMIT_MIB
+
+
+def test_a_number_is_taken_as_it_is_and_a_cpu_needs_few() -> None:
+    model = load_model("tests.small_world:tiny_classifier")
+    assert internal_batch_size(model, torch.device("cpu"), 7) == 7
+    assert internal_batch_size(model, torch.device("cpu"), "auto") == CPU_BATCH
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_a_gpu_is_given_fits(photos: torch.Tensor) -> None:
+    device = torch.device("cuda")
+    model = load_model("efficientnet_lite0").to(device)
+    size = internal_batch_size(model, device, "auto")
+    assert 1 <= size <= LARGEST
+    images = photos[:1].to(device).expand(size, -1, -1, -1)
+    targets = torch.zeros(size, dtype=torch.int64, device=device)
+    value_and_gradient(model, images, targets, internal_batch_size=size)
+    assert torch.cuda.max_memory_allocated() < torch.cuda.get_device_properties(device).total_memory

@@ -96,6 +96,19 @@ def test_two_workers_give_equal_rows(finished: tuple[Config, RunDirectory], tmp_
     assert results(again) == results(directory)
 
 
+def test_a_worker_out_of_memory_goes_on_with_less(
+    finished: tuple[Config, RunDirectory], tmp_path: Path
+) -> None:
+    """The same rows, from 2 gradients at once instead of 8."""
+    config, directory = finished
+    cramped = {"name": "tests.small_world:cramped_classifier"}
+    found = evaluate(small_config(Path(config.images), tmp_path / "run", model=cramped))
+    assert found.read_failures() == []
+    for row, expected in zip(results(found), results(directory), strict=True):
+        assert row["image_id"] == expected["image_id"]
+        assert row["relative_error"] == pytest.approx(expected["relative_error"], rel=1e-3, abs=1e-5)
+
+
 def test_only_missing_shards_are_done_again(
     finished: tuple[Config, RunDirectory], pictures: Path, tmp_path: Path
 ) -> None:

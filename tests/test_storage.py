@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,15 +13,9 @@ import pytest
 
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.stores import StorageError
-from tests.s3_server import Bucket, serving
+from tests.s3_server import Bucket
 
 NAMES = ["run.json", "schedules/ig.json", "results/shard-00042.parquet", "results/a b%20#é?.bin"]
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Bucket]:
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture(params=["path", "file", "s3"])

@@ -436,6 +436,8 @@ def _metric(convention: str, cost: str) -> Metric:
             Summary(f"aic{end}", "mean", (f"aic{end}",), "higher"),
         ),
         compute=compute,
+        passes_a_map=CONVENTIONS[convention].steps,
+        passes_an_image=2,
     )
 
 

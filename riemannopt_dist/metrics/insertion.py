@@ -271,6 +271,7 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
             Summary(f"{name}_normalized_mean", "mean", (f"{name}_normalized",), direction),
         ),
         compute=compute,
+        passes_a_map=OFFICIAL_STEPS - 1,
     )
 
 

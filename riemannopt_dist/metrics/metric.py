@@ -82,7 +82,8 @@ class Metric:
     """A metric: what it writes for each image and map, how that is summed up, and what it costs.
 
     `compute` returns a value for every column: a tensor (S, B) of numbers, (S, B, K) of lists, or B
-    strings (or None) that hold for all S maps of an image. `cost` says how much work a map is.
+    strings (or None) that hold for all S maps of an image. `cost` says how much work a map is; in forward
+    passes of the model that is `passes_a_map` at most, and `passes_an_image` besides.
     """
 
     name: str
@@ -90,6 +91,8 @@ class Metric:
     columns: tuple[Column, ...]
     summaries: tuple[Summary, ...]
     compute: Callable[[MapBatch], Mapping[str, Tensor | Sequence[str | None]]]
+    passes_a_map: int = 0
+    passes_an_image: int = 0
 
 
 def unit_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.float64]:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.images import (
-    Files,
     ImageReader,
     ImageRef,
     UnreadableImage,
@@ -17,6 +16,7 @@ from riemannopt_dist.images import (
     prepare_image,
 )
 from riemannopt_dist.models import Classifier
+from riemannopt_dist.run.engine import Engine
 
 THREADS = 4
 """Images of a worker that are read and decoded at a time."""
@@ -37,7 +37,7 @@ def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
 
 
 def image_batches(
-    refs: Sequence[ImageRef], model: Classifier, batch_size: int, files: Files
+    refs: Sequence[ImageRef], engine: Engine, batch_size: int
 ) -> Iterator[tuple[Sequence[ImageRef], list[Tensor | UnreadableImage]]]:
     """Images in batches, in order: each as the model wants it, (3, H, W), or what is wrong with it.
 
@@ -45,33 +45,36 @@ def image_batches(
     """
     batches = [refs[start : start + batch_size] for start in range(0, len(refs), batch_size)]
     threads = ThreadPoolExecutor(min(THREADS, batch_size), "images")
-    with ImageReader(files, refs) as reader:
+    with ImageReader(engine.files, refs) as reader:
         try:
             begun = (
-                (batch, [threads.submit(_outcome, reader, ref, model) for ref in batch]) for batch in batches
+                (batch, [threads.submit(_outcome, reader, ref, engine.model) for ref in batch])
+                for batch in batches
             )
             ahead = next(begun, None)
             while ahead is not None:
                 (batch, futures), ahead = ahead, next(begun, None)
-                yield batch, [future.result() for future in futures]
+                with engine.tally.decoding():  # what is left of it once the device is done
+                    outcomes = [future.result() for future in futures]
+                yield batch, outcomes
         finally:
             threads.shutdown(cancel_futures=True)
 
 
 def subject_batches(
-    subjects: Sequence[Subject], model: Classifier, batch_size: int, device: torch.device, files: Files
+    subjects: Sequence[Subject], engine: Engine, batch_size: int
 ) -> Iterator[tuple[Sequence[Subject], Tensor, Tensor]]:
     """Subjects in batches with their images (B, 3, H, W) and targets (B,) on the device.
 
     Raises UnreadableImage with the batch of an image that cannot be read.
     """
     start = 0
-    for refs, outcomes in image_batches([s.image for s in subjects], model, batch_size, files):
+    for refs, outcomes in image_batches([s.image for s in subjects], engine, batch_size):
         batch = subjects[start : start + len(refs)]
         start += len(refs)
         images = torch.stack([_tensor(outcome) for outcome in outcomes])
         targets = torch.tensor([subject.target for subject in batch])
-        yield batch, images.to(device), targets.to(device)
+        yield batch, images.to(engine.device), targets.to(engine.device)
 
 
 def _outcome(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor | UnreadableImage:

@@ -131,7 +131,8 @@ class Config(_Strict):
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file
     batch_size    images computed together by a worker
-    internal_batch_size   gradients computed at once: bounds the memory
+    internal_batch_size   gradients computed at once, at most: bounds the memory. "auto" takes what a GPU has
+                  room for, and 16 on a CPU. A worker whose device runs out of memory goes on with half of it
     means         workers, attempts, time limits
     """
 
@@ -149,7 +150,7 @@ class Config(_Strict):
     seed: int = 0
     shard_size: PositiveInt = 32
     batch_size: PositiveInt = 8
-    internal_batch_size: PositiveInt = 32
+    internal_batch_size: PositiveInt | Literal["auto"] = "auto"
     means: Means = Means()
 
     def cells(self) -> list[Cell]:
@@ -171,7 +172,7 @@ class Config(_Strict):
 
 
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
-    """The configuration in a YAML file, with top-level `overrides` (None means: not overridden).
+    """The configuration in a YAML file, with `overrides` (None means: not overridden).
 
     Raises ValueError, in one line, for a file that is missing, not YAML, or holds an unknown or bad key.
     """
@@ -183,8 +184,19 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
         raise ValueError(f"config {path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"config {path}: expected keys and values, got {type(fields).__name__}")
-    given = {key: value for key, value in (overrides or {}).items() if value is not None}
-    return make_config({**fields, **given}, f"config {path}")
+    return make_config(_overridden(fields, overrides or {}), f"config {path}")
+
+
+def _overridden(fields: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """`fields` with `overrides` in their place; a mapping among these replaces keys of the one there."""
+    merged = dict(fields)
+    for key, value in overrides.items():
+        if not isinstance(value, dict):
+            merged |= {} if value is None else {key: value}
+        elif isinstance(below := fields.get(key) or {}, dict):  # else it is bad, and stays so
+            changes = {name: change for name, change in value.items() if change is not None}
+            merged |= {key: {**below, **changes}} if changes else {}
+    return merged
 
 
 def make_config(fields: dict[str, Any], source: str) -> Config:

@@ -14,7 +14,10 @@ from riemannopt_dist.run.batches import subject_batches
 from riemannopt_dist.run.config import Config, load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
+from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.grid import Cell, cell_schedules
+from riemannopt_dist.run.memory import CPU_BATCH
+from riemannopt_dist.run.tally import Tally
 
 SHOWN = [
     Cell("ig", "linear", "left", 16),
@@ -37,8 +40,8 @@ def draw_maps(directory: RunDirectory) -> list[str]:
     model = load_model(config.model.name, config.model.weights)
     subjects = evaluated_subjects(directory.read_images() or [], config)
     names = []
-    files, device = files_of(config.images), torch.device("cpu")
-    for (subject,), images, targets in subject_batches(subjects[:3], model, 1, device, files):
+    engine = Engine(model, torch.device("cpu"), files_of(config.images), CPU_BATCH, Tally())
+    for (subject,), images, targets in subject_batches(subjects[:3], engine, 1):
         results = integrate_path(
             model, StraightPath.from_black(images), targets, [schedules[cell] for cell in SHOWN]
         )

@@ -1,22 +1,31 @@
-"""The run directory: which files a run consists of, and what was already done in it."""
+"""The run directory: which files a run consists of, and what was already done in it.
+
+This module needs no torch: how far a run is can be asked where none is.
+"""
+
+from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from riemannopt_dist.images import ImageRef
-from riemannopt_dist.methods import METHODS
-from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
-from riemannopt_dist.run.config import Config
-from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.storage import Storage
-from riemannopt_dist.schedule import Schedule
+
+if TYPE_CHECKING:
+    from riemannopt_dist.images import ImageRef
+    from riemannopt_dist.profile import Profile
+    from riemannopt_dist.run.config import Config
+    from riemannopt_dist.run.grid import Cell
+    from riemannopt_dist.schedule import Schedule
+
+FORMAT = 1
+"""Of a run's files: a directory of another one is refused."""
 
 RUN = "run.json"
 LISTING = "listing.parquet"
@@ -41,25 +50,51 @@ class RunDirectory:
 
     storage: Storage
 
-    def holds(self, config: Config, weights_digest: str) -> bool:
-        """Whether there is a run of `config` already. Raises ValueError if it is of another configuration."""
+    def read_run(self) -> dict[str, Any]:
+        """What run.json holds. Raises ValueError where there is none, or one of another version."""
+        if not self.storage.exists(RUN):
+            raise ValueError(f"{self.storage.root}: no run in it (expected {RUN})")
+        found = self.storage.read_json(RUN)
+        if not isinstance(found, dict) or "config" not in found:
+            raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected its config in it)")
+        if found.get("format", FORMAT) != FORMAT:
+            writer = found.get("versions", {}).get("riemannopt-dist", "unknown")
+            raise ValueError(
+                f"{self.storage.root}: holds a run in format {found['format']}, written by riemannopt-dist "
+                f"{writer}; this is {version('riemannopt-dist')}, which knows format {FORMAT}"
+            )
+        return found
+
+    def holds(self, config: Config, weights_digest: str | None = None) -> bool:
+        """Whether there is a run of `config` already, with these weights, or with whatever ones if not given.
+
+        Raises ValueError if there is a run of another configuration or version.
+        """
         if not self.storage.exists(RUN):
             return False
-        found = self.storage.read_json(RUN)
-        if found.get("fingerprint") != config.fingerprint(weights_digest):
-            differing = _differences(found.get("config", {}), config.published())
+        found = self.read_run()
+        if found["fingerprint"] != config.fingerprint(weights_digest or found["weights_digest"]):
+            differing = _differences(found["config"], config.published())
             raise ValueError(
                 f"{self.storage.root}: holds a run of another configuration (differs in: {differing}); "
                 f"choose another output, or remove it"
             )
         return True
 
-    def claim(self, config: Config, weights_digest: str) -> None:
-        """Make this the directory of `config`."""
+    def claim(self, config: Config, weights_digest: str, refs: Sequence[ImageRef]) -> None:
+        """Make this the directory of `config`, whose image source holds `refs`, unless it is already.
+
+        Raises ValueError if it is that of another configuration or version.
+        """
+        if self.holds(config, weights_digest):
+            return
+        self.write_listing(refs)
         self.storage.write_json(
             RUN,
             {
+                "format": FORMAT,
                 "fingerprint": config.fingerprint(weights_digest),
+                "inputs": len(refs),
                 "config": config.published(),
                 "weights_digest": weights_digest,
                 "versions": {name: version(name) for name in PACKAGES}
@@ -87,6 +122,8 @@ class RunDirectory:
 
     def read_listing(self) -> list[ImageRef] | None:
         """What the image source held when the run began, None where that is not there yet."""
+        from riemannopt_dist.images import ImageRef  # brings torch, which readers of a run do without
+
         if not self.storage.exists(LISTING):
             return None
         return [ImageRef(**row) for row in self.storage.read_table(LISTING).to_pylist()]
@@ -114,12 +151,11 @@ class RunDirectory:
         self.storage.write_table(FAILURES, table)
 
     def write_schedules(self, family: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
-        """Commit a family's profile and the schedules fitted to it."""
+        """Commit a family's profile and the `schedules` fitted to it."""
         cells = [
             {"method": cell.method, "schedule": cell.schedule, "rule": cell.rule, "samples": cell.samples}
             | json.loads(schedule.to_json())
             for cell, schedule in schedules.items()
-            if METHODS[cell.method].family == family and cell.fitted
         ]
         content = {"profile": json.loads(profile.to_json()), "schedules": cells}
         self.storage.write_json(f"schedules/{family}.json", content)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import ray
@@ -26,15 +26,16 @@ from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
 from riemannopt_dist.run.grid import cell_schedules
 from riemannopt_dist.run.ledger import Done, Failed, Task
+from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
 from riemannopt_dist.run.progress import meter
+from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.run.stages import Evaluation, Fitting, Selection, Stage
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.telemetry import DriverTelemetry
 from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Array, linear_partition
 from riemannopt_dist.stores import without_secrets
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def evaluate(config: Config) -> RunDirectory:
     """Run `config` to its end, or go on with the run that its output directory holds.
 
     Ray must be up (`ray_session`). Raises ValueError, before anything is written, for a model or images that
-    cannot be had and for a directory that holds another run; Stopped if SIGTERM or SIGINT came.
+    cannot be had and for a directory that holds another run; InUse where another driver is at work on this
+    one; Stopped if SIGTERM or SIGINT came, or another driver took over.
     """
     model = load_model(config.model.name, config.model.weights)
     state = model_state(model)
@@ -75,17 +77,25 @@ def evaluate(config: Config) -> RunDirectory:
     refs = _listed_images(config, directory, weights_digest(state))
     crew = find_crew(config.means)
     files = files_of(config.images)
-    payload = ray.put(Payload(config.model.name, state, directory.storage, files, crew.cpus))
+    payload = ray.put(
+        Payload(config.model.name, state, directory.storage, files, crew.cpus, config.internal_batch_size)
+    )
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
     )
-    with _stop_signal() as stop, Pool(lambda: actor.remote([payload]), crew.workers) as pool:
-        run = _Run(config, directory, pool, stop)
+    with (
+        _claimed(directory, config, weights_digest(state), refs) as lost,
+        _stop_signal() as stop,
+        Pool(lambda: actor.remote([payload]), crew.workers) as pool,
+    ):
+        telemetry = DriverTelemetry(directory.storage.root)
+        run = _Run(config, directory, pool, telemetry, lambda: stop() or lost())
         images = _selected_images(run, refs)
         profiles = _profiles(run, images)
         schedules = cell_schedules(config.cells(), profiles)
         for family, profile in profiles.items():
-            directory.write_schedules(family, profile, schedules)
+            fitted = {c: s for c, s in schedules.items() if c.fitted and METHODS[c.method].family == family}
+            directory.write_schedules(family, profile, fitted)
         subjects = evaluated_subjects(images, config)
         stage = Evaluation(
             schedules=schedules,
@@ -97,11 +107,20 @@ def evaluate(config: Config) -> RunDirectory:
             reference_images=frozenset(s.image.image_id for s in subjects[: config.reference.images]),
             explain=config.explain,
             batch_size=config.batch_size,
-            internal_batch_size=config.internal_batch_size,
             seed=config.seed,
         )
         _run_stage(run, stage, subjects, last=True)
     return directory
+
+
+@contextmanager
+def _claimed(
+    directory: RunDirectory, config: Config, weights_digest: str, refs: Sequence[ImageRef]
+) -> Iterator[Callable[[], bool]]:
+    """The directory locked and made that of `config`: gives whether the lock has been lost."""
+    with hold(directory.storage) as lost:
+        directory.claim(config, weights_digest, refs)
+        yield lost
 
 
 @contextmanager
@@ -146,7 +165,7 @@ def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
 
     Raises ValueError if there are not enough for the fit subset and one more.
     """
-    order = np.random.default_rng(config.seed).permutation(sorted(ids)).tolist()
+    order = drawn_order(ids, config.seed)
     if len(order) <= config.fit.images:
         raise ValueError(
             f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
@@ -163,29 +182,19 @@ def evaluated_subjects(images: Sequence[dict[str, Any]], config: Config) -> list
     return [_subject(by_id[image_id]) for image_id in chosen]
 
 
-def shards_of(items: Sequence[T], size: int) -> dict[str, Sequence[T]]:
-    """The items of every shard, by its key. Both depend on the items and the size alone."""
-    return {f"shard-{n // size:05}": items[n : n + size] for n in range(0, len(items), size)}
-
-
 @dataclass(frozen=True)
 class _Run:
     config: Config
     directory: RunDirectory
     pool: Pool
+    telemetry: DriverTelemetry
     stop: Callable[[], bool]
 
 
 def _listed_images(config: Config, directory: RunDirectory, weights_digest: str) -> list[ImageRef]:
-    """listing.parquet: read where it is there, else made, once it is certain that the directory is free."""
-    begun = directory.holds(config, weights_digest)
-    if begun and (refs := directory.read_listing()) is not None:
-        return refs
-    refs = list_images(config.images, config.labels)
-    if not begun:
-        directory.claim(config, weights_digest)
-    directory.write_listing(refs)
-    return refs
+    """What the image source holds: as it was when the run began, or listed now."""
+    refs = directory.read_listing() if directory.holds(config, weights_digest) else None
+    return list_images(config.images, config.labels) if refs is None else refs
 
 
 def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
@@ -229,7 +238,7 @@ def _profile_sums(
         return {}
     config = run.config
     points = {family: tuple(alphas.tolist()) for family, alphas in positions.items()}
-    stage = Fitting(name, points, config.explain, config.batch_size, config.internal_batch_size)
+    stage = Fitting(name, points, config.explain, config.batch_size)
     _run_stage(run, stage, subjects)
     sums = {family: ProfileSum.empty(alphas) for family, alphas in positions.items()}
     for row in run.directory.shard_rows(name):
@@ -270,6 +279,7 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         release=last,
         stop=run.stop,
     )
+    run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
     settled = len(items) - sum(map(len, left.values()))
     failures = run.directory.read_failures()
     with meter(stage.name, len(items)) as progress:
@@ -278,6 +288,7 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
             match event:
                 case Done(items=kept):
                     failures = _without(failures, stage, kept, run.directory)
+                    run.telemetry.done(stage.name, len(kept))
                     progress.advance(len(kept))
                     settled += len(kept)
                 case Failed(items=failed, reason=reason, attempts=attempts):
@@ -287,12 +298,15 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                         logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
                         failures.append(failure)
                     run.directory.write_failures(failures)
+                    run.telemetry.failed(stage.name, len(failed))
                     progress.advance(len(failed))
                     settled += len(failed)
                 case Lost(reason=reason):
+                    run.telemetry.lost(stage.name)
                     logger.warning("a worker was lost and is replaced: %s", reason)
-                case PoolState(alive=alive, in_flight=in_flight):
+                case PoolState(alive=alive, starting=starting, in_flight=in_flight):
                     run.pool.workers = find_crew(means).workers  # nodes come and go
+                    run.telemetry.workers(alive, starting)
                     progress.note(
                         f"{alive} workers on {in_flight} shards" if alive else "waiting for resources"
                     )

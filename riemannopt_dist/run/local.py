@@ -19,7 +19,10 @@ from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile, ProfileSum, equispaced, path_variation
 from riemannopt_dist.run.batches import image_batches
+from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.progress import meter
+from riemannopt_dist.run.tally import Tally
 from riemannopt_dist.schedule import linear_schedule
 from riemannopt_dist.stores import without_secrets
 
@@ -32,9 +35,10 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
     device = _device()
     model = load_model(model_name, weights).to(device)
     refs = list_images(source)
+    engine = Engine(model, device, files_of(source), CPU_BATCH, Tally())
     total = ProfileSum.empty(equispaced(samples))
     with meter("fit", min(count, len(refs))) as progress:
-        for _, (image,) in image_batches(refs, model, 1, files_of(source)):
+        for _, (image,) in image_batches(refs, engine, 1):
             if total.count == count:
                 break
             if isinstance(image, UnreadableImage):

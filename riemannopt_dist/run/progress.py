@@ -10,6 +10,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from riemannopt_dist.run.text import duration
+
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 10.0
@@ -52,7 +54,7 @@ class _Log:
             rate = self._done / max(now - self._start, 1e-9)
             left = (self._total - self._done) / rate if rate else float("inf")
             logger.info(
-                "%s: %d of %d, %.2f/s, %s left", self._label, self._done, self._total, rate, _duration(left)
+                "%s: %d of %d, %.2f/s, %s left", self._label, self._done, self._total, rate, duration(left)
             )
 
     def note(self, text: str) -> None:
@@ -71,11 +73,3 @@ def meter(label: str, total: int) -> Iterator[Meter]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield _Bar(bar, label, total)
-
-
-def _duration(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "unknown time"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

@@ -17,15 +17,15 @@ from torch import Tensor
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.gradients import Output, target_output
-from riemannopt_dist.images import Files, ImageRef, UnreadableImage
+from riemannopt_dist.images import ImageRef, UnreadableImage
 from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Question, Sums
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.reference import Reference
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.models import Classifier
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, image_batches, subject_batches
+from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
 from riemannopt_dist.schedule import Array, Schedule, schedule_from_partition
 
@@ -45,13 +45,8 @@ class Stage(Protocol):
         """The columns of the rows."""
         ...
 
-    def rows(
-        self, model: Classifier, device: torch.device, files: Files, items: Sequence[Any]
-    ) -> Iterator[Row]:
-        """The rows of `items`, in order, whose images are read from `files`.
-
-        An item that raises is found and left out by the caller.
-        """
+    def rows(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row]:
+        """The rows of `items`, in order. An item that raises is found and left out by the caller."""
         ...
 
 
@@ -67,25 +62,20 @@ class Selection:
         """Those of images.parquet but for the draw."""
         return rows.SELECTION
 
-    def rows(
-        self, model: Classifier, device: torch.device, files: Files, items: Sequence[ImageRef]
-    ) -> Iterator[Row]:
+    def rows(self, engine: Engine, items: Sequence[ImageRef]) -> Iterator[Row]:
         """Predictions of the readable images, reasons of the others."""
-        for refs, outcomes in image_batches(items, model, self.batch_size, files):
-            yield from self._batch(model, device, refs, outcomes)
+        for refs, outcomes in image_batches(items, engine, self.batch_size):
+            yield from self._batch(engine, refs, outcomes)
 
     def _batch(
-        self,
-        model: Classifier,
-        device: torch.device,
-        refs: Sequence[ImageRef],
-        outcomes: Sequence[Tensor | UnreadableImage],
+        self, engine: Engine, refs: Sequence[ImageRef], outcomes: Sequence[Tensor | UnreadableImage]
     ) -> Iterator[Row]:
         tensors = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
         predictions: Iterator[tuple[int, float]] = iter(())
         if tensors:
             with torch.no_grad():
-                probability, prediction = model(torch.stack(tensors).to(device)).softmax(dim=1).max(dim=1)
+                logits = engine.model(torch.stack(tensors).to(engine.device))
+                probability, prediction = logits.softmax(dim=1).max(dim=1)
             predictions = iter(zip(prediction.tolist(), probability.tolist(), strict=True))
         for ref, outcome in zip(refs, outcomes, strict=True):
             reason = str(outcome) if isinstance(outcome, UnreadableImage) else None
@@ -111,19 +101,16 @@ class Fitting:
     positions: Mapping[str, tuple[float, ...]]
     explain: Output
     batch_size: int
-    internal_batch_size: int
 
     @property
     def schema(self) -> pa.Schema:
         """An image's variation along one path."""
         return rows.VARIATIONS
 
-    def rows(
-        self, model: Classifier, device: torch.device, files: Files, items: Sequence[Subject]
-    ) -> Iterator[Row]:
+    def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
         """The variation of every image along every family's path."""
-        for subjects, images, targets in subject_batches(items, model, self.batch_size, device, files):
-            question = Question(model, images, targets, self.explain, self.internal_batch_size)
+        for subjects, images, targets in subject_batches(items, engine, self.batch_size):
+            question = Question(engine.model, images, targets, self.explain, engine.internal_batch_size)
             for family, alphas in self.positions.items():
                 variations = FAMILIES[family].variations(question, np.array(alphas))
                 for subject, variation in zip(subjects, variations, strict=True):
@@ -148,7 +135,6 @@ class Evaluation:
     reference_images: frozenset[str]
     explain: Output
     batch_size: int
-    internal_batch_size: int
     seed: int
     name: ClassVar[str] = "results"
 
@@ -157,12 +143,10 @@ class Evaluation:
         """The cell, and the columns of the metrics."""
         return rows.results_schema(METRICS[name] for name in self.metrics)
 
-    def rows(
-        self, model: Classifier, device: torch.device, files: Files, items: Sequence[Subject]
-    ) -> Iterator[Row]:
+    def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
         """A row for each image and cell."""
-        for subjects, images, targets in subject_batches(items, model, self.batch_size, device, files):
-            question = Question(model, images, targets, self.explain, self.internal_batch_size)
+        for subjects, images, targets in subject_batches(items, engine, self.batch_size):
+            question = Question(engine.model, images, targets, self.explain, engine.internal_batch_size)
             mapped = [*self._shared(question), *(self._placed(question, cell) for cell in self.per_image)]
             mapped += [self._control(question, name, mapped[0].attribution) for name in self.controls]
             wanted = any(subject.image.image_id in self.reference_images for subject in subjects)

@@ -8,6 +8,9 @@ import json
 import os
 import re
 import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +19,9 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from riemannopt_dist.stores import StorageError, one_line, retried, without_secrets
+
+SETTLING = 1.0
+"""Seconds after which all who wanted to write a file at the same time have done so."""
 
 # Components never begin with a dot: that excludes "." and ".." and keeps such names free for temporary files.
 _COMPONENT = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
@@ -67,6 +73,40 @@ class Storage:
         names = retried(lambda: self._place.names(folder), self.uri(folder))
         return sorted(name for name in names if _NAME.fullmatch(name))
 
+    def times(self, folder: str = "") -> dict[str, float]:
+        """When each file that `list` names was last written, in seconds of Unix time."""
+        if folder:
+            _check(folder)
+        times = retried(lambda: self._place.times(folder), self.uri(folder))
+        return {name: times[name] for name in sorted(times) if _NAME.fullmatch(name)}
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write `name` unless it is there; whether it now holds `data` because of this call.
+
+        Exact on a local disk: of several writers one gets True. Arrow has no conditional upload to an object
+        store, so there it is a look, an upload and, `SETTLING` seconds later, a second look: of several
+        writers the last one gets True, if none of them took longer than that from its look to its upload.
+        Give each writer data of its own.
+        """
+        _check(name)
+        return retried(lambda: self._place.create(name, data), self.uri(name))
+
+    def replace(self, name: str, data: bytes) -> bool:
+        """Write `name`; whether it still holds `data` after `SETTLING` seconds, so that of several writers
+        the last one gets True. Give each writer data of its own.
+        """
+        self.write_bytes(name, data)
+        time.sleep(SETTLING)
+        try:
+            return self.read_bytes(name) == data
+        except FileNotFoundError:
+            return False
+
+    def delete(self, name: str) -> None:
+        """Remove the file `name`, if it is there."""
+        _check(name)
+        retried(lambda: self._place.delete(name), self.uri(name))
+
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write `table` as one Parquet file."""
         sink = pa.BufferOutputStream()
@@ -101,6 +141,23 @@ class _Folder:
         self._root = root.resolve()
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
+        with self._temporary(name, data) as (temporary, path):
+            temporary.replace(path)
+
+    def create(self, name: str, data: bytes) -> bool:
+        with self._temporary(name, data) as (temporary, path):
+            try:
+                path.hardlink_to(temporary)
+            except FileExistsError:
+                return False
+        return True
+
+    def delete(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
+
+    @contextmanager
+    def _temporary(self, name: str, data: bytes | pa.Buffer) -> Iterator[tuple[Path, Path]]:
+        """A file beside `name` that holds `data`, safe on the disk, and the path that it is meant for."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -109,7 +166,7 @@ class _Folder:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            yield temporary, path
         finally:
             temporary.unlink(missing_ok=True)
         _sync_folder(path.parent)
@@ -126,6 +183,13 @@ class _Folder:
             paths = (Path(parent, file) for file in files)
             found += [path.relative_to(self._root).as_posix() for path in paths if not path.is_symlink()]
         return found
+
+    def times(self, folder: str) -> dict[str, float]:
+        times = {}
+        for name in self.names(folder):
+            with suppress(FileNotFoundError):  # deleted since it was listed
+                times[name] = (self._root / name).stat().st_mtime
+        return times
 
     def _path(self, name: str) -> Path:
         path = self._root / name
@@ -154,10 +218,29 @@ class _Bucket:
     def exists(self, name: str) -> bool:
         return bool(self._file_system.get_file_info(str(self._root / name)).type == fs.FileType.File)
 
+    def create(self, name: str, data: bytes) -> bool:
+        if not self.exists(name):  # it may be there from an attempt of this call that seemed to fail
+            self.write(name, data)
+            time.sleep(SETTLING)
+        return self._holds(name, data)
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        try:
+            return self.read(name) == data
+        except FileNotFoundError:
+            return False
+
+    def delete(self, name: str) -> None:
+        if self.exists(name):
+            self._file_system.delete_file(str(self._root / name))
+
     def names(self, folder: str) -> list[str]:
+        return list(self.times(folder))
+
+    def times(self, folder: str) -> dict[str, float]:
         selector = fs.FileSelector(str(self._root / folder), recursive=True, allow_not_found=True)
         files = (info for info in self._file_system.get_file_info(selector) if info.type == fs.FileType.File)
-        return [str(PurePosixPath(info.path).relative_to(self._root)) for info in files]
+        return {str(PurePosixPath(info.path).relative_to(self._root)): info.mtime_ns / 1e9 for info in files}
 
 
 def _place(root: str) -> _Folder | _Bucket:

@@ -1,8 +1,9 @@
 """The actor of a run: one model on one device, turning shards of items into files of rows."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,14 @@ import torch
 from riemannopt_dist.folding import folded
 from riemannopt_dist.images import Files
 from riemannopt_dist.models import assemble_model
+from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.memory import internal_batch_size
 from riemannopt_dist.run.stages import Stage, as_table
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.tally import Tally
+from riemannopt_dist.run.telemetry import WorkerTelemetry
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Payload:
     storage: Storage
     files: Files
     threads: int
+    internal_batch_size: int | str
 
 
 class ShardWorker:
@@ -33,22 +41,43 @@ class ShardWorker:
     def __init__(self, payload: Sequence["ray.ObjectRef[Payload]"]) -> None:
         given: Payload = ray.get(payload[0])
         torch.set_num_threads(given.threads)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = given
-        model = folded(assemble_model(given.model_name, given.state)).to(self._device)
-        self._model = model.to(memory_format=torch.channels_last)
+        model = folded(assemble_model(given.model_name, given.state)).to(device)
+        model = model.to(memory_format=torch.channels_last)
+        size = internal_batch_size(model, device, given.internal_batch_size)
+        self._engine = Engine(model, device, given.files, size, Tally())
+        self._telemetry = WorkerTelemetry(given.storage.root)
+        model.register_forward_pre_hook(self._count)
 
     def process(self, stage: Stage, key: str, items: Sequence[Any]) -> dict[str, float]:
         """Do `items` and commit their rows as one file; the number of rows and the seconds it took."""
-        start = time.perf_counter()
+        self._engine = replace(self._engine, tally=Tally())
         table = as_table(stage, self.probe(stage, key, items))
-        self._payload.storage.write_table(shard_name(stage, key), table)
-        return {"rows": table.num_rows, "seconds": time.perf_counter() - start}
+        timings = self._engine.tally.timings(items)
+        start = time.perf_counter()
+        self._payload.storage.write_table(shard_name(stage, key), timings.in_table(table))
+        write_seconds = time.perf_counter() - start
+        self._telemetry.shard(stage.name, timings, write_seconds)
+        return {"rows": table.num_rows, "seconds": timings.seconds + write_seconds}
 
     def probe(self, stage: Stage, key: str, items: Sequence[Any]) -> list[dict[str, Any]]:
-        """Do `items` without committing anything."""
-        return list(stage.rows(self._model, self._device, self._payload.files, items))
+        """Do `items` without committing anything; with half the micro-batch where memory runs out."""
+        while True:
+            try:
+                return list(stage.rows(self._engine, items))
+            except torch.OutOfMemoryError:
+                size = self._engine.internal_batch_size
+                if size == 1:
+                    raise
+                logger.warning("out of memory with %d gradients at once: going on with %d", size, size // 2)
+                self._engine = replace(self._engine, internal_batch_size=size // 2)
+            # Outside of the handler, whose exception holds on to the tensors that filled the memory.
+            torch.cuda.empty_cache()
+
+    def _count(self, model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._engine.tally.saw(len(inputs[0]), gradient=torch.is_grad_enabled())
 
 
 def shard_name(stage: Stage, key: str) -> str:

@@ -1,0 +1,23 @@
+"""What a worker computes with, handed to every stage."""
+
+from dataclasses import dataclass
+
+import torch
+
+from riemannopt_dist.images import Files
+from riemannopt_dist.models import Classifier
+from riemannopt_dist.run.tally import Tally
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The model on its device, the files that images are read from, and how many gradients are taken at once.
+
+    `tally` is told which time goes into decoding.
+    """
+
+    model: Classifier
+    device: torch.device
+    files: Files
+    internal_batch_size: int
+    tally: Tally

@@ -1,0 +1,43 @@
+"""How many gradients a device takes at once."""
+
+import math
+
+import torch
+
+from riemannopt_dist.gradients import value_and_gradient
+from riemannopt_dist.models import Classifier
+
+CPU_BATCH = 16
+"""On a CPU: more do not make a gradient cheaper."""
+LARGEST = 256
+"""On a GPU: there more do not either."""
+SHARE = 0.5
+"""Of the free memory, what gradients may take. Maps, references and metrics need some as well."""
+PROBES = (1, 5)
+
+
+def internal_batch_size(model: Classifier, device: torch.device, wanted: int | str) -> int:
+    """`wanted`, or for "auto" the power of two, at most LARGEST, that fits in a SHARE of a GPU's free memory.
+
+    Measured: the peak memory of a few gradients, which grows by the same amount with each image.
+    """
+    if isinstance(wanted, int):
+        return wanted
+    if device.type != "cuda":
+        return CPU_BATCH
+    few, more = (_peak(model, device, count) for count in PROBES)
+    each = max(1, (more - few) // (PROBES[1] - PROBES[0]))
+    free, _ = torch.cuda.mem_get_info(device)
+    room = SHARE * free / each
+    torch.cuda.empty_cache()
+    return int(min(LARGEST, 2 ** math.floor(math.log2(max(1.0, room)))))
+
+
+def _peak(model: Classifier, device: torch.device, count: int) -> int:
+    """Bytes that `count` gradients at once take, beyond what is there before."""
+    shape = (count, 3, model.input_size, model.input_size)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    targets = torch.zeros(count, dtype=torch.int64, device=device)
+    value_and_gradient(model, torch.zeros(shape, device=device), targets, internal_batch_size=count)
+    return int(torch.cuda.max_memory_allocated(device) - before)

@@ -1,0 +1,297 @@
+"""What a run would do, before it does it: images, cells, gradients, forward passes, device time and size.
+
+Numbers are upper bounds where only the run can tell: which images are selected, where a profile puts its
+points, how many of them an image takes until a tolerance is met, and which images a metric skips.
+"""
+
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from riemannopt_dist.folding import folded
+from riemannopt_dist.gradients import target_output, value_and_gradient
+from riemannopt_dist.images import list_images
+from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath
+from riemannopt_dist.metrics.reference import WALK_PIECES
+from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.models import RANDOM, load_model
+from riemannopt_dist.optimize import optimize_schedules
+from riemannopt_dist.profile import Profile
+from riemannopt_dist.run import rows
+from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.grid import Cell, partition_rule
+from riemannopt_dist.run.memory import internal_batch_size
+from riemannopt_dist.run.shards import shards_of
+from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.text import duration, table_lines
+from riemannopt_dist.schedule import PARTITION_RULES, Schedule, intervals, linear_schedule, partition_of
+
+PASSES_A_GRADIENT = 3.0
+"""Forward passes in the time of one gradient, where a rate of gradients alone is given."""
+MEASURED_BATCH = 8
+MEASURED_SECONDS = 1.0
+SAMPLE_ROWS = 2000
+LIST_LENGTH = 21
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of work in a stage: on how many images, and what each of them costs."""
+
+    stage: str
+    name: str
+    images: int
+    gradients: int
+    passes: int
+
+    def cells(self) -> tuple[str, ...]:
+        """A row of the table of all work."""
+        each_and_all = (self.gradients, self.images * self.gradients, self.passes, self.images * self.passes)
+        return (self.stage, self.name, str(self.images), *map(str, each_and_all))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Gradients and forward passes of single images in a second on one device, and where that comes from."""
+
+    gradients: float
+    passes: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's work, and what comes of it.
+
+    `found` files of which `unusable` cannot be images, `fit` and `evaluated` images, `cells` of the grid and
+    `controls`, the result files with their rows and bytes in all, and whether the run was begun before.
+    """
+
+    config: Config
+    found: int
+    unusable: int
+    fit: int
+    evaluated: int
+    cells: int
+    work: tuple[Work, ...]
+    result_files: int
+    result_rows: int
+    result_bytes: float
+    begun: bool
+
+    @property
+    def gradients(self) -> int:
+        """Gradient evaluations in all."""
+        return sum(part.images * part.gradients for part in self.work)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes in all, of single images, but for those that belong to a gradient."""
+        return sum(part.images * part.passes for part in self.work)
+
+    def device_seconds(self, speed: Speed) -> float:
+        """What the gradients and forward passes take on one device."""
+        return self.gradients / speed.gradients + self.passes / speed.passes
+
+    def lines(self, speed: Speed) -> Iterator[str]:
+        """For a terminal or a log."""
+        config, seconds = self.config, self.device_seconds(speed)
+        yield f"{config.output} ({'begun before' if self.begun else 'new'}): {config.model.name}"
+        yield f"images: {self.found} in {config.images}, {self.unusable} of them unusable"
+        yield f"  {self.fit} to fit on, up to {self.evaluated} to evaluate (if classified correctly)"
+        yield f"grid: {self.cells} cells, {len(config.controls)} controls"
+        heads = ("stage", "work", "images", "gradients each", "all gradients", "passes each", "all passes")
+        yield from table_lines([heads, *(part.cells() for part in self.work)], left=2)
+        yield f"gradients: {self.gradients} in all; forward passes beside them: {self.passes}"
+        yield (
+            f"time: {seconds / 3600:.3g} device hours ({duration(seconds)}) with {speed.gradients:.3g} "
+            f"gradients/s and {speed.passes:.3g} forward passes/s, {speed.source}"
+        )
+        size = self.result_bytes / 1e6
+        yield f"results: {self.result_rows} rows in {self.result_files} files, about {size:.3g} MB"
+
+
+def make_plan(config: Config) -> Plan:
+    """The plan of `config`; nothing is written and Ray is not needed.
+
+    Raises ValueError for images that cannot be had, too few of them, and a directory of another run.
+    """
+    begun = RunDirectory(Storage(config.output)).holds(config)
+    refs = list_images(config.images)
+    usable = sum(ref.reason is None for ref in refs)
+    if usable <= config.fit.images:
+        raise ValueError(
+            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
+            f"only {usable} of {config.images} can be used"
+        )
+    rest = usable - config.fit.images
+    evaluated = rest if config.limit is None else min(rest, config.limit)
+    cells = config.cells()
+    maps = len(cells) + len(config.controls)
+    work = [Work("selection", "predictions", usable, 0, 1), *_fitting(config, cells)]
+    work += [*_evaluation(config, cells, evaluated), *_metrics(config, evaluated, maps)]
+    return Plan(
+        config=config,
+        found=len(refs),
+        unusable=len(refs) - usable,
+        fit=config.fit.images,
+        evaluated=evaluated,
+        cells=len(cells),
+        work=tuple(work),
+        result_files=len(shards_of(range(evaluated), config.shard_size)),
+        result_rows=evaluated * maps,
+        result_bytes=evaluated * maps * _bytes_a_row(config),
+        begun=begun,
+    )
+
+
+def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:
+    """The profiles: every family that has a fitted schedule in the grid."""
+    for family in sorted({METHODS[cell.method].family for cell in cells if cell.fitted}):
+        yield Work("fit", family, config.fit.images, config.fit.samples, 0)
+        if config.fit.refine != "never":
+            part = "second pass" if config.fit.refine == "always" else "second pass, where it is due"
+            yield Work("refine", f"{family}, {part}", config.fit.images, config.fit.samples, 0)
+
+
+def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[Work]:
+    """The maps: those that share gradients family by family, those of points per image, and references."""
+    shared: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        if not cell.per_image:
+            shared[METHODS[cell.method].family].append(cell)
+    for name, members in shared.items():
+        schedules = [_likely_schedule(cell) for cell in members]
+        ends = _passes_at_ends(name, members, schedules)
+        label = f"{name}, {len(members)} cells"
+        yield Work("results", label, images, FAMILIES[name].evaluations(schedules), ends)
+    for cell in cells:
+        if cell.per_image:
+            yield Work("results", str(cell), images, cell.samples, 0)
+    if "reference" in config.metrics:
+        asked = images if config.reference.images is None else min(images, config.reference.images)
+        with_reference = _whole_batches(asked, images, config)
+        for name in sorted({cell.method for cell in cells} & set(FAMILIES)):
+            members = [cell for cell in cells if cell.method == name]
+            gradients = _reference_gradients(config, members)
+            yield Work("results", f"reference {name}", with_reference, gradients, 0)
+
+
+def _reference_gradients(config: Config, cells: Sequence[Cell]) -> int:
+    """The gradients of an image's converged maps: one for a fixed path, one for each walk."""
+    if isinstance(FAMILIES[cells[0].method], FixedPath):
+        return config.reference.intervals + 1
+    walks = {tuple(partition_of(_likely_schedule(cell))[0].tolist()) for cell in cells}
+    return sum(WALK_PIECES * (len(walk) - 1) + 1 for walk in walks)
+
+
+def _metrics(config: Config, images: int, maps: int) -> Iterator[Work]:
+    """The forward passes of the metrics, and of f at black."""
+    yield Work("results", "f at black", images, 0, 1)
+    for metric in (METRICS[name] for name in config.metrics):
+        if passes := metric.passes_a_map * maps + metric.passes_an_image:
+            yield Work("results", metric.name, images, 0, passes)
+
+
+def _likely_schedule(cell: Cell) -> Schedule:
+    """A schedule that shares its points with others as the cell's own will, wherever the profile puts them.
+
+    Density's partitions are nested and the same for every rule, Powell's the same for every rule, and the
+    exact ones are each their own: a stand-in profile each.
+    """
+    rule = partition_rule(cell.rule)
+    if not cell.fitted:
+        return linear_schedule(cell.samples, rule)
+    family = METHODS[cell.method].family
+    if cell.schedule == "density":
+        key: tuple[Any, ...] = (family,)
+    elif cell.schedule == "powell" and rule in PARTITION_RULES:
+        key = (family, "powell", intervals(cell.samples, rule))
+    else:
+        key = (family, cell.schedule, rule, cell.samples)
+    magnitudes = np.random.default_rng(zlib.crc32(repr(key).encode())).random(32)
+    points = np.linspace(0.0, 1.0, len(magnitudes))
+    stand_in = Profile(tuple(points), tuple(magnitudes), (0.0,) * len(points), images=1)
+    return optimize_schedules(stand_in, [cell.samples], [rule], "density")[rule, cell.samples]
+
+
+def _passes_at_ends(family: str, cells: Sequence[Cell], schedules: Sequence[Schedule]) -> int:
+    """Forward passes for f at an end of the path that no gradient is taken at, or before one is (IDGI)."""
+    if not isinstance(FAMILIES[family], FixedPath):
+        # A walk of the left rule ends one step before the image.
+        return len({schedule for cell, schedule in zip(cells, schedules, strict=True) if cell.rule == "left"})
+    sampled = {point for schedule in schedules for point in schedule.points}
+    ahead = any(METHODS[cell.method].idgi for cell in cells)
+    return sum(ahead or end not in sampled for end in (0.0, 1.0))
+
+
+def _whole_batches(asked: int, images: int, config: Config) -> int:
+    """The images of all batches in which one of the first `asked` is."""
+    total = 0
+    for shard in shards_of(range(images), config.shard_size).values():
+        for start in range(0, len(shard), config.batch_size):
+            batch = shard[start : start + config.batch_size]
+            total += len(batch) if batch[0] < asked else 0
+    return total
+
+
+def _bytes_a_row(config: Config) -> float:
+    """What a row takes in a result file: of a file of random numbers, which hardly compress."""
+    rng = np.random.default_rng(0)
+    schema = rows.results_schema(METRICS[name] for name in config.metrics)
+    columns = [pa.array(_sample(field.type, rng), field.type) for field in schema]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), sink, compression="zstd")
+    return float(sink.getvalue().size) / SAMPLE_ROWS
+
+
+def _sample(kind: pa.DataType, rng: np.random.Generator) -> Any:
+    if pa.types.is_list(kind):
+        return list(rng.random((SAMPLE_ROWS, LIST_LENGTH), dtype=np.float32))
+    if pa.types.is_string(kind):
+        return ["n00000000/image_00000000.JPEG"] * SAMPLE_ROWS
+    return rng.integers(0, 1000, SAMPLE_ROWS) if pa.types.is_integer(kind) else rng.random(SAMPLE_ROWS)
+
+
+def assumed_speed(gradients_per_second: float) -> Speed:
+    """A given rate of gradients; forward passes are taken to be three times as fast."""
+    if not gradients_per_second > 0:
+        raise ValueError(f"rate: expected gradients/s above 0, got {gradients_per_second!r}")
+    passes = PASSES_A_GRADIENT * gradients_per_second
+    return Speed(gradients_per_second, passes, "as given; a gradient is taken for three forward passes")
+
+
+def measure_speed(config: Config) -> Speed:
+    """The speed of this machine's device, from a second of each with random weights, which are as fast."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = folded(load_model(config.model.name, RANDOM)).to(device).to(memory_format=torch.channels_last)
+    batch = internal_batch_size(model, device, config.internal_batch_size)
+    if device.type == "cpu":
+        batch = min(batch, MEASURED_BATCH)
+    images = torch.rand(batch, 3, model.input_size, model.input_size, device=device)
+    targets = torch.zeros(batch, dtype=torch.int64, device=device)
+    settings: dict[str, Any] = {"output": config.explain, "internal_batch_size": batch}
+    gradients = batch / _seconds(lambda: value_and_gradient(model, images, targets, **settings)[0])
+    passes = batch / _seconds(lambda: target_output(model, images, targets, **settings))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    source = f"measured on this machine's {name} with random weights, {batch} images at once"
+    return Speed(gradients, passes, source)
+
+
+def _seconds(work: Callable[[], torch.Tensor]) -> float:
+    """What `work` takes once it has been done before, the mean over at least a second."""
+    work().cpu()
+    start, times = time.perf_counter(), 0
+    while (spent := time.perf_counter() - start) < MEASURED_SECONDS:
+        work().cpu()  # waits for the device
+        times += 1
+    return spent / times

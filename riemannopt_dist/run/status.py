@@ -1,0 +1,192 @@
+"""How far a run is, from its directory alone: without Ray or torch, and without disturbing the run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.lock import LOCK, Holder, read_holder
+from riemannopt_dist.run.shards import drawn_order, shards_of
+from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.tally import Timings
+from riemannopt_dist.run.text import ago, duration, table_lines
+
+STAGES = ("selection", "fit", "refine", "results")
+
+PAUSE = 60.0
+"""Seconds beyond two shards' own time after which a gap between shards is a pause: nobody was at work."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage in images and in shards.
+
+    `images` is None where the run does not tell how many there will be, `rate` (images/s) where fewer than
+    two shards are there to tell it. `written` is when its last shard was, in Unix time.
+    """
+
+    name: str
+    images: int | None
+    done: int
+    failed: int
+    shards: int | None
+    shards_done: int
+    rate: float | None
+    written: float | None
+
+    @property
+    def left(self) -> int | None:
+        """Images neither done nor given up on."""
+        return None if self.images is None else max(0, self.images - self.done - self.failed)
+
+    def cells(self) -> tuple[str, ...]:
+        """A row of the table of all stages."""
+        numbers = (self.images, self.done, self.failed, self.left, self.shards, self.shards_done)
+        texts = ("?" if number is None else str(number) for number in numbers)
+        rate = "" if self.rate is None else f"{self.rate:.3g}"
+        left = "?" if self.seconds_left is None else duration(self.seconds_left)
+        return (self.name, *texts, rate, left)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """For the images left at the present rate."""
+        if self.left == 0:
+            return 0.0
+        return None if self.left is None or not self.rate else self.left / self.rate
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """What a run is, each of its stages, and when anything was last written (Unix time)."""
+
+    root: str
+    model: str
+    source: str
+    version: str
+    stages: tuple[StageStatus, ...]
+    written: float
+    driver: Holder | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left in the last stage."""
+        return self.stages[-1].left == 0
+
+    def lines(self) -> list[str]:
+        """For a terminal or a log."""
+        heads = ("stage", "images", "done", "failed", "left", "shards", "done", "images/s", "time left")
+        table = [heads, *(stage.cells() for stage in self.stages)]
+        return [
+            f"{self.root}: {self.model} on {self.source}, riemannopt-dist {self.version}",
+            *table_lines(table),
+            f"last written {ago(self.written)}; {self._at_work()}",
+        ]
+
+    def _at_work(self) -> str:
+        if self.driver is not None:
+            return f"locked by {self.driver}, renewed {ago(self.driver.renewed)}"
+        return "finished" if self.finished else "no driver is at work"
+
+
+def read_status(storage: Storage) -> RunStatus:
+    """The status of the run in `storage`. Raises ValueError where is none, or one of another version."""
+    directory = RunDirectory(storage)
+    found = directory.read_run()
+    config = found["config"]
+    items = _items_of_stages(config, directory.read_images(), found.get("inputs"))
+    failures = directory.read_failures()
+    stages = tuple(
+        _stage_status(
+            storage,
+            name,
+            None if items[name] is None else shards_of(items[name] or (), config["shard_size"]),
+            {failure.image_id for failure in failures if failure.stage == name},
+        )
+        for name in STAGES
+        if _takes_place(name, config, storage)
+    )
+    return RunStatus(
+        root=storage.root,
+        model=config["model"]["name"],
+        source=config["images"],
+        version=found["versions"]["riemannopt-dist"],
+        stages=stages,
+        written=max(written for name, written in storage.times().items() if name != LOCK),
+        driver=read_holder(storage),
+    )
+
+
+def _takes_place(name: str, config: Mapping[str, Any], storage: Storage) -> bool:
+    """Whether a run has this stage: fit, where cells take their points from a profile; refine, once begun."""
+    if name == "fit":
+        return any({*block["schedules"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
+    return name != "refine" or bool(storage.list(name))
+
+
+def _items_of_stages(
+    config: Mapping[str, Any], images: Sequence[Mapping[str, Any]] | None, inputs: int | None
+) -> dict[str, Sequence[str] | None]:
+    """The ids of the images of each stage in the order of its shards; None where they are not known yet."""
+    if images is None:
+        # Ids are in images.parquet alone: until it is there, places stand in for them.
+        places = None if inputs is None else [str(place) for place in range(inputs)]
+        return dict.fromkeys(STAGES) | {"selection": places}
+    order = drawn_order([row["image_id"] for row in images if row["selected"]], config["seed"])
+    fit = [row["image_id"] for row in images if row["in_fit"]]
+    return {
+        "selection": [row["image_id"] for row in images],
+        "fit": fit,
+        "refine": fit,
+        "results": order[config["fit"]["images"] :][: config["limit"]],
+    }
+
+
+def _stage_status(
+    storage: Storage, name: str, shards: Mapping[str, Sequence[str]] | None, failed: set[str]
+) -> StageStatus:
+    times = {
+        file.rsplit("/", 1)[-1].removesuffix(".parquet"): written
+        for file, written in storage.times(name).items()
+        if file.endswith(".parquet")
+    }
+    if shards is None:
+        return StageStatus(
+            name, None, 0, len(failed), None, len(times), None, max(times.values(), default=None)
+        )
+    done = {key: len(set(items) - failed) for key, items in shards.items() if key in times}
+    finished = sorted((times[key], images) for key, images in done.items())
+    settled = sum(not set(items) - failed for key, items in shards.items() if key not in times)
+    return StageStatus(
+        name=name,
+        images=sum(map(len, shards.values())),
+        done=sum(done.values()),
+        failed=len(failed),
+        shards=len(shards),
+        shards_done=len(done) + settled,
+        rate=images_per_second(finished, _last_shard_seconds(storage, name, times)),
+        written=max(times.values(), default=None),
+    )
+
+
+def images_per_second(finished: Sequence[tuple[float, int]], shard_seconds: float) -> float | None:
+    """The rate since the last pause, from when each shard was finished and its images, in order of time.
+
+    A gap between shards of more than two shards' time and `PAUSE` seconds is a pause. None where fewer than
+    two shards came since.
+    """
+    longest = 2 * shard_seconds + PAUSE
+    starts = [n for n, (a, b) in enumerate(pairwise(finished), 1) if b[0] - a[0] > longest]
+    recent = finished[starts[-1] if starts else 0 :]
+    # The first one's own time is not known: a rate is of those after it.
+    seconds = recent[-1][0] - recent[0][0] if recent else 0.0
+    return sum(images for _, images in recent[1:]) / seconds if seconds > 0 else None
+
+
+def _last_shard_seconds(storage: Storage, name: str, times: Mapping[str, float]) -> float:
+    """What the last shard took, 0 where its file does not tell."""
+    if not times:
+        return 0.0
+    last = max(times, key=lambda key: times[key])
+    timings = Timings.of(storage.read_table(f"{name}/{last}.parquet").schema)
+    return timings.seconds if timings else 0.0

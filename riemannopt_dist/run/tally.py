@@ -1,0 +1,80 @@
+"""What a shard took: seconds, gradients and where, counted while its rows are made and kept in its file."""
+
+import json
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+
+TIMINGS = b"timings"
+"""The key of a shard's schema metadata under which its timings are, as a JSON object."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What making one shard took. Writing it is not in here: that ends after the file does.
+
+    Seconds of wall-clock time decoding images and on everything else, gradients and forward passes of single
+    images, the host that did it and when it was done (Unix time). Gradients that cells share count once.
+    """
+
+    images: int
+    decode_seconds: float
+    compute_seconds: float
+    gradient_evaluations: int
+    forward_passes: int
+    host: str
+    finished: float
+
+    @property
+    def seconds(self) -> float:
+        """All of its time."""
+        return self.decode_seconds + self.compute_seconds
+
+    def in_table(self, table: pa.Table) -> pa.Table:
+        """`table` with these timings in its metadata."""
+        kept = table.schema.metadata or {}
+        return table.replace_schema_metadata({**kept, TIMINGS: json.dumps(asdict(self)).encode()})
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> "Timings | None":
+        """The timings of a shard with this schema, None where there are none."""
+        found = (schema.metadata or {}).get(TIMINGS)
+        return None if found is None else cls(**json.loads(found))
+
+
+class Tally:
+    """Counts one shard's work while it is done. `saw` is a forward pre-hook of the model."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._decode_seconds = 0.0
+        self._passes = {True: 0, False: 0}
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """What happens inside counts as decoding."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._decode_seconds += time.perf_counter() - start
+
+    def saw(self, images: int, *, gradient: bool) -> None:
+        """So many images went through the model, for their gradients or without."""
+        self._passes[gradient] += images
+
+    def timings(self, items: Sequence[object]) -> Timings:
+        """What the work so far, on `items`, took."""
+        return Timings(
+            len(items),
+            self._decode_seconds,
+            time.perf_counter() - self._start - self._decode_seconds,
+            self._passes[True],
+            self._passes[False],
+            platform.node(),
+            time.time(),
+        )
