@@ -277,6 +277,11 @@ def test_numbered_files(tmp_path: Path) -> None:
     assert [ref.image_id for ref in refs] == [f"val-{n:03}.tar/a.jpg" for n in (9, 10, 11)]
     with pytest.raises(ValueError, match=r"^source: .*/val-012.tar: no such file$"):
         list_images(str(tmp_path / "val-{009..012}.tar"))
+    for n in range(2):
+        (tmp_path / f"part-{n}").mkdir()
+        (tmp_path / f"part-{n}/val.tar").write_bytes(tar_of([("a.jpg", content(n))]))
+    refs = list_images(str(tmp_path / "part-{0..1}/val.tar"))
+    assert [ref.image_id for ref in refs] == [f"part-{n}/val.tar/a.jpg" for n in range(2)]
     with pytest.raises(ValueError, match=r"^source: {3..1} counts down$"):
         list_images(str(tmp_path / "val-{3..1}.tar"))
 
