@@ -67,7 +67,7 @@ def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:
         return make_config(small_fields(tmp_path, tmp_path, **changes), "test").fingerprint(digest)
 
     same = fingerprint()
-    assert same == fingerprint(output="elsewhere", means={"workers": 7, "time_limit": 5.0})
+    assert same == fingerprint(output="elsewhere", means={"max_workers": 7, "time_limit": 5.0})
     s3 = "s3://user:swordfish@bucket/photos?region=eu-west-1"
     assert fingerprint(images=s3) == fingerprint(images="s3://bucket/photos")
     block = {"schedules": ["linear"], "rules": ["left"], "samples": [4]}

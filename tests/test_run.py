@@ -45,7 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RunDirectory]:
     """A run by one worker that goes through to its end."""
-    config = small_config(pictures, tmp_path_factory.mktemp("one") / "run", means={"workers": 1})
+    config = small_config(pictures, tmp_path_factory.mktemp("one") / "run", means={"max_workers": 1})
     return config, evaluate(config)
 
 
@@ -92,7 +92,7 @@ def test_rows_hold_what_the_library_computes(finished: tuple[Config, RunDirector
 
 def test_two_workers_give_equal_rows(finished: tuple[Config, RunDirectory], tmp_path: Path) -> None:
     config, directory = finished
-    again = evaluate(small_config(Path(config.images), tmp_path / "run", means={"workers": 2}))
+    again = evaluate(small_config(Path(config.images), tmp_path / "run", means={"max_workers": 2}))
     assert results(again) == results(directory)
 
 

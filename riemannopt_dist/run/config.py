@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import Output
 from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.refinement import Refine
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
 from riemannopt_dist.stores import without_secrets
 
@@ -41,17 +42,23 @@ class ModelConfig(_Strict):
 
 
 class FitConfig(_Strict):
-    """The subset on which |g′| is estimated: its size and the equispaced points along each image's path."""
+    """The subset on which |g′| is estimated: its size and the equispaced points along each image's path.
+
+    `refine` adds a second pass with as many points, placed by the first; "auto" where the profile lies in a
+    part of the path.
+    """
 
     images: Annotated[int, Field(ge=2)] = 200
     samples: Annotated[int, Field(ge=2)] = 128
+    refine: Refine = "auto"
 
 
 class ReferenceConfig(_Strict):
-    """The converged maps that the metric `reference` compares with, on each fixed path.
+    """The converged maps that the metric `reference` compares with.
 
-    A trapezoid of `intervals` on the path's profile (equal intervals without one), for the first `images` of
-    those evaluated, rounded up to whole batches; for all if not given.
+    A trapezoid of `intervals` on the path's profile (equal intervals without one); for Guided IG, 8 intervals
+    on each step of each schedule's own walk. For the first `images` of those evaluated, rounded up to whole
+    batches, or for all if not given.
     """
 
     images: PositiveInt | None = None
@@ -84,13 +91,25 @@ class GridBlock(_Strict):
 
 
 class Means(_Strict):
-    """What a run may use. None of it changes a result, so a run may be resumed with other means."""
+    """What a run may use. None of it changes a result, so a run may be resumed with other means.
 
-    workers: PositiveInt | None = None
+    There are as many workers as the cluster has room for, which is looked up again all along: at most
+    `max_workers`, and at least `min_workers`, for which room is asked where there is none, so that an
+    autoscaler adds nodes.
+    """
+
+    min_workers: PositiveInt = 1
+    max_workers: PositiveInt | None = None
     cpus_per_worker: PositiveInt = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     attempts: PositiveInt = 3
     time_limit: Annotated[float, Field(gt=0)] = 3600.0
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.min_workers:
+            raise ValueError(f"max_workers: expected at least min_workers = {self.min_workers}")
+        return self
 
 
 class Config(_Strict):

@@ -18,7 +18,8 @@ from riemannopt_dist.images import ImageRef, files_of, list_images
 from riemannopt_dist.methods import METHODS
 from riemannopt_dist.models import load_model, model_state, weights_digest
 from riemannopt_dist.optimize import density_partitions
-from riemannopt_dist.profile import Profile, ProfileSum
+from riemannopt_dist.profile import Profile, ProfileSum, equispaced
+from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import Failure, RunDirectory
@@ -136,7 +137,8 @@ def find_crew(means: Means) -> Crew:
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
     fit = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / means.cpus_per_worker
-    return Crew(means.workers or max(1, math.floor(fit)), means.cpus_per_worker, gpus)
+    workers = max(means.min_workers, min(math.floor(fit), means.max_workers or math.floor(fit)))
+    return Crew(workers, means.cpus_per_worker, gpus)
 
 
 def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
@@ -205,19 +207,34 @@ def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
 
 def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
     """The profile of every family that has a fitted schedule in the grid."""
-    config = run.config
-    families = tuple(sorted({METHODS[cell.method].family for cell in config.cells() if cell.fitted}))
-    if not families:
+    fit = run.config.fit
+    families = sorted({METHODS[cell.method].family for cell in run.config.cells() if cell.fitted})
+    subjects = [_subject(row) for row in images if row["in_fit"]]
+    first = _profile_sums(run, "fit", subjects, dict.fromkeys(families, equispaced(fit.samples)))
+    profiles = {family: total.profile() for family, total in first.items()}
+    refining = {
+        family: refining_positions(profile, fit.samples)
+        for family, profile in profiles.items()
+        if needs_refinement(profile, fit.refine)
+    }
+    second = _profile_sums(run, "refine", subjects, refining)
+    return profiles | {family: merged(first[family], total) for family, total in second.items()}
+
+
+def _profile_sums(
+    run: _Run, name: str, subjects: Sequence[Subject], positions: Mapping[str, Array]
+) -> dict[str, ProfileSum]:
+    """One pass over the fit subset, at each family's positions."""
+    if not positions:
         return {}
-    stage = Fitting(
-        families, config.fit.samples, config.explain, config.batch_size, config.internal_batch_size
-    )
-    _run_stage(run, stage, [_subject(row) for row in images if row["in_fit"]])
-    sums: dict[str, ProfileSum] = {}
-    for row in run.directory.shard_rows(Fitting.name):
-        so_far = sums.get(row["method"]) or ProfileSum.empty(row["alphas"])
-        sums[row["method"]] = so_far.add(np.array([row["variation"]]))
-    return {method: total.profile() for method, total in sums.items()}
+    config = run.config
+    points = {family: tuple(alphas.tolist()) for family, alphas in positions.items()}
+    stage = Fitting(name, points, config.explain, config.batch_size, config.internal_batch_size)
+    _run_stage(run, stage, subjects)
+    sums = {family: ProfileSum.empty(alphas) for family, alphas in positions.items()}
+    for row in run.directory.shard_rows(name):
+        sums[row["method"]] = sums[row["method"]].add(np.array([row["variation"]]))
+    return sums
 
 
 def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[str, Array]:
@@ -254,44 +271,44 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         stop=run.stop,
     )
     settled = len(items) - sum(map(len, left.values()))
+    failures = run.directory.read_failures()
     with meter(stage.name, len(items)) as progress:
         progress.advance(settled)
         for event in events:
             match event:
                 case Done(items=kept):
-                    _forget(run.directory, stage, kept)
+                    failures = _without(failures, stage, kept, run.directory)
                     progress.advance(len(kept))
                     settled += len(kept)
                 case Failed(items=failed, reason=reason, attempts=attempts):
-                    _record(run.directory, stage, failed, reason, attempts)
+                    failures = _without(failures, stage, failed, run.directory)
+                    for item in failed:
+                        failure = Failure(stage.name, _image_id(item), reason, attempts)
+                        logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
+                        failures.append(failure)
+                    run.directory.write_failures(failures)
                     progress.advance(len(failed))
                     settled += len(failed)
                 case Lost(reason=reason):
                     logger.warning("a worker was lost and is replaced: %s", reason)
-                case PoolState(alive=0):
-                    progress.note("waiting for resources")
                 case PoolState(alive=alive, in_flight=in_flight):
-                    progress.note(f"{alive} workers on {in_flight} shards")
+                    run.pool.workers = find_crew(means).workers  # nodes come and go
+                    progress.note(
+                        f"{alive} workers on {in_flight} shards" if alive else "waiting for resources"
+                    )
     if settled < len(items):
         raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
 
 
-def _forget(directory: RunDirectory, stage: Stage, items: Sequence[Any]) -> None:
-    """Take images that are done after all, in a later attempt at a run, off the list of failures."""
-    done = {_image_id(item) for item in items}
-    earlier = directory.read_failures()
-    left = [f for f in earlier if f.stage != stage.name or f.image_id not in done]
-    if len(left) < len(earlier):
+def _without(
+    failures: list[Failure], stage: Stage, items: Sequence[Any], directory: RunDirectory
+) -> list[Failure]:
+    """The failures without those of images that are settled anew, in a later attempt at a run; stored."""
+    settled = {_image_id(item) for item in items} if failures else set()
+    left = [f for f in failures if f.stage != stage.name or f.image_id not in settled]
+    if len(left) < len(failures):
         directory.write_failures(left)
-
-
-def _record(directory: RunDirectory, stage: Stage, items: Sequence[Any], reason: str, attempts: int) -> None:
-    failures = [Failure(stage.name, _image_id(item), reason, attempts) for item in items]
-    for failure in failures:
-        logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
-    again = {failure.image_id for failure in failures}
-    earlier = [f for f in directory.read_failures() if f.stage != stage.name or f.image_id not in again]
-    directory.write_failures([*earlier, *failures])
+    return left
 
 
 def _image_id(item: ImageRef | Subject) -> str:
