@@ -17,7 +17,10 @@ FIRST_DELAY = 0.25
 
 _LASTING_ERRORS = (PermissionError, IsADirectoryError, NotADirectoryError)
 _LASTING_NUMBERS = (errno.ELOOP, errno.ENAMETOOLONG)
-_LASTING_CODES = re.compile("ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH")
+_LASTING_CODES = re.compile(
+    "ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"  # S3
+    "|PERMISSION_DENIED|UNAUTHENTICATED"  # Google
+)
 # user@ and user:password@ in an address, where a password may hold a "/" that was not encoded; and its query.
 _SECRETS = re.compile(r"(?<=://)([^/\s@]*|[^/\s@:]*:[^\s@]*)@|\?\S*")
 

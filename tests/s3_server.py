@@ -57,11 +57,14 @@ def serving() -> Iterator[Bucket]:
     bucket = Bucket()
     thread = threading.Thread(target=bucket.server.serve_forever)
     thread.start()
-    creator, _ = fs.FileSystem.from_uri(bucket.uri("bucket") + "&allow_bucket_creation=true")
-    creator.create_dir("bucket")
+    options = "&allow_bucket_creation=true&allow_bucket_deletion=true"
+    file_system, _ = fs.FileSystem.from_uri(bucket.uri("bucket") + options)
+    file_system.create_dir("bucket")
     try:
         yield bucket
     finally:
+        bucket.failures = 0
+        file_system.delete_dir("bucket")  # moto keeps its buckets for all servers of a process
         bucket.server.shutdown()
         thread.join()
         bucket.server.server_close()

@@ -68,6 +68,8 @@ def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:
 
     same = fingerprint()
     assert same == fingerprint(output="elsewhere", means={"max_workers": 7, "time_limit": 5.0})
+    s3 = "s3://user:swordfish@bucket/photos?region=eu-west-1"
+    assert fingerprint(images=s3) == fingerprint(images="s3://bucket/photos")
     block = {"schedules": ["linear"], "rules": ["left"], "samples": [4]}
     assert fingerprint(grid=[block, block]) == fingerprint(grid=[block])
     different = {
@@ -75,11 +77,12 @@ def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:
         fingerprint(seed=1),
         fingerprint(limit=5),
         fingerprint(images="others"),
+        fingerprint(labels="LOC_val_solution.csv"),
         fingerprint(explain="logit"),
         fingerprint(grid=[block]),
         fingerprint(shard_size=4),
     }
-    assert len(different | {same}) == 8
+    assert len(different | {same}) == 9
 
 
 @pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -230,6 +230,20 @@ def test_what_cannot_be_read_gives_a_reason(tmp_path: Path) -> None:
         read_image(str(tmp_path / "pipe"))
 
 
+def test_a_file_without_permission_gives_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "secret.png"
+    path.write_bytes(encoded(noise(8, 8), "PNG"))
+    path.chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # who may read everything, and may become nobody for a while
+            os.seteuid(65534)
+        with pytest.raises(UnreadableImage, match=r"^cannot be read: .*Permission denied"):
+            read_image(str(path))
+    finally:
+        os.seteuid(user)
+
+
 def test_decoding_in_threads_equals_decoding_in_turn() -> None:
     files = [
         encoded(noise(40 + i, 60), format) for i in range(8) for format in ("JPEG", "PNG", "GIF", "TIFF")

@@ -82,11 +82,14 @@ def add_damage(folder: Path) -> dict[str, str]:
     (folder / "dangling.png").symlink_to(folder / "nowhere.png")
     (folder / "circle.png").symlink_to(folder / "circle.png")
     os.mkfifo(folder / "pipe.png")
+    with (folder / "endless.png").open("wb") as file:
+        file.truncate(100 << 30)  # of holes: no disk is needed
     reasons = {name: reason for name, (_, reason) in files.items()} | {
         "folder.jpg": "a folder, not a file",
         "dangling.png": "cannot be read: no such file",
         "circle.png": "cannot be read: ",
         "pipe.png": "cannot be read: not a regular file",
+        "endless.png": "cannot be read: too large: 107374182400 bytes",
     }
     (folder / "secret.png").write_bytes(encoded(photo, "PNG"))
     (folder / "secret.png").chmod(0)

@@ -1,5 +1,6 @@
 """Where images come from: folders, Parquet and tars on disk, S3 and the web; labels; secrets; damage."""
 
+import errno
 import io
 import pickle
 import tarfile
@@ -19,7 +20,7 @@ from werkzeug.wrappers import Response
 from riemannopt_dist import stores
 from riemannopt_dist.images import ImageReader, ImageRef, UnreadableImage, files_of, list_images, read_image
 from riemannopt_dist.images.labels import read_labels
-from riemannopt_dist.stores import StorageError, one_line, without_secrets
+from riemannopt_dist.stores import LastingError, StorageError, one_line, retried, without_secrets
 from tests.s3_server import Bucket, serving
 
 PNG = b"\x89PNG the bytes of an image, which nothing here decodes: "
@@ -277,6 +278,11 @@ def test_numbered_files(tmp_path: Path) -> None:
     assert [ref.image_id for ref in refs] == [f"val-{n:03}.tar/a.jpg" for n in (9, 10, 11)]
     with pytest.raises(ValueError, match=r"^source: .*/val-012.tar: no such file$"):
         list_images(str(tmp_path / "val-{009..012}.tar"))
+    for n in range(2):
+        (tmp_path / f"part-{n}").mkdir()
+        (tmp_path / f"part-{n}/val.tar").write_bytes(tar_of([("a.jpg", content(n))]))
+    refs = list_images(str(tmp_path / "part-{0..1}/val.tar"))
+    assert [ref.image_id for ref in refs] == [f"part-{n}/val.tar/a.jpg" for n in range(2)]
     with pytest.raises(ValueError, match=r"^source: {3..1} counts down$"):
         list_images(str(tmp_path / "val-{3..1}.tar"))
 
@@ -302,6 +308,34 @@ def test_secrets_are_taken_out_of_addresses_and_messages() -> None:
     assert without_secrets("s3://user:swordfish@b/x?k=v") == "s3://b/x"
     assert "fish" not in without_secrets("s3://user:cod/fish@b/x")
     assert "fish" not in one_line(OSError("Cannot parse URI: 's3://user:cod/fish@b/x'"))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "tries"),
+    [
+        (OSError(errno.EIO, "Input/output error"), StorageError, 5),
+        (OSError(errno.ESTALE, "Stale file handle"), StorageError, 5),
+        (PermissionError(errno.EACCES, "Permission denied"), LastingError, 1),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links"), LastingError, 1),
+        (OSError("AWS Error ACCESS_DENIED during GetObject operation"), LastingError, 1),
+        (OSError("google::cloud::Status(PERMISSION_DENIED: no storage.objects.get)"), LastingError, 1),
+        (FileNotFoundError(errno.ENOENT, "No such file"), FileNotFoundError, 1),
+    ],
+)
+def test_only_what_may_pass_is_tried_again(
+    error: OSError, kind: type[OSError], tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "FIRST_DELAY", 0.0)
+    made = []
+
+    def fail() -> None:
+        made.append(1)
+        raise error
+
+    with pytest.raises(OSError, match=r"^the file: ") as caught:
+        retried(fail, "the file")
+    assert type(caught.value) is kind
+    assert len(made) == tries
 
 
 # --- Labels ---

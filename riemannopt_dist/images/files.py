@@ -14,13 +14,17 @@ import pyarrow as pa
 from pyarrow import fs
 
 from riemannopt_dist.images.web import WebFile
-from riemannopt_dist.stores import LastingError, one_line, without_secrets
+from riemannopt_dist.stores import LastingError, one_line, retried, without_secrets
+
+LARGEST = 1 << 30
+"""Bytes of a file that is read as a whole: more than any image that can be decoded takes."""
 
 
 class Files(Protocol):
     """The files of one store, by name. Can be pickled.
 
-    Methods raise OSError: FileNotFoundError where nothing has the name, LastingError for what is not a file.
+    Methods raise OSError: FileNotFoundError where nothing has the name, LastingError for what is not a file
+    or too large to be read as a whole.
     """
 
     def read(self, name: str) -> bytes:
@@ -43,7 +47,8 @@ class Files(Protocol):
 def files_of(address: str) -> Files:
     """The store that an address lies in, reached with the credentials and options in it.
 
-    Raises ValueError for another kind of address or one that Arrow's file systems refuse.
+    Raises ValueError for another kind of address or one that Arrow's file systems refuse; StorageError if the
+    store does not answer.
     """
     parts = _split(address)
     match parts.scheme:
@@ -76,7 +81,9 @@ class LocalFiles:
 
     def read(self, name: str) -> bytes:
         """All of a file."""
-        return self._file(name).read_bytes()
+        path = self._file(name)
+        check_size(path.stat().st_size)
+        return path.read_bytes()
 
     def open(self, name: str) -> pa.NativeFile:
         """A file for reading parts of it."""
@@ -120,14 +127,16 @@ class BucketFiles:
             raise ValueError(f"expected a bucket after {parts.scheme}:// (a / in a password is written %2F)")
         try:
             # The path is left out: it may hold what a URI may not.
-            self._file_system, _ = fs.FileSystem.from_uri(parts._replace(path="", fragment="").geturl())
+            bucket = parts._replace(path="", fragment="").geturl()
+            self._file_system, _ = retried(lambda: fs.FileSystem.from_uri(bucket), without_secrets(bucket))
         except pa.ArrowInvalid as error:
             raise ValueError(f"{without_secrets(address)}: {one_line(error)}") from None
 
     def read(self, name: str) -> bytes:
         """All of an object."""
-        with self._file_system.open_input_stream(_key(name), compression=None) as stream:
-            return bytes(stream.read())
+        with self.open(name) as file:
+            check_size(file.size())
+            return bytes(file.read())
 
     def open(self, name: str) -> pa.NativeFile:
         """An object for reading ranges of it."""
@@ -156,7 +165,8 @@ class WebFiles:
     def read(self, name: str) -> bytes:
         """All of a file."""
         with WebFile(self._address(name)) as file:
-            return file.read_all()
+            check_size(file.size())
+            return file.read()
 
     def open(self, name: str) -> pa.NativeFile:
         """A file for reading ranges of it."""
@@ -174,6 +184,12 @@ class WebFiles:
         parts = urlsplit(name)
         host = f"{self._user}@{parts.netloc}" if self._user else parts.netloc
         return parts._replace(netloc=host, query=self._query).geturl()
+
+
+def check_size(size: int) -> None:
+    """Raise LastingError for a file too large to be an image."""
+    if size > LARGEST:
+        raise LastingError(f"too large: {size} bytes")
 
 
 def _split(address: str) -> SplitResult:

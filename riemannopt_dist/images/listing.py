@@ -60,9 +60,8 @@ def _refs(source: str) -> Iterable[ImageRef]:
     if source == "demo:":
         return _demo()
     addresses = expanded(source)
-    shown = without_secrets(source)
     try:
-        files = retried(lambda: files_of(addresses[0]), shown)
+        files = files_of(addresses[0])
     except ValueError as error:
         raise ValueError(f"source: {error}") from None
     names = [name_of(address) for address in addresses]
@@ -71,7 +70,10 @@ def _refs(source: str) -> Iterable[ImageRef]:
     strange = [name for name in names if _suffix(name) not in CONTAINERS]
     if strange:
         raise ValueError(f"source: no folder {strange[0]!r} (nor a .parquet or .tar file)")
-    return _containers(files, [(name, PurePosixPath(name).name) for name in names])
+    # Ids begin where the names begin to differ, at the last folder that all share.
+    levels = zip(*(name.split("/")[:-1] for name in names), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
+    return _containers(files, [(name, "/".join(name.split("/")[shared:])) for name in names])
 
 
 def _folder(files: Files, folder: str) -> Iterable[ImageRef]:

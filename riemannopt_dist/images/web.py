@@ -22,11 +22,6 @@ class WebFile(io.RawIOBase):
         self._position = 0
         self._size: int | None = None
 
-    def read_all(self) -> bytes:
-        """All of the file, in one request."""
-        with self._answer({}) as answer:
-            return answer.content
-
     def size(self) -> int:
         """Bytes in the file."""
         if self._size is None:

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 import pyarrow as pa
 
-from riemannopt_dist.images.files import Files
+from riemannopt_dist.images.files import LARGEST, Files
 from riemannopt_dist.images.image_ref import SUFFIXES, ImageRef, UnreadableImage
 from riemannopt_dist.images.labels import class_index
 from riemannopt_dist.stores import retried
@@ -80,6 +80,8 @@ def _ref(
         reason = "its name leads out of the archive"
     elif not member.isreg() or member.issparse():
         reason = "not a regular file"
+    elif member.size > LARGEST:
+        reason = f"too large: {member.size} bytes"
     elif member.offset_data + member.size > length:
         reason = "the archive ends inside it"
     return ImageRef(f"{prefix}/{name}", uri, label, reason, member.offset_data, member.size)

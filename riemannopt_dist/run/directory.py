@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,7 @@ class RunDirectory:
     def write_listing(self, refs: Iterable[ImageRef]) -> None:
         """Commit what the image source holds."""
         self.storage.write_table(
-            LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING)
+            LISTING, pa.Table.from_pylist([vars(ref) for ref in refs], schema=rows.LISTING)
         )
 
     def read_listing(self) -> list[ImageRef] | None:
