@@ -88,6 +88,8 @@ def evaluate(
     with _errors():
         means = {"workers": workers, "gpus_per_worker": gpus_per_worker}
         given = {"images": images, "output": output, "limit": limit, "means": means}
+        if rate is not None and not dry_run:
+            raise ValueError("rate: goes with --dry-run only")
         chosen = load_config(str(config), given)
         if dry_run:
             _plan(chosen, rate)

@@ -40,6 +40,7 @@ def config_file(tmp_path: Path) -> Path:
     ("arguments", "named"),
     [
         (["evaluate", "-c", "missing.yaml"], "missing.yaml"),
+        (["evaluate", "-c", "CONFIG", "--rate", "9"], "goes with --dry-run only"),
         (["evaluate", "-c", "CONFIG", "--images", "missing"], "missing"),
         (["summarize", "missing-run"], "missing-run"),
         (["report", "missing-run"], "missing-run"),

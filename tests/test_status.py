@@ -22,6 +22,7 @@ from riemannopt_dist.run.lock import LOCK, Holder
 from riemannopt_dist.run.status import images_per_second, read_status
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.tally import Timings
+from tests.s3_server import Bucket
 from tests.small_world import FIT, PICTURES, make_pictures, small_config
 
 EVALUATED = PICTURES - FIT
@@ -136,6 +137,30 @@ def test_a_run_of_another_version_is_one_line(run: Path) -> None:
     (run / "run.json").write_text("[]")
     with pytest.raises(ValueError, match=r"run\.json: not that of a run"):
         read_status(Storage(run))
+
+
+def test_it_is_the_same_in_a_bucket(run: Path, bucket: Bucket) -> None:
+    local, far = Storage(run), Storage(bucket.uri("bucket/copy"))
+    for name in local.list():
+        far.write_bytes(name, local.read_bytes(name))
+    here, there = read_status(local), read_status(far)
+    assert [stage.cells()[:7] for stage in here.stages] == [stage.cells()[:7] for stage in there.stages]
+    assert there.root == "s3://bucket/copy"
+    assert 0 <= there.written - here.written < 120
+
+
+def test_a_run_that_began_before_shards_told_their_timings(run: Path) -> None:
+    found = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(
+        json.dumps({k: v for k, v in found.items() if k not in ("format", "inputs")})
+    )
+    storage = Storage(run)
+    for name in storage.list("results"):
+        storage.write_table(name, storage.read_table(name).replace_schema_metadata(None))
+    assert read_status(storage).finished
+    (run / "images.parquet").unlink()
+    selection = read_status(storage).stages[0]
+    assert (selection.images, selection.left, selection.shards_done) == (None, None, 5)
 
 
 def test_a_second_driver_is_told_of_the_first(finished: Path, run: Path, tmp_path: Path) -> None:
