@@ -1,8 +1,7 @@
 """Path attributions with points placed for each image: where its own sum is least certain.
 
-Over an interval [a, b] of the path, with gradients G_a and G_b there, a sum takes
-(w_a G_a + w_b G_b) (γ(b) − γ(a)): along the path itself, so that how fast γ moves costs no accuracy. The
-weights are those of `end_weights`. Gradients of a network with kinks are rough: between two samples they
+The sum over an interval [a, b] of the path, with gradients G_a and G_b there, is that of end_weights.py.
+Gradients of a network with kinks are rough: between two samples they
 behave like a random walk, which leaves an error of ‖(G_b − G_a) (γ(b) − γ(a))‖₁ / √12 in expectation,
 independent of the other intervals'. The error is at least the gap between f(γ(b)) − f(γ(a)) and the sum over
 features, which shows a rise between two samples that agree. The larger of the two is the interval's error.
@@ -19,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_choice, check_model, check_positive, check_targets
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.end_weights import end_weights
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     OUTPUTS,
@@ -34,7 +33,7 @@ from riemannopt_dist.gradients import (
 from riemannopt_dist.optimize import density_coordinate
 from riemannopt_dist.paths import Path
 from riemannopt_dist.profile import Profile
-from riemannopt_dist.schedule import Array, gauss_legendre
+from riemannopt_dist.schedule import Array
 
 START = 8
 AT_A_TIME = 2
@@ -45,9 +44,6 @@ and Blur IG, ImageNet photos) were 0.8 to 1.5 times the expected one from 16 sam
 
 ROUNDING = 1e-5
 """Gaps of this part of f may be rounding: f at one place depends on its micro-batch by about as much."""
-
-PROBABILITY_FLOOR = 1e-6
-"""Probabilities are kept this far from 0 and 1, where float32 no longer tells their log-odds."""
 
 
 def adaptive_attribution(
@@ -107,26 +103,6 @@ def adaptive_to_tolerance(
     return _refine(
         sampler, start, at_a_time, maximum, lambda found: SAFETY * found.error <= tolerance * found.magnitude
     )
-
-
-def end_weights(left: ArrayLike, right: ArrayLike, output: Output = "probability") -> Array:
-    """The weights (N, 2) of the gradients at the two ends of N intervals with values `left`, `right` (N,).
-
-    1/2 each for logits: the trapezoid. A probability's gradient is ∇p = p (1 − p) ∇z, z being its log-odds;
-    the factor, which makes most of the change where the softmax rises, is known from the values alone. With z
-    and ∇z linear over the interval, t from 0 to 1, the left end's weight is
-    ∫ p(t) (1 − p(t)) (1 − t) dt / (p(0) (1 − p(0))), and 1/2 where the ends' values are equal.
-    """
-    check_choice(output, OUTPUTS, "output")
-    ends = np.stack([np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)], axis=1)
-    if output == "logit":
-        return np.full_like(ends, 0.5)
-    nodes, weights = (np.asarray(values)[:, None] for values in gauss_legendre(32))
-    hats = np.hstack([1 - nodes, nodes])
-    kept = ends.clip(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    probabilities = 1 / (1 + np.exp(-np.log(kept / (1 - kept)) @ hats.T))
-    envelope = probabilities * (1 - probabilities)
-    return np.asarray(envelope @ (weights * hats) / (kept * (1 - kept)))
 
 
 class _Point(NamedTuple):
@@ -196,11 +172,14 @@ class _Sum:
             new = list(pairwise(points))
             self.ends = points[0].value, points[-1].value
         changed = [*new, *((old.left, old.right) for old in self.opened)]
-        weights = end_weights([a.value for a, _ in changed], [b.value for _, b in changed], output)
+        before, after = (
+            torch.tensor([ends[side].value for ends in changed], dtype=torch.float64) for side in (0, 1)
+        )
+        weights = end_weights(before, after, output)
         weights[len(new) :] *= -1
         left, right = (torch.stack([ends[side].gradient for ends in changed]) for side in (0, 1))
         step = torch.stack([b.place - a.place for a, b in changed])
-        opening, closing = torch.from_numpy(weights.T).to(left)[..., None, None, None]
+        opening, closing = weights.T.to(left)[..., None, None, None]
         parts = (opening * left + closing * right) * step
         self.total = self.total + parts.sum(0)
         distances = ((right - left) * step)[: len(new)].abs().flatten(1).sum(1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images, check_model, check_targets
+from riemannopt_dist.end_weights import EndWeightedSums
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     Output,
@@ -66,37 +67,44 @@ def integrate_path(
     schedules: Sequence[Schedule],
     *,
     idgi: Sequence[Schedule] = (),
+    end_weighted: Sequence[Schedule] = (),
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> list[Attribution]:
-    """Sums along the same path under several schedules: Riemann sums, and IDGI for those in `idgi`.
+    """Sums along the same path under several schedules: Riemann sums, IDGI, and sums with end weights.
 
-    An Attribution for each, in order. Every distinct point is evaluated once however many schedules hold it:
-    linear left 16, 32 and 64 cost nothing beside linear left 128.
+    An Attribution for each of `schedules`, `idgi` and `end_weighted`, in order. Every distinct point is
+    evaluated once however many schedules hold it: linear left 16, 32 and 64 cost nothing beside 128. Those of
+    `end_weighted` give their points only, which must include both ends; see end_weights.py.
     """
     images = path.images
     check_model(model)
     check_targets(targets, images, model)
-    points, weights = union_of_points([*schedules, *idgi])
+    asked = [*schedules, *idgi, *end_weighted]
+    points, weights = union_of_points(asked)
     maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]))
     values = images.new_empty((len(images), len(points)))
     # IDGI needs f at both ends before it has come by the samples there.
     unsampled = [end for end in (0.0, 1.0) if idgi or end not in points]
     ends = {end: _value_at(end, model, path, targets, output, internal_batch_size) for end in unsampled}
-    shared = IdgiSums(idgi, points, images, ends[0.0], ends[1.0]) if idgi else None
+    further: list[IdgiSums | EndWeightedSums] = []
+    if idgi:
+        further.append(IdgiSums(idgi, points, images, ends[0.0], ends[1.0]))
+    if end_weighted:
+        further.append(EndWeightedSums(end_weighted, points, images, output))
     positions = np.broadcast_to(points, (len(images), len(points)))
     for samples in sample_path(
         model, path, targets, positions, output=output, internal_batch_size=internal_batch_size
     ):
         add_weighted(maps, samples, weights[: len(schedules), samples.columns])
         values[samples.rows, samples.columns] = samples.values.to(values)
-        if shared is not None:
-            shared.add(samples)
+        for sums in further:
+            sums.add(samples)
     f_baseline, f_input = ends.get(0.0, values[:, 0]), ends.get(1.0, values[:, -1])
-    made = [*maps.unbind(1), *(shared.maps.unbind(1) if shared is not None else ())]
+    made = [*maps.unbind(1), *(result for sums in further for result in sums.maps.unbind(1))]
     return [
         Attribution(result, f_input, f_baseline, torch.full_like(targets, len(schedule)))
-        for result, schedule in zip(made, [*schedules, *idgi], strict=True)
+        for result, schedule in zip(made, asked, strict=True)
     ]
 
 

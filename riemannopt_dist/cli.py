@@ -28,7 +28,16 @@ app = typer.Typer(
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="A YAML file; see jobs/configs/.")]
 ImagesOption = Annotated[
     str | None,
-    typer.Option(help='A folder of images, or "demo:". Overrides the config.'),
+    typer.Option(
+        help='Images: a folder, .parquet or .tar files (local, s3://, gs://, https://), or "demo:". '
+        "Overrides the config."
+    ),
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="LOC_val_solution.csv or ILSVRC2012_validation_ground_truth.txt. Overrides the config."
+    ),
 ]
 OutputOption = Annotated[
     str | None,
@@ -61,10 +70,14 @@ def demo(
 def evaluate(
     config: ConfigOption,
     images: ImagesOption = None,
+    labels: LabelsOption = None,
     output: OutputOption = None,
     limit: LimitOption = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="At most so many workers. Overrides the config's means.")
+        int | None,
+        typer.Option(
+            min=1, help="So many workers, with room still to come or not. Overrides the config's means."
+        ),
     ] = None,
     gpus_per_worker: Annotated[
         float | None,
@@ -86,8 +99,8 @@ def evaluate(
     from riemannopt_dist.run.config import load_config
 
     with _errors():
-        means = {"workers": workers, "gpus_per_worker": gpus_per_worker}
-        given = {"images": images, "output": output, "limit": limit, "means": means}
+        means = {"min_workers": workers, "max_workers": workers, "gpus_per_worker": gpus_per_worker}
+        given = {"images": images, "labels": labels, "output": output, "limit": limit, "means": means}
         if rate is not None and not dry_run:
             raise ValueError("rate: goes with --dry-run only")
         chosen = load_config(str(config), given)
@@ -100,7 +113,7 @@ def evaluate(
 @app.command()
 def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file to write.")],
-    images: Annotated[str, typer.Option(help='A folder of images, or "demo:".')],
+    images: Annotated[str, typer.Option(help='A folder, .parquet or .tar files, or "demo:".')],
     model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
     weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Images to fit on; the first so many by name.")] = 200,
@@ -159,14 +172,30 @@ def verify(run: RunArgument) -> None:
 
 @app.command()
 def report(run: RunArgument) -> None:
-    """Draw the figures of a run: errors against gradient evaluations, and each profile with its points."""
+    """Draw the figures of a run, and print what its schedules save where it has converged maps.
+
+    Figures: errors against gradient evaluations, each profile with its points and those of single images.
+    Tables: gradient evaluations that equal intervals need for the same true error, over those of each cell;
+    what a tolerance costs. Numbers come with 95 % intervals.
+    """
+    from riemannopt_dist.analysis.efficiency import sample_efficiency, tolerances
     from riemannopt_dist.analysis.report import write_report
     from riemannopt_dist.analysis.summary import read_results, summarize
     from riemannopt_dist.run.storage import Storage
 
     with _errors():
         storage = Storage(run)
-        for name in write_report(storage, summarize(read_results(storage))):
+        results = read_results(storage)
+        for title, table in (
+            (
+                "sample efficiency: evaluations of linear left for the same error, over a cell's own",
+                sample_efficiency(results),
+            ),
+            ("tolerances: images within, and cost over that of equal intervals", tolerances(results)),
+        ):
+            if len(table):
+                _print_table(table, title)
+        for name in write_report(storage, summarize(results)):
             typer.echo(f"wrote {storage.uri(name)}")
 
 
@@ -225,6 +254,7 @@ def _evaluate(config: "Config") -> "RunDirectory":
 
 
 def _summarize(storage: Any) -> None:
+    from riemannopt_dist.analysis.inputs import IMAGES, inputs_sentence
     from riemannopt_dist.analysis.summary import (
         read_results,
         summarize,
@@ -234,24 +264,26 @@ def _summarize(storage: Any) -> None:
 
     results = read_results(storage)
     summary = summarize(results)
-    _print_table(summary)
+    _print_table(summary, "errors: lower is better; insertion, cosine and rank: higher is better")
+    if storage.exists(IMAGES):
+        typer.echo(f"{inputs_sentence(storage.read_table(IMAGES))}: see {storage.uri(IMAGES)}")
     for name in [*write_summary(storage, summary), *write_comparisons(storage, results)]:
         typer.echo(f"wrote {storage.uri(name)}")
 
 
-def _print_table(summary: "pd.DataFrame") -> None:
+def _print_table(rows: "pd.DataFrame", title: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    summary = summary.drop(columns=[name for name in summary.columns if name.endswith("_left_out")])
-    table = Table(title="relative error: lower is better; insertion: higher is better", title_justify="left")
-    numbers = summary.select_dtypes("number").columns
-    for name in summary.columns:
+    rows = rows.drop(columns=[name for name in rows.columns if name.endswith("_left_out")])
+    table = Table(title=title, title_justify="left")
+    numbers = rows.select_dtypes("number").columns
+    for name in rows.columns:
         table.add_column(name.replace("_", " "), justify="right" if name in numbers else "left")
-    for row in summary.itertuples(index=False):
+    for row in rows.itertuples(index=False):
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
     # Job logs and pipes have no width of their own: never cut a column there.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = Console() if sys.stdout.isatty() else Console(width=1000)
     console.print(table)
 
 

@@ -77,11 +77,13 @@ class PathSamples:
     """One micro-batch of N samples along the paths of some images, image by image in order of position.
 
     rows (N,) says which image each sample belongs to, columns (N,) which of its positions; both are on the
-    host. values (N,) is f(γ(α)), gradients (N, C, H, W) is ∂f/∂γ and velocity (N, C, H, W) is dγ/dα.
+    host. inputs (N, C, H, W) is γ(α), values (N,) is f there, gradients (N, C, H, W) is ∂f/∂γ and velocity
+    (N, C, H, W) is dγ/dα.
     """
 
     rows: Index
     columns: Index
+    inputs: Tensor
     values: Tensor
     gradients: Tensor
     velocity: Tensor
@@ -116,4 +118,4 @@ def sample_path(
         values, gradients = value_and_gradient(
             model, inputs, targets[image_index], output=output, internal_batch_size=internal_batch_size
         )
-        yield PathSamples(rows, columns, values, gradients, velocity)
+        yield PathSamples(rows, columns, inputs, values, gradients, velocity)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images, check_model, check_targets
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.end_weights import end_weights
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     Output,
@@ -69,7 +70,7 @@ def guided_ig(
     """
     check_images(images)
     path = StraightPath(images, torch.zeros_like(images) if baselines is None else baselines)
-    riemann, _ = guided_sums(
+    return guided_sums(
         model,
         path,
         targets,
@@ -78,8 +79,16 @@ def guided_ig(
         max_dist=max_dist,
         output=output,
         internal_batch_size=internal_batch_size,
-    )
-    return riemann
+    ).riemann
+
+
+@dataclass(frozen=True)
+class GuidedSums:
+    """The three kinds of sum along one walk; end weights need both ends, which the left rule lacks."""
+
+    riemann: Attribution
+    idgi: Attribution
+    end_weighted: Attribution | None
 
 
 def guided_sums(
@@ -92,8 +101,8 @@ def guided_sums(
     max_dist: float = MAX_DIST,
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> tuple[Attribution, Attribution]:
-    """Guided IG and IDGI along the same walk, which is paid for once. Arguments as for `guided_ig`."""
+) -> GuidedSums:
+    """Guided IG, IDGI and end weights along the same walk, paid for once. Arguments as for `guided_ig`."""
     partition, rule = partition_of(schedule)
     if rule == "right":
         raise ValueError("schedule: a guided walk takes the left or the trapezoid rule, got the right rule")
@@ -109,7 +118,7 @@ def guided_sums(
         internal_batch_size=internal_batch_size,
     )
     first = step = next(walk)
-    riemann, idgi = torch.zeros_like(step.move), torch.zeros_like(step.move)
+    riemann, idgi, end_weighted = (torch.zeros_like(step.move) for _ in range(3))
     for _ in range(len(partition) - 1):
         if rule == "left" and step.remaining == 1:
             # Nothing is asked of the gradient at the image, which is then not computed.
@@ -124,14 +133,19 @@ def guided_sums(
         if rule == "trapezoid":
             gradients = (gradients + following.gradients) / 2
             shares = (shares + squared_shares(following.gradients)) / 2
+            weights = end_weights(step.values, following.values, output)[..., None, None, None]
+            average = weights[:, 0] * step.gradients + weights[:, 1] * following.gradients
+            end_weighted += average * step.move
         riemann += gradients * step.move
         idgi += shares * change
         step = following
     evaluations = torch.full_like(targets, len(schedule))
-    return (
-        Attribution(riemann.to(images.dtype), step.values, first.values, evaluations),
-        Attribution(idgi.to(images.dtype), step.values, first.values, evaluations),
+    made = (
+        Attribution(maps.to(images.dtype), step.values, first.values, evaluations)
+        for maps in (riemann, idgi, end_weighted)
     )
+    found = GuidedSums(*made)
+    return found if rule == "trapezoid" else replace(found, end_weighted=None)
 
 
 def guided_variation(

@@ -6,7 +6,7 @@ that share its gradients: the plain Riemann sum, and IDGI.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import NamedTuple, Protocol, TypedDict
 
 from torch import Tensor, nn
 
@@ -16,10 +16,11 @@ from riemannopt_dist.attribution import Attribution, integrate_path, union_of_po
 from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
 from riemannopt_dist.guided_ig import guided_sums, guided_variation
-from riemannopt_dist.metrics.reference import Reference, converge
+from riemannopt_dist.metrics.reference import Reference, converge, converge_walk
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.profile import PROFILE_SAMPLES, Profile, ProfileSum, equispaced, path_variation
-from riemannopt_dist.schedule import Array, Schedule
+from riemannopt_dist.refinement import REFINE, Refine, merged, needs_refinement, refining_positions
+from riemannopt_dist.schedule import Array, Schedule, partition_of
 
 
 class Settings(TypedDict):
@@ -48,13 +49,24 @@ class Question:
         return {"output": self.output, "internal_batch_size": self.internal_batch_size}
 
 
+class Sums(NamedTuple):
+    """The schedules of each kind of sum along a family's gradients."""
+
+    riemann: tuple[Schedule, ...] = ()
+    idgi: tuple[Schedule, ...] = ()
+    end_weighted: tuple[Schedule, ...] = ()
+
+    @property
+    def schedules(self) -> list[Schedule]:
+        """All of them, kind by kind."""
+        return [*self.riemann, *self.idgi, *self.end_weighted]
+
+
 class Family(Protocol):
     """One way to take gradients between a baseline and an image."""
 
-    def attributions(
-        self, question: Question, riemann: Sequence[Schedule], idgi: Sequence[Schedule]
-    ) -> list[Attribution]:
-        """Riemann sums and then IDGI maps, in the order of their schedules, with gradients shared."""
+    def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
+        """A map for each of `sums.schedules`, in their order, with gradients shared."""
         ...
 
     def evaluations(self, schedules: Sequence[Schedule]) -> int:
@@ -65,8 +77,13 @@ class Family(Protocol):
         """Mean over features of |Δg / Δα| between positions `alphas` (k,), for each image: (B, k − 1)."""
         ...
 
-    def reference(self, question: Question, edges: Array) -> Reference | None:
-        """Converged maps from the trapezoid on `edges`; None where a path depends on its schedule."""
+    def references(
+        self, question: Question, schedules: Sequence[Schedule], edges: Array
+    ) -> dict[Schedule, Reference]:
+        """The converged maps of each schedule's path, from the trapezoid on `edges` where all share one.
+
+        A path that depends on its schedule is integrated as that schedule leads it.
+        """
         ...
 
 
@@ -76,12 +93,17 @@ class FixedPath:
 
     path: Callable[[Tensor], Path]
 
-    def attributions(
-        self, question: Question, riemann: Sequence[Schedule], idgi: Sequence[Schedule]
-    ) -> list[Attribution]:
-        """Riemann sums and then IDGI maps, in the order of their schedules."""
-        path = self.path(question.images)
-        return integrate_path(question.model, path, question.targets, riemann, idgi=idgi, **question.settings)
+    def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
+        """A map for each schedule, from one pass along the path."""
+        return integrate_path(
+            question.model,
+            self.path(question.images),
+            question.targets,
+            sums.riemann,
+            idgi=sums.idgi,
+            end_weighted=sums.end_weighted,
+            **question.settings,
+        )
 
     def evaluations(self, schedules: Sequence[Schedule]) -> int:
         """The number of distinct points."""
@@ -101,26 +123,26 @@ class FixedPath:
             return adaptive_attribution(*given, samples, **question.settings)
         return adaptive_to_tolerance(*given, tolerance, maximum=samples, **question.settings)
 
-    def reference(self, question: Question, edges: Array) -> Reference:
-        """Converged maps of the path."""
+    def references(
+        self, question: Question, schedules: Sequence[Schedule], edges: Array
+    ) -> dict[Schedule, Reference]:
+        """The converged maps of the path, the same for all."""
         given = (question.model, self.path(question.images), question.targets, len(edges) - 1)
-        return converge(*given, partition=lambda _: edges, **question.settings)
+        return dict.fromkeys(schedules, converge(*given, partition=lambda _: edges, **question.settings))
 
 
 @dataclass(frozen=True)
 class GuidedWalk:
     """Guided IG's walk from black: each schedule leads its own, shared by the sum and IDGI."""
 
-    def attributions(
-        self, question: Question, riemann: Sequence[Schedule], idgi: Sequence[Schedule]
-    ) -> list[Attribution]:
-        """Riemann sums and then IDGI maps, in the order of their schedules."""
+    def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
+        """A map for each schedule; kinds of sums with the same schedule share its walk."""
         path = StraightPath.from_black(question.images)
         walked = {
             schedule: guided_sums(question.model, path, question.targets, schedule, **question.settings)
-            for schedule in dict.fromkeys([*riemann, *idgi])
+            for schedule in dict.fromkeys(sums.schedules)
         }
-        return [walked[schedule][0] for schedule in riemann] + [walked[schedule][1] for schedule in idgi]
+        return [getattr(walked[schedule], kind) for kind in Sums._fields for schedule in getattr(sums, kind)]
 
     def evaluations(self, schedules: Sequence[Schedule]) -> int:
         """The points of all distinct schedules."""
@@ -131,9 +153,21 @@ class GuidedWalk:
         path = StraightPath.from_black(question.images)
         return guided_variation(question.model, path, question.targets, alphas, **question.settings)
 
-    def reference(self, question: Question, edges: Array) -> None:
-        """None: every schedule walks its own path, with an integral of its own."""
-        return None
+    def references(
+        self, question: Question, schedules: Sequence[Schedule], edges: Array
+    ) -> dict[Schedule, Reference]:
+        """The converged integral along each schedule's own walk."""
+        path = StraightPath.from_black(question.images)
+        walks: dict[tuple[float, ...], Reference] = {}
+        found = {}
+        for schedule in dict.fromkeys(schedules):
+            partition, _ = partition_of(schedule)
+            key = tuple(partition.tolist())
+            if key not in walks:
+                given = (question.model, path, question.targets, partition)
+                walks[key] = converge_walk(*given, **question.settings)
+            found[schedule] = walks[key]
+        return found
 
 
 FAMILIES: dict[str, Family] = {
@@ -194,7 +228,7 @@ def idgi(
     """
     check_choice(family, tuple(FAMILIES), "family")
     question = Question(model, images, targets, output, internal_batch_size)
-    (result,) = FAMILIES[family].attributions(question, [], [schedule])
+    (result,) = FAMILIES[family].attributions(question, Sums(idgi=(schedule,)))
     return result
 
 
@@ -205,16 +239,27 @@ def estimate_profile(
     *,
     method: str = "ig",
     samples: int = PROFILE_SAMPLES,
+    refine: Refine = "auto",
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Profile:
     """The profile of a method's path over images (B, C, H, W), from `samples` equispaced points an image.
 
+    `refine` "always" adds a second pass of as many points, placed by the first; "auto" does so where the
+    profile lies in a part of the path, as Blur IG's does.
+
     Raises ValueError for an unknown method, fewer than two samples, or images and targets that do not fit.
     """
     check_choice(method, tuple(METHODS), "method")
-    alphas = equispaced(samples)
+    check_choice(refine, REFINE, "refine")
+    family = FAMILIES[METHODS[method].family]
     question = Question(model, images, targets, output, internal_batch_size)
-    return (
-        ProfileSum.empty(alphas).add(FAMILIES[METHODS[method].family].variations(question, alphas)).profile()
-    )
+
+    def one_pass(alphas: Array) -> ProfileSum:
+        return ProfileSum.empty(alphas).add(family.variations(question, alphas))
+
+    first = one_pass(equispaced(samples))
+    profile = first.profile()
+    if not needs_refinement(profile, refine):
+        return profile
+    return merged(first, one_pass(refining_positions(profile, samples)))

@@ -1,19 +1,17 @@
 """Fixtures shared by the tests, all seeded: small float64 networks, random images, a real one, photos."""
 
 import os
-import threading
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from pyarrow import fs
 from skimage import data
 from torch import Tensor, nn
 
 from riemannopt_dist.models import load_model
-from tests.s3_server import Bucket
+from tests.s3_server import Bucket, serving
 
 # Every Ray of the tests is their own: without tokens, and without a warning of what a later one will do.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -79,15 +77,8 @@ def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Bucket]:
     """An S3 server with a bucket called bucket."""
-    bucket = Bucket()
-    thread = threading.Thread(target=bucket.server.serve_forever)
-    thread.start()
-    creator, _ = fs.FileSystem.from_uri(bucket.uri("bucket") + "&allow_bucket_creation=true")
-    creator.create_dir("bucket")
-    yield bucket
-    bucket.server.shutdown()
-    thread.join()
-    bucket.server.server_close()
+    with serving() as server:
+        yield server
 
 
 def _seeded(network: nn.Module, scale: float) -> nn.Module:

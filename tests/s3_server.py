@@ -1,23 +1,29 @@
-"""A real S3 server in this process, for tests."""
+"""A real S3 server in this process, which can be told to fail and tells what it was asked."""
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from moto.server import DomainDispatcherApplication, create_backend_app
+from pyarrow import fs
 from werkzeug.serving import make_server
 
 
 class Bucket:
-    """An S3 server in this process: it fails the next `failures` requests and keeps a log of all."""
+    """An S3 server: it fails the next `failures` requests, and logs all and the ranges asked for."""
 
     def __init__(self) -> None:
         self.failures = 0
         self.log: list[tuple[str, str]] = []
+        self.ranges: list[str] = []
         self._application = DomainDispatcherApplication(create_backend_app)
         self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
 
     def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.log.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        if environ["REQUEST_METHOD"] == "GET":
+            self.ranges.append(environ.get("HTTP_RANGE", ""))
         if self.failures > 0:
             self.failures -= 1
             start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
@@ -29,3 +35,25 @@ class Bucket:
         """The address of a path, with options and credentials in it."""
         options = f"scheme=http&endpoint_override=127.0.0.1:{self.server.port}&region=us-east-1"
         return f"s3://user:{secret}@{path}?{options}"
+
+    def put(self, name: str, data: bytes) -> None:
+        """Store an object in the bucket `bucket`."""
+        file_system, path = fs.FileSystem.from_uri(self.uri("bucket"))
+        with file_system.open_output_stream(f"{path}/{name}") as stream:
+            stream.write(data)
+
+
+@contextmanager
+def serving() -> Iterator[Bucket]:
+    """A server with a bucket called `bucket`."""
+    bucket = Bucket()
+    thread = threading.Thread(target=bucket.server.serve_forever)
+    thread.start()
+    creator, _ = fs.FileSystem.from_uri(bucket.uri("bucket") + "&allow_bucket_creation=true")
+    creator.create_dir("bucket")
+    try:
+        yield bucket
+    finally:
+        bucket.server.shutdown()
+        thread.join()
+        bucket.server.server_close()

@@ -14,7 +14,6 @@ from riemannopt_dist.adaptive import (
     START,
     adaptive_attribution,
     adaptive_to_tolerance,
-    end_weights,
 )
 from riemannopt_dist.attribution import integrate_path, integrated_gradients
 from riemannopt_dist.blur_path import BlurPath
@@ -337,31 +336,6 @@ def test_rounding_that_depends_on_the_batch_is_no_gap(images: Tensor, targets: T
     assert not result.maps.any()
     assert result.f_input.tolist() != result.f_baseline.tolist()
     assert result.gradient_evaluations.tolist() == [START] * 3
-
-
-def test_end_weights_by_hand() -> None:
-    left = np.array([1e-9, 0.1, 0.5, 0.02, 0.3, 0.999])
-    right = np.array([0.3, 0.1, 0.75, 0.98, 1e-4, 1.0])
-    np.testing.assert_array_equal(end_weights(left, right, "logit"), np.full((6, 2), 0.5))
-    weights = end_weights(left, right)
-    np.testing.assert_allclose(weights[1], 0.5, rtol=1e-12)
-    # 1/2 → 3/4: z from 0 to log 3; ∫p = log(4/2)/log 3 by the softplus, and by parts
-    # ∫p(1 − p)(1 − t) dt = (∫p − 1/2) / log 3, ∫p(1 − p) t dt = (3/4 − ∫p) / log 3.
-    mean, change = math.log(2) / math.log(3), math.log(3)
-    np.testing.assert_allclose(
-        weights[2], [(mean - 0.5) / change / 0.25, (0.75 - mean) / change / 0.1875], rtol=1e-9
-    )
-    # From one side of the rise to the other: symmetric, and more than the trapezoid, which misses it.
-    assert weights[3, 0] == pytest.approx(weights[3, 1])
-    assert weights[3, 0] > 3
-    np.testing.assert_allclose(end_weights(right, left), weights[:, ::-1], rtol=1e-9)
-    np.testing.assert_allclose(end_weights(1 - left, 1 - right), weights, rtol=1e-4)
-    assert np.isfinite(weights).all()
-    # What the ends give along a straight z adds up to the change of p.
-    log_odds = np.log(left[2:5] / (1 - left[2:5])), np.log(right[2:5] / (1 - right[2:5]))
-    envelope = np.stack([left[2:5] * (1 - left[2:5]), right[2:5] * (1 - right[2:5])], axis=1)
-    total = (weights[2:5] * envelope).sum(1) * (log_odds[1] - log_odds[0])
-    np.testing.assert_allclose(total, right[2:5] - left[2:5], rtol=1e-7)
 
 
 def test_bad_arguments_are_refused_by_name(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:

@@ -84,20 +84,12 @@ def test_what_it_names_is_there(config: dict[str, Any]) -> None:
             assert f"venv {folder}" in commands
 
 
-def test_images_are_where_the_documented_job_looks_for_them() -> None:
-    config = aws()
-    (mount,) = (option for option in config["docker"]["run_options"] if option.startswith("-v "))
-    outside, inside, mode = mount.removeprefix("-v ").split(":")
-    (sync,) = (command for command in config["initialization_commands"] if " s3 sync " in command)
-    *_, bucket, target = sync.split()
+def test_the_documented_job_fits_the_cluster() -> None:
     readme = Path("README.md").read_text(encoding="utf-8")
     (job,) = (line for line in readme.splitlines() if "ray job submit --address" in line)
     options = options_of(job)
-    assert target.replace(outside, inside) == options["--images"]
-    assert mode == "ro"
-    assert options["--output"].split("/")[:3] == bucket.split("/")[:3]
-    assert int(options["--workers"]) == config["available_node_types"]["worker"]["max_workers"]
-    assert config["auth"]["ssh_user"] == outside.split("/")[2]
+    assert int(options["--workers"]) == aws()["available_node_types"]["worker"]["max_workers"]
+    assert options["--images"].split("/")[:3] == options["--output"].split("/")[:3]
 
 
 def node_configs() -> list[tuple[str, dict[str, Any]]]:

@@ -29,6 +29,14 @@ def test_every_cell_has_the_schedule_of_its_name() -> None:
             assert schedule == optimize_schedule(PEAKED, cell.samples, cell.rule, cell.schedule)
 
 
+def test_end_weights_take_the_trapezoids_points() -> None:
+    cells = product_of(["blur_ig"], ["linear", "density"], ["trapezoid", "end_weights"], [8])
+    schedules = cell_schedules(cells, {"blur_ig": PEAKED})
+    assert [cell.sum for cell in cells] == ["riemann", "end_weighted"] * 2
+    assert schedules[cells[0]] == schedules[cells[1]]
+    assert schedules[cells[2]] == schedules[cells[3]] != schedules[cells[0]]
+
+
 def test_linear_cells_need_no_profile() -> None:
     (schedule,) = cell_schedules([Cell("ig", "linear", "left", 3)], {}).values()
     assert schedule == linear_schedule(3)
@@ -50,12 +58,12 @@ def test_points_per_image_are_cells_without_a_schedule() -> None:
 @pytest.mark.parametrize(
     ("method", "schedule", "rule", "named"),
     [
-        ("ig", "adaptive", "left", "end_weights and schedule adaptive go with each other"),
-        ("ig", "linear", "end_weights", "end_weights and schedule adaptive go with each other"),
+        ("ig", "adaptive", "left", "adaptive goes with rule end_weights only"),
+        ("ig_idgi", "linear", "end_weights", "left, right and trapezoid"),
         ("guided_ig", "adaptive", "end_weights", "ig and blur_ig only"),
         ("ig", "density", "mean", "goes with linear only"),
         ("ig_idgi", "linear", "midpoint", "left, right and trapezoid"),
-        ("guided_ig", "linear", "right", "left and trapezoid"),
+        ("guided_ig", "linear", "right", "left, trapezoid and end_weights"),
     ],
 )
 def test_combinations_that_do_not_exist_are_named(method: str, schedule: str, rule: str, named: str) -> None:

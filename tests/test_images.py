@@ -108,7 +108,7 @@ def test_a_file_name_that_is_not_utf8_gives_a_reason(tmp_path: Path) -> None:
 
 
 def test_missing_and_empty_folders_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^source: no folder '.*/absent'$"):
+    with pytest.raises(ValueError, match=r"^source: no folder '.*/absent' "):
         list_images(str(tmp_path / "absent"))
     with pytest.raises(ValueError, match=r"^source: no files in"):
         list_images(str(tmp_path))
@@ -221,7 +221,7 @@ def test_a_large_image_is_refused_whatever_the_warning_filter() -> None:
 
 
 def test_what_cannot_be_read_gives_a_reason(tmp_path: Path) -> None:
-    with pytest.raises(UnreadableImage, match="No such file"):
+    with pytest.raises(UnreadableImage, match="no such file"):
         read_image(str(tmp_path / "absent.png"))
     with pytest.raises(UnreadableImage, match="not a regular file"):
         read_image(str(tmp_path))

@@ -59,7 +59,7 @@ def _submit(config: Path, name: str, environment: dict[str, str]) -> "subprocess
 
 def test_a_killed_driver_loses_nothing(head: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    fields = small_fields(make_pictures(tmp_path / "pictures", PICTURES), run, means={"workers": 1})
+    fields = small_fields(make_pictures(tmp_path / "pictures", PICTURES), run, means={"max_workers": 1})
     fields["model"] = {"name": "tests.small_world:slow_classifier"}
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(fields))

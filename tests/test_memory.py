@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 import torch
-from riemannopt_dist.methods import FAMILIES, Question
+from riemannopt_dist.methods import FAMILIES, Question, Sums
 from riemannopt_dist.models import load_model
 from riemannopt_dist.schedule import linear_schedule
 
@@ -24,7 +24,7 @@ images = torch.rand(8, 3, 64, 64)
 targets = torch.arange(8)
 def run(samples, images, batch):
     question = Question(model, images, targets, internal_batch_size=batch)
-    FAMILIES["blur_ig"].attributions(question, [linear_schedule(samples)], [])
+    FAMILIES["blur_ig"].attributions(question, Sums(riemann=(linear_schedule(samples),)))
 run(2, images, 8)
 small = peak()
 run(128, images, 8)

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from riemannopt_dist.attribution import integrated_gradients
 from riemannopt_dist.exact_line import exact_integrated_gradients
+from riemannopt_dist.guided_ig import guided_ig
 from riemannopt_dist.metrics.reference import (
     REFERENCE,
     Reference,
     average_ranks,
     compare,
     converge,
+    converge_walk,
     reference_columns,
 )
 from riemannopt_dist.optimize import density_partitions
@@ -188,3 +190,44 @@ def test_bad_arguments_are_refused_by_name(smooth_net: nn.Module, images: Tensor
         compare(images, images / 0)
     with pytest.raises(ValueError, match="maps: expected the images' shape"):
         compare(images[:2], images)
+
+
+class Squares(nn.Module):
+    """Logits (Σ c_i x_i² / 2, 0), whose gradient c_i x_i is linear along every straight piece."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        flat = images.flatten(1)
+        factors = torch.linspace(-1, 2, flat.shape[1], dtype=flat.dtype)
+        score = (factors * flat**2).sum(1) / 2
+        return torch.stack([score, torch.zeros_like(score)], dim=1)
+
+
+def test_the_walks_reference_is_exact_on_a_quadratic() -> None:
+    """The trapezoid is exact on each piece of the walk: c_i x_i² / 2 in all."""
+    images = torch.rand(3, 2, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    path, targets = StraightPath.from_black(images), torch.zeros(3, dtype=torch.int64)
+    model = Squares().eval()
+    found = converge_walk(model, path, targets, linear_partition(5), pieces=14, output="logit")
+    factors = torch.linspace(-1, 2, 32, dtype=torch.float64)
+    torch.testing.assert_close(found.maps.flatten(1), factors * images.flatten(1) ** 2 / 2)
+    assert found.residual.max() < 1e-12
+    assert found.gradient_evaluations.tolist() == [5 * 14 + 1] * 3
+
+
+def test_the_walks_reference_converges_along_the_corners_that_the_schedule_found(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    path = StraightPath.from_black(images)
+    settings = {"output": "logit"}
+    maps = guided_ig(smooth_net, images, targets, linear_schedule(7, "trapezoid"), output="logit").maps
+    fine, finer = (
+        converge_walk(smooth_net, path, targets, linear_partition(6), pieces=n, **settings)  # type: ignore[arg-type]
+        for n in (10, 100)
+    )
+    assert compare(fine.maps, finer.maps).error.max() < 1e-3
+    assert finer.residual.max() < 1e-4
+    # Each step's trapezoid errs, its move does not: what is left of the error is quadrature's alone.
+    assert compare(maps, finer.maps).error.max() < 0.2
+    assert compare(maps, finer.maps).error.min() > 1e-4
+    straight = converge(smooth_net, path, targets, 600, output="logit")
+    assert compare(finer.maps, straight.maps).error.min() > 0.02  # another path, another integral

@@ -45,7 +45,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RunDirectory]:
     """A run by one worker that goes through to its end."""
-    config = small_config(pictures, tmp_path_factory.mktemp("one") / "run", means={"workers": 1})
+    config = small_config(pictures, tmp_path_factory.mktemp("one") / "run", means={"max_workers": 1})
     return config, evaluate(config)
 
 
@@ -92,7 +92,7 @@ def test_rows_hold_what_the_library_computes(finished: tuple[Config, RunDirector
 
 def test_two_workers_give_equal_rows(finished: tuple[Config, RunDirectory], tmp_path: Path) -> None:
     config, directory = finished
-    again = evaluate(small_config(Path(config.images), tmp_path / "run", means={"workers": 2}))
+    again = evaluate(small_config(Path(config.images), tmp_path / "run", means={"max_workers": 2}))
     assert results(again) == results(directory)
 
 
@@ -136,19 +136,6 @@ def test_what_cannot_be_had_writes_nothing(
         evaluate(small_config(pictures, output, **changes))
     assert "\n" not in str(error.value)
     assert not output.exists()
-
-
-def test_damaged_files_are_rows_with_their_reason(tmp_path: Path) -> None:
-    folder = make_pictures(tmp_path / "pictures")
-    picture = (folder / "p00.png").read_bytes()
-    (folder / "p00.png").write_bytes(picture[: len(picture) // 2])
-    (folder / "p01.png").write_bytes(b"")
-    (folder / "p02.png").write_text("not an image")
-    directory = evaluate(small_config(folder, tmp_path / "run"))
-    errors = {r["image_id"]: r["error"] for r in directory.read_images() or [] if r["error"]}
-    assert set(errors) == {"p00.png", "p01.png", "p02.png"}
-    assert len({row["image_id"] for row in results(directory)}) == PICTURES - 3 - FIT
-    assert directory.read_failures() == []
 
 
 def test_too_few_images_to_fit_is_one_line_and_tells_where_to_look(pictures: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from riemannopt_dist.run.storage import Storage, StorageError
+from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.stores import StorageError
 from tests.s3_server import Bucket
 
 NAMES = ["run.json", "schedules/ig.json", "results/shard-00042.parquet", "results/a b%20#é?.bin"]

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,18 @@ def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[
         axis.plot(alphas, np.full(len(alphas), -row * step), "|", ms=9, label=label)
     axis.set(title=title, xlabel="α, from baseline to image", ylabel="|g′|")
     axis.legend(fontsize=8)
+    return _png(figure)
+
+
+def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> bytes:
+    """A PNG of |g′|(α) of single images: rows with image_id, alphas (k,) and variation (k − 1,)."""
+    figure = Figure(figsize=(4 * min(len(images), 3), 2.6 * -(-len(images) // 3)), layout="constrained")
+    panels = figure.subplots(-(-len(images) // 3), min(len(images), 3), squeeze=False).ravel()
+    for panel, row in zip(panels, images, strict=False):
+        alphas = np.asarray(row["alphas"])
+        panel.plot((alphas[:-1] + alphas[1:]) / 2, row["variation"], lw=1)
+        panel.set_title(row["image_id"], fontsize=7)
+    figure.suptitle(f"{title}: |g′| of single images against α", fontsize=10)
     return _png(figure)
 
 

@@ -1,13 +1,14 @@
-"""The figures of a run: errors against their cost, and each profile with its points."""
+"""The figures of a run: errors against their cost, each profile with its points, single images' profiles."""
 
 import numpy as np
 import pandas as pd
 
-from riemannopt_dist.analysis.figures import error_figure, profile_figure
+from riemannopt_dist.analysis.figures import error_figure, profile_figure, single_profiles_figure
 from riemannopt_dist.run.storage import Storage
 
 ERRORS = ("reference_error_mean", "relative_error_mean")
 SHOWN_SAMPLES = 16
+SINGLE = 6
 
 
 def write_report(storage: Storage, summary: pd.DataFrame) -> list[str]:
@@ -20,6 +21,8 @@ def write_report(storage: Storage, summary: pd.DataFrame) -> list[str]:
     for name in storage.list("schedules"):
         family = name.rsplit("/", 1)[-1].removesuffix(".json")
         pictures[f"report/profile_{family}.png"] = _profile(family, storage.read_json(name))
+        if images := _single_images(storage, family):
+            pictures[f"report/profiles_{family}.png"] = images
     for name, picture in pictures.items():
         storage.write_bytes(name, picture)
     return list(pictures)
@@ -36,3 +39,13 @@ def _profile(family: str, fitted: dict[str, dict[str, list[float]] | list[dict[s
             marks[f"{entry['schedule']} {entry['rule']}"] = np.array(entry["points"])
     title = f"{family}: |g′| along the path, {SHOWN_SAMPLES} points"
     return profile_figure(title, np.array(profile["points"]), np.array(profile["magnitudes"]), marks)
+
+
+def _single_images(storage: Storage, family: str) -> bytes | None:
+    """The profiles of the first SINGLE images of the fit subset, from the finest pass over them."""
+    for folder in ("refine", "fit"):
+        for name in storage.list(folder):
+            rows = [row for row in storage.read_table(name).to_pylist() if row["method"] == family]
+            if rows:
+                return single_profiles_figure(family, rows[:SINGLE])
+    return None

@@ -9,12 +9,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from riemannopt_dist.analysis.efficiency import sample_efficiency, tolerances
 from riemannopt_dist.analysis.statistics import CELL, against, changes
 from riemannopt_dist.metrics.metric import SUMMARIES, Summary
 from riemannopt_dist.run.storage import Storage
 
 SUMMARY = "summary"
 COMPARISONS = "comparisons"
+EFFICIENCY = "efficiency"
+TOLERANCES = "tolerances"
 
 
 def read_results(storage: Storage) -> pa.Table:
@@ -63,8 +66,15 @@ def write_summary(storage: Storage, summary: pd.DataFrame) -> list[str]:
 
 
 def write_comparisons(storage: Storage, results: pa.Table) -> list[str]:
-    """Write comparisons.csv (linear against fitted) and controls.csv, where there are any; their names."""
-    tables = {COMPARISONS: changes(results)}
+    """Write the CSV files of comparisons, those that the results have something for; their names.
+
+    comparisons (linear against fitted), efficiency and tolerances (against converged maps), controls.
+    """
+    tables = {
+        COMPARISONS: changes(results),
+        EFFICIENCY: sample_efficiency(results),
+        TOLERANCES: tolerances(results),
+    }
     controls = sorted(set(results.filter(pc.equal(results["samples"], 0))["method"].to_pylist()))
     if controls and "insertion" in results.column_names:
         tables["controls"] = against(results, controls, "insertion")

@@ -6,17 +6,23 @@ is known: it is computed twice, the second time with half of the intervals.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images
 from riemannopt_dist.attribution import integrate_path
-from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
+from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, value_and_gradient
+from riemannopt_dist.guided_ig import guided_walk
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
-from riemannopt_dist.paths import Path
+from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import Array, linear_partition, schedule_from_partition
+
+WALK_PIECES = 8
+"""Into how many intervals each step of a guided walk is divided: 8 times its samples in all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,39 @@ def converge(
     return Reference(fine.maps, _relative_distance(coarse.maps, fine.maps), fine.gradient_evaluations)
 
 
+def converge_walk(
+    model: nn.Module,
+    path: StraightPath,
+    targets: Tensor,
+    partition: Array,
+    *,
+    pieces: int = WALK_PIECES,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Reference:
+    """The converged integral along the guided walk that `partition` (n + 1,) leads.
+
+    The walk's corners stay those that its n steps found; each straight line between them is integrated by the
+    trapezoid with `pieces` intervals. Raises ValueError for an odd number of them, which cannot be halved.
+    """
+    if pieces < 2 or pieces % 2:
+        raise ValueError(f"pieces: expected an even number of at least 2, got {pieces}")
+    settings: dict[str, Any] = {"output": output, "internal_batch_size": internal_batch_size}
+    place = path.baselines.double()
+    fine, coarse = torch.zeros_like(place), torch.zeros_like(place)
+    for step, following in pairwise(guided_walk(model, path, targets, partition, **settings)):
+        between = [(place + step.move * (j / pieces)).to(path.images.dtype) for j in range(1, pieces)]
+        _, gradients = value_and_gradient(model, torch.cat(between), targets.repeat(pieces - 1), **settings)
+        inner = gradients.view(pieces - 1, *place.shape).double()
+        ends = (step.gradients.double() + following.gradients) / 2
+        fine += (ends + inner.sum(0)) / pieces * step.move
+        coarse += (ends + inner[1::2].sum(0)) / (pieces // 2) * step.move
+        place = place + step.move
+    fine, coarse = fine.to(path.images.dtype), coarse.to(path.images.dtype)
+    evaluations = torch.full_like(targets, pieces * (len(partition) - 1) + 1)
+    return Reference(fine, _relative_distance(coarse, fine), evaluations)
+
+
 def compare(maps: Tensor, reference: Tensor) -> Agreement:
     """Maps (B, C, H, W), or (S, B, C, H, W) for S maps an image, against a reference (B, C, H, W).
 
@@ -101,8 +140,7 @@ def compare(maps: Tensor, reference: Tensor) -> Agreement:
 def reference_columns(maps: Tensor, references: Sequence[Reference | None]) -> dict[str, Tensor]:
     """The columns of REFERENCE, each (S, B), float64, for maps (S, B, C, H, W).
 
-    `references` holds one of each of the S maps' paths; NaN where there is none, as for Guided IG, whose
-    path depends on the samples.
+    `references` holds one of each of the S maps' paths; NaN where there is none.
     """
     nowhere = torch.full(maps.shape[:2], torch.nan, dtype=torch.float64, device=maps.device)
     columns = {column.name: nowhere.clone() for column in REFERENCE.columns}

@@ -1,14 +1,25 @@
-"""Images of a run as batches of tensors on the worker's device."""
+"""Images of a run as batches of tensors, read and decoded while the device computes the batch before."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from riemannopt_dist.images import ImageRef, UnreadableImage, decode_image, prepare_image, read_image
+from riemannopt_dist.images import (
+    Files,
+    ImageReader,
+    ImageRef,
+    UnreadableImage,
+    decode_image,
+    files_of,
+    prepare_image,
+)
 from riemannopt_dist.models import Classifier
-from riemannopt_dist.run.tally import Tally
+
+THREADS = 4
+"""Images of a worker that are read and decoded at a time."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +32,60 @@ class Subject:
 
 def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
     """One image as the model wants it: RGB in [0, 1], (3, H, W). Raises UnreadableImage."""
-    if ref.reason is not None:
-        raise UnreadableImage(ref.reason)
-    return prepare_image(decode_image(read_image(ref.uri)), model.input_size, model.resize_size)
+    with ImageReader(files_of(ref.uri), [ref]) as reader:
+        return _prepared(reader, ref, model)
+
+
+def image_batches(
+    refs: Sequence[ImageRef], model: Classifier, batch_size: int, files: Files
+) -> Iterator[tuple[Sequence[ImageRef], list[Tensor | UnreadableImage]]]:
+    """Images in batches, in order: each as the model wants it, (3, H, W), or what is wrong with it.
+
+    One batch is read ahead, on threads. Any other error is raised with the batch of the image that met it.
+    """
+    batches = [refs[start : start + batch_size] for start in range(0, len(refs), batch_size)]
+    threads = ThreadPoolExecutor(min(THREADS, batch_size), "images")
+    with ImageReader(files, refs) as reader:
+        try:
+            begun = (
+                (batch, [threads.submit(_outcome, reader, ref, model) for ref in batch]) for batch in batches
+            )
+            ahead = next(begun, None)
+            while ahead is not None:
+                (batch, futures), ahead = ahead, next(begun, None)
+                yield batch, [future.result() for future in futures]
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def subject_batches(
-    subjects: Sequence[Subject], model: Classifier, batch_size: int, device: torch.device, tally: Tally
+    subjects: Sequence[Subject], model: Classifier, batch_size: int, device: torch.device, files: Files
 ) -> Iterator[tuple[Sequence[Subject], Tensor, Tensor]]:
-    """Subjects in batches with their images (B, 3, H, W) and targets (B,) on the device."""
-    for start in range(0, len(subjects), batch_size):
-        batch = subjects[start : start + batch_size]
-        with tally.decoding():
-            images = torch.stack([read_tensor(subject.image, model) for subject in batch])
+    """Subjects in batches with their images (B, 3, H, W) and targets (B,) on the device.
+
+    Raises UnreadableImage with the batch of an image that cannot be read.
+    """
+    start = 0
+    for refs, outcomes in image_batches([s.image for s in subjects], model, batch_size, files):
+        batch = subjects[start : start + len(refs)]
+        start += len(refs)
+        images = torch.stack([_tensor(outcome) for outcome in outcomes])
         targets = torch.tensor([subject.target for subject in batch])
         yield batch, images.to(device), targets.to(device)
+
+
+def _outcome(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor | UnreadableImage:
+    try:
+        return _prepared(reader, ref, model)
+    except UnreadableImage as error:
+        return error
+
+
+def _prepared(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor:
+    return prepare_image(decode_image(reader.read(ref)), model.input_size, model.resize_size)
+
+
+def _tensor(outcome: Tensor | UnreadableImage) -> Tensor:
+    if isinstance(outcome, UnreadableImage):
+        raise outcome
+    return outcome

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import Output
 from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.refinement import Refine
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
+from riemannopt_dist.stores import without_secrets
 
 
 def _known_metric(name: str) -> str:
@@ -40,17 +42,23 @@ class ModelConfig(_Strict):
 
 
 class FitConfig(_Strict):
-    """The subset on which |g′| is estimated: its size and the equispaced points along each image's path."""
+    """The subset on which |g′| is estimated: its size and the equispaced points along each image's path.
+
+    `refine` adds a second pass with as many points, placed by the first; "auto" where the profile lies in a
+    part of the path.
+    """
 
     images: Annotated[int, Field(ge=2)] = 200
     samples: Annotated[int, Field(ge=2)] = 128
+    refine: Refine = "auto"
 
 
 class ReferenceConfig(_Strict):
-    """The converged maps that the metric `reference` compares with, on each fixed path.
+    """The converged maps that the metric `reference` compares with.
 
-    A trapezoid of `intervals` on the path's profile (equal intervals without one), for the first `images` of
-    those evaluated, rounded up to whole batches; for all if not given.
+    A trapezoid of `intervals` on the path's profile (equal intervals without one); for Guided IG, 8 intervals
+    on each step of each schedule's own walk. For the first `images` of those evaluated, rounded up to whole
+    batches, or for all if not given.
     """
 
     images: PositiveInt | None = None
@@ -83,19 +91,35 @@ class GridBlock(_Strict):
 
 
 class Means(_Strict):
-    """What a run may use. None of it changes a result, so a run may be resumed with other means."""
+    """What a run may use. None of it changes a result, so a run may be resumed with other means.
 
-    workers: PositiveInt | None = None
+    There are as many workers as the cluster has room for, which is looked up again all along: at most
+    `max_workers`, and at least `min_workers`, for which room is asked where there is none, so that an
+    autoscaler adds nodes.
+    """
+
+    min_workers: PositiveInt = 1
+    max_workers: PositiveInt | None = None
     cpus_per_worker: PositiveInt = 1
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     attempts: PositiveInt = 3
     time_limit: Annotated[float, Field(gt=0)] = 3600.0
 
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.max_workers is not None and self.max_workers < self.min_workers:
+            raise ValueError(f"max_workers: expected at least min_workers = {self.min_workers}")
+        return self
+
 
 class Config(_Strict):
     """Everything that a run is told.
 
-    images        a folder (a folder a synset, or flat without labels) or "demo:"
+    images        where the images are: a folder (a folder a synset, or flat), Parquet or WebDataset tars (one
+                  file, a folder of them, or data-{000..127}.tar), on a disk that all nodes see, at s3://, gs://
+                  or, for Parquet and tars, https://; or "demo:"
+    labels        a file with the labels of ILSVRC2012's validation images: LOC_val_solution.csv, or
+                  ILSVRC2012_validation_ground_truth.txt with meta.mat beside it
     output        the run directory
     model         the classifier
     explain       the output explained: the target's softmax probability, or its logit
@@ -112,6 +136,7 @@ class Config(_Strict):
     """
 
     images: str
+    labels: str | None = None
     output: str
     model: ModelConfig
     explain: Output = "probability"
@@ -131,9 +156,15 @@ class Config(_Strict):
         """The grid's distinct cells, in order."""
         return sorted({cell for block in self.grid for cell in block.cells()})
 
+    def published(self) -> dict[str, Any]:
+        """All keys as plain values, without the credentials and options that addresses hold."""
+        fields = self.model_dump(mode="json")
+        addresses = {key: fields[key] for key in ("images", "labels", "output") if fields[key] is not None}
+        return fields | {key: without_secrets(address) for key, address in addresses.items()}
+
     def fingerprint(self, weights_digest: str) -> str:
         """A digest of all that the results depend on: the weights, and all keys but output and means."""
-        fields = self.model_dump(mode="json", exclude={"output", "means", "grid"})
+        fields = {k: v for k, v in self.published().items() if k not in ("output", "means", "grid")}
         fields["cells"] = [str(cell) for cell in self.cells()]
         fields["weights_digest"] = weights_digest
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -6,6 +6,7 @@ import torch
 
 from riemannopt_dist.analysis.figures import attribution_figure
 from riemannopt_dist.attribution import integrate_path
+from riemannopt_dist.images import files_of
 from riemannopt_dist.models import load_model
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile
@@ -14,7 +15,6 @@ from riemannopt_dist.run.config import Config, load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.grid import Cell, cell_schedules
-from riemannopt_dist.run.tally import Tally
 
 SHOWN = [
     Cell("ig", "linear", "left", 16),
@@ -37,8 +37,8 @@ def draw_maps(directory: RunDirectory) -> list[str]:
     model = load_model(config.model.name, config.model.weights)
     subjects = evaluated_subjects(directory.read_images() or [], config)
     names = []
-    batches = subject_batches(subjects[:3], model, 1, torch.device("cpu"), Tally())
-    for (subject,), images, targets in batches:
+    files, device = files_of(config.images), torch.device("cpu")
+    for (subject,), images, targets in subject_batches(subjects[:3], model, 1, device, files):
         results = integrate_path(
             model, StraightPath.from_black(images), targets, [schedules[cell] for cell in SHOWN]
         )

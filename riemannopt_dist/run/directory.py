@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from riemannopt_dist.run import rows
 from riemannopt_dist.run.storage import Storage
 
 if TYPE_CHECKING:
+    from riemannopt_dist.images import ImageRef
     from riemannopt_dist.profile import Profile
     from riemannopt_dist.run.config import Config
     from riemannopt_dist.run.grid import Cell
@@ -27,6 +28,7 @@ FORMAT = 1
 """Of a run's files: a directory of another one is refused."""
 
 RUN = "run.json"
+LISTING = "listing.parquet"
 IMAGES = "images.parquet"
 FAILURES = "failures.parquet"
 PACKAGES = ("riemannopt-dist", "torch", "torchvision", "ray", "numpy", "scipy", "pyarrow")
@@ -63,43 +65,35 @@ class RunDirectory:
             )
         return found
 
-    def claim(self, config: Config, weights_digest: str, inputs: int) -> None:
-        """Make this the directory of `config`, which found so many `inputs`.
+    def holds(self, config: Config, weights_digest: str | None) -> bool:
+        """Whether there is a run of `config` already, with these weights or (None) with any.
 
-        Raises ValueError if it is that of another configuration or version.
+        Raises ValueError if it is of another configuration or version.
         """
-        if self.storage.exists(RUN):
-            self._check(self.read_run(), config, weights_digest)
-            return
+        if not self.storage.exists(RUN):
+            return False
+        found = self.read_run()
+        if found["fingerprint"] != config.fingerprint(weights_digest or found["weights_digest"]):
+            differing = _differences(found["config"], config.published())
+            raise ValueError(
+                f"{self.storage.root}: holds a run of another configuration (differs in: {differing}); "
+                f"choose another output, or remove it"
+            )
+        return True
+
+    def claim(self, config: Config, weights_digest: str) -> None:
+        """Make this the directory of `config`."""
         self.storage.write_json(
             RUN,
             {
                 "format": FORMAT,
                 "fingerprint": config.fingerprint(weights_digest),
-                "inputs": inputs,
-                "config": config.model_dump(mode="json"),
+                "config": config.published(),
                 "weights_digest": weights_digest,
                 "versions": {name: version(name) for name in PACKAGES}
                 | {"python": platform.python_version()},
             },
         )
-
-    def holds(self, config: Config) -> bool:
-        """Whether a run of `config`, with whatever weights, was begun here; ValueError as from `claim`."""
-        if not self.storage.exists(RUN):
-            return False
-        found = self.read_run()
-        self._check(found, config, found["weights_digest"])
-        return True
-
-    def _check(self, found: Mapping[str, Any], config: Config, weights_digest: str) -> None:
-        """Raise ValueError unless `found` is the run.json of this configuration."""
-        if found["fingerprint"] != config.fingerprint(weights_digest):
-            differing = _differences(found["config"], config.model_dump(mode="json"))
-            raise ValueError(
-                f"{self.storage.root}: holds a run of another configuration (differs in: {differing}); "
-                f"choose another output, or remove it"
-            )
 
     def done_shards(self, folder: str) -> set[str]:
         """The keys of the shards that are committed in `folder`."""
@@ -112,6 +106,19 @@ class RunDirectory:
             self.storage.read_table(f"{folder}/{key}.parquet") for key in sorted(self.done_shards(folder))
         ]
         return pa.concat_tables(tables).to_pylist() if tables else []
+
+    def write_listing(self, refs: Iterable[ImageRef]) -> None:
+        """Commit what the image source holds."""
+        self.storage.write_table(
+            LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING)
+        )
+
+    def read_listing(self) -> list[dict[str, Any]] | None:
+        """The fields of what the image source held when the run began, None where that is not there yet."""
+        if not self.storage.exists(LISTING):
+            return None
+        listing: list[dict[str, Any]] = self.storage.read_table(LISTING).to_pylist()
+        return listing
 
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
         """Commit the list of all inputs."""

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import ray
 
-from riemannopt_dist.images import ImageRef, list_images
+from riemannopt_dist.images import ImageRef, files_of, list_images
 from riemannopt_dist.methods import METHODS
 from riemannopt_dist.models import load_model, model_state, weights_digest
 from riemannopt_dist.optimize import density_partitions
-from riemannopt_dist.profile import Profile, ProfileSum
+from riemannopt_dist.profile import Profile, ProfileSum, equispaced
+from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import Failure, RunDirectory
@@ -34,8 +35,12 @@ from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.telemetry import DriverTelemetry
 from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Array, linear_partition
+from riemannopt_dist.stores import without_secrets
 
 logger = logging.getLogger(__name__)
+
+# What images.parquet keeps of an ImageRef.
+KNOWN = ("image_id", "uri", "offset", "size", "label")
 
 # A process that frees and takes the same large blocks for every gradient spends a third of its time on page
 # faults unless the C library keeps them (glibc; ignored elsewhere).
@@ -68,15 +73,15 @@ def evaluate(config: Config) -> RunDirectory:
     """
     model = load_model(config.model.name, config.model.weights)
     state = model_state(model)
-    refs = list_images(config.images)
     directory = RunDirectory(Storage(config.output))
     crew = find_crew(config.means)
-    payload = ray.put(Payload(config.model.name, state, directory.storage, crew.cpus))
+    files = files_of(config.images)
+    payload = ray.put(Payload(config.model.name, state, directory.storage, files, crew.cpus))
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
     )
     with (
-        _claimed(directory, config, weights_digest(state), len(refs)) as lost,
+        _claimed(directory, config, weights_digest(state)) as (refs, lost),
         _stop_signal() as stop,
         Pool(lambda: actor.remote([payload]), crew.workers) as pool,
     ):
@@ -104,16 +109,6 @@ def evaluate(config: Config) -> RunDirectory:
         )
         _run_stage(run, stage, subjects, last=True)
     return directory
-
-
-@contextmanager
-def _claimed(
-    directory: RunDirectory, config: Config, weights_digest: str, inputs: int
-) -> Iterator[Callable[[], bool]]:
-    """The directory locked and made that of `config`: gives whether the lock has been lost."""
-    with hold(directory.storage) as lost:
-        directory.claim(config, weights_digest, inputs)
-        yield lost
 
 
 @contextmanager
@@ -149,7 +144,8 @@ def find_crew(means: Means) -> Crew:
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
     fit = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / means.cpus_per_worker
-    return Crew(means.workers or max(1, math.floor(fit)), means.cpus_per_worker, gpus)
+    workers = max(means.min_workers, min(math.floor(fit), means.max_workers or math.floor(fit)))
+    return Crew(workers, means.cpus_per_worker, gpus)
 
 
 def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
@@ -161,7 +157,7 @@ def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
     if len(order) <= config.fit.images:
         raise ValueError(
             f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
-            f"only {len(order)} of {config.images} can be used (images.parquet says why)"
+            f"only {len(order)} of {without_secrets(config.images)} can be used (images.parquet says why)"
         )
     rest = order[config.fit.images :]
     return order[: config.fit.images], rest[: config.limit]
@@ -183,6 +179,28 @@ class _Run:
     stop: Callable[[], bool]
 
 
+@contextmanager
+def _claimed(
+    directory: RunDirectory, config: Config, weights_digest: str
+) -> Iterator[tuple[list[ImageRef], Callable[[], bool]]]:
+    """The directory, locked and of `config`: its images, and whether the lock has been lost.
+
+    Nothing is written before it is certain that the directory is free and the images can be listed.
+    """
+    begun = directory.holds(config, weights_digest)
+    listed = begun and directory.read_listing() is not None
+    refs = [] if listed else list_images(config.images, config.labels)
+    with hold(directory.storage) as lost:
+        if not directory.holds(config, weights_digest):
+            directory.claim(config, weights_digest)
+        # Whoever held the lock before may have listed them: one listing is the run's.
+        if (found := directory.read_listing()) is not None:
+            refs = [ImageRef(**row) for row in found]
+        else:
+            directory.write_listing(refs)
+        yield refs, lost
+
+
 def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
     """images.parquet: read where it is there, else made by the selection stage."""
     config = run.config
@@ -202,19 +220,34 @@ def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
 
 def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
     """The profile of every family that has a fitted schedule in the grid."""
-    config = run.config
-    families = tuple(sorted({METHODS[cell.method].family for cell in config.cells() if cell.fitted}))
-    if not families:
+    fit = run.config.fit
+    families = sorted({METHODS[cell.method].family for cell in run.config.cells() if cell.fitted})
+    subjects = [_subject(row) for row in images if row["in_fit"]]
+    first = _profile_sums(run, "fit", subjects, dict.fromkeys(families, equispaced(fit.samples)))
+    profiles = {family: total.profile() for family, total in first.items()}
+    refining = {
+        family: refining_positions(profile, fit.samples)
+        for family, profile in profiles.items()
+        if needs_refinement(profile, fit.refine)
+    }
+    second = _profile_sums(run, "refine", subjects, refining)
+    return profiles | {family: merged(first[family], total) for family, total in second.items()}
+
+
+def _profile_sums(
+    run: _Run, name: str, subjects: Sequence[Subject], positions: Mapping[str, Array]
+) -> dict[str, ProfileSum]:
+    """One pass over the fit subset, at each family's positions."""
+    if not positions:
         return {}
-    stage = Fitting(
-        families, config.fit.samples, config.explain, config.batch_size, config.internal_batch_size
-    )
-    _run_stage(run, stage, [_subject(row) for row in images if row["in_fit"]])
-    sums: dict[str, ProfileSum] = {}
-    for row in run.directory.shard_rows(Fitting.name):
-        so_far = sums.get(row["method"]) or ProfileSum.empty(row["alphas"])
-        sums[row["method"]] = so_far.add(np.array([row["variation"]]))
-    return {method: total.profile() for method, total in sums.items()}
+    config = run.config
+    points = {family: tuple(alphas.tolist()) for family, alphas in positions.items()}
+    stage = Fitting(name, points, config.explain, config.batch_size, config.internal_batch_size)
+    _run_stage(run, stage, subjects)
+    sums = {family: ProfileSum.empty(alphas) for family, alphas in positions.items()}
+    for row in run.directory.shard_rows(name):
+        sums[row["method"]] = sums[row["method"]].add(np.array([row["variation"]]))
+    return sums
 
 
 def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[str, Array]:
@@ -252,17 +285,23 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
     )
     run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
     settled = len(items) - sum(map(len, left.values()))
+    failures = run.directory.read_failures()
     with meter(stage.name, len(items)) as progress:
         progress.advance(settled)
         for event in events:
             match event:
                 case Done(items=kept):
-                    _forget(run.directory, stage, kept)
+                    failures = _without(failures, stage, kept, run.directory)
                     run.telemetry.done(stage.name, len(kept))
                     progress.advance(len(kept))
                     settled += len(kept)
                 case Failed(items=failed, reason=reason, attempts=attempts):
-                    _record(run.directory, stage, failed, reason, attempts)
+                    failures = _without(failures, stage, failed, run.directory)
+                    for item in failed:
+                        failure = Failure(stage.name, _image_id(item), reason, attempts)
+                        logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
+                        failures.append(failure)
+                    run.directory.write_failures(failures)
                     run.telemetry.failed(stage.name, len(failed))
                     progress.advance(len(failed))
                     settled += len(failed)
@@ -271,6 +310,7 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                     logger.warning("a worker was lost and is replaced: %s", reason)
                 case PoolState(alive=alive, starting=starting, in_flight=in_flight):
                     run.telemetry.workers(alive, starting)
+                    run.pool.workers = find_crew(means).workers  # nodes come and go
                     progress.note(
                         f"{alive} workers on {in_flight} shards" if alive else "waiting for resources"
                     )
@@ -278,22 +318,15 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
 
 
-def _forget(directory: RunDirectory, stage: Stage, items: Sequence[Any]) -> None:
-    """Take images that are done after all, in a later attempt at a run, off the list of failures."""
-    done = {_image_id(item) for item in items}
-    earlier = directory.read_failures()
-    left = [f for f in earlier if f.stage != stage.name or f.image_id not in done]
-    if len(left) < len(earlier):
+def _without(
+    failures: list[Failure], stage: Stage, items: Sequence[Any], directory: RunDirectory
+) -> list[Failure]:
+    """The failures without those of images that are settled anew, in a later attempt at a run; stored."""
+    settled = {_image_id(item) for item in items} if failures else set()
+    left = [f for f in failures if f.stage != stage.name or f.image_id not in settled]
+    if len(left) < len(failures):
         directory.write_failures(left)
-
-
-def _record(directory: RunDirectory, stage: Stage, items: Sequence[Any], reason: str, attempts: int) -> None:
-    failures = [Failure(stage.name, _image_id(item), reason, attempts) for item in items]
-    for failure in failures:
-        logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
-    again = {failure.image_id for failure in failures}
-    earlier = [f for f in directory.read_failures() if f.stage != stage.name or f.image_id not in again]
-    directory.write_failures([*earlier, *failures])
+    return left
 
 
 def _image_id(item: ImageRef | Subject) -> str:
@@ -302,14 +335,14 @@ def _image_id(item: ImageRef | Subject) -> str:
 
 def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:
     blank = dict.fromkeys(("prediction", "probability"))
-    known = {"image_id": ref.image_id, "uri": ref.uri, "label": ref.label}
+    known = {key: getattr(ref, key) for key in KNOWN}
     return {**known, **blank, "selected": False, "error": reason}
 
 
 def _subject(row: dict[str, Any]) -> Subject:
     """The subject of a row of images.parquet: its label where it has one, else its prediction."""
     target = row["prediction"] if row["label"] is None else row["label"]
-    return Subject(ImageRef(row["image_id"], row["uri"], row["label"]), target)
+    return Subject(ImageRef(**{key: row[key] for key in KNOWN}), target)
 
 
 @contextmanager

@@ -43,6 +43,13 @@ class Cell:
         return self.schedule != "linear"
 
     @property
+    def sum(self) -> str:
+        """The kind of its sum, a field of `Sums`."""
+        if METHODS[self.method].idgi:
+            return "idgi"
+        return "end_weighted" if self.rule == END_WEIGHTS else "riemann"
+
+    @property
     def tolerance(self) -> float | None:
         """The error at which an image has points enough, None for a fixed count."""
         return float(self.schedule.removeprefix(AUTO)) if self.schedule.startswith(AUTO) else None
@@ -76,9 +83,9 @@ def tolerance_cells(methods: Iterable[str], tolerances: Iterable[float], maximum
 
 def _check(cell: Cell) -> None:
     """Raise ValueError if a cell's method, schedule and rule do not go together."""
-    if cell.per_image != (cell.rule == END_WEIGHTS):
-        raise ValueError(f"rule {END_WEIGHTS} and schedule {ADAPTIVE} go with each other only, not {cell}")
     if cell.per_image:
+        if cell.rule != END_WEIGHTS:
+            raise ValueError(f"schedule {ADAPTIVE} goes with rule {END_WEIGHTS} only, not with {cell.rule}")
         if METHODS[cell.method] not in (Method("ig"), Method("blur_ig")):
             raise ValueError(f"schedule {ADAPTIVE} goes with ig and blur_ig only, not with {cell.method}")
         if cell.samples < 2:
@@ -86,15 +93,22 @@ def _check(cell: Cell) -> None:
         return
     if cell.rule == "gauss_legendre" and cell.schedule not in ("linear", "density"):
         raise ValueError(f"rule gauss_legendre goes with linear and density only, not with {cell.schedule}")
-    if cell.rule not in FITTED_RULES and cell.schedule != "linear":
+    if cell.rule not in (*FITTED_RULES, END_WEIGHTS) and cell.schedule != "linear":
         raise ValueError(f"rule {cell.rule} goes with linear only, not with {cell.schedule}")
     method = METHODS[cell.method]
     if method.idgi and cell.rule not in ("left", "right", "trapezoid"):
         raise ValueError(f"method {cell.method} takes the rules left, right and trapezoid, not {cell.rule}")
-    if method.family == "guided_ig" and cell.rule not in ("left", "trapezoid"):
-        raise ValueError(f"method {cell.method} takes the rules left and trapezoid, not {cell.rule}")
-    if cell.rule in PARTITION_RULES:
-        intervals(cell.samples, cell.rule)
+    if method.family == "guided_ig" and cell.rule not in ("left", "trapezoid", END_WEIGHTS):
+        raise ValueError(
+            f"method {cell.method} takes the rules left, trapezoid and {END_WEIGHTS}, not {cell.rule}"
+        )
+    if partition_rule(cell.rule) in PARTITION_RULES:
+        intervals(cell.samples, partition_rule(cell.rule))
+
+
+def partition_rule(rule: str) -> str:
+    """The rule by which points are placed: end weights change a trapezoid's weights, not its points."""
+    return "trapezoid" if rule == END_WEIGHTS else rule
 
 
 def cell_schedules(cells: Iterable[Cell], profiles: Mapping[str, Profile]) -> dict[Cell, Schedule]:
@@ -102,12 +116,12 @@ def cell_schedules(cells: Iterable[Cell], profiles: Mapping[str, Profile]) -> di
     schedules: dict[Cell, Schedule] = {}
     fixed = sorted(cell for cell in cells if not cell.per_image)
     for (method, name, rule), group in groupby(fixed, lambda c: (c.method, c.schedule, c.rule)):
-        members = list(group)
+        members, placing = list(group), partition_rule(rule)
         if name == "linear":
-            schedules |= {cell: linear_schedule(cell.samples, rule) for cell in members}
+            schedules |= {cell: linear_schedule(cell.samples, placing) for cell in members}
             continue
         solved = optimize_schedules(
-            profiles[METHODS[method].family], [cell.samples for cell in members], [rule], name
+            profiles[METHODS[method].family], [cell.samples for cell in members], [placing], name
         )
-        schedules |= {cell: solved[rule, cell.samples] for cell in members}
+        schedules |= {cell: solved[placing, cell.samples] for cell in members}
     return schedules

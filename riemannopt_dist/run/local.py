@@ -5,15 +5,23 @@ import torch
 
 from riemannopt_dist.analysis.figures import attribution_figure
 from riemannopt_dist.attribution import integrated_gradients
-from riemannopt_dist.images import ImageRef, UnreadableImage, list_images
+from riemannopt_dist.images import (
+    UnreadableImage,
+    decode_image,
+    files_of,
+    list_images,
+    prepare_image,
+    read_image,
+)
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import Classifier, load_model
 from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile, ProfileSum, equispaced, path_variation
-from riemannopt_dist.run.batches import read_tensor
+from riemannopt_dist.run.batches import image_batches
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.schedule import linear_schedule
+from riemannopt_dist.stores import without_secrets
 
 
 def fit_profile(model_name: str, weights: str | None, source: str, count: int, samples: int) -> Profile:
@@ -26,18 +34,17 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
     refs = list_images(source)
     total = ProfileSum.empty(equispaced(samples))
     with meter("fit", min(count, len(refs))) as progress:
-        for ref in refs:
+        for _, (image,) in image_batches(refs, model, 1, files_of(source)):
             if total.count == count:
                 break
-            try:
-                images = read_tensor(ref, model)[None].to(device)
-            except UnreadableImage:
+            if isinstance(image, UnreadableImage):
                 continue
+            images = image[None].to(device)
             targets = model(images).argmax(dim=1)
             total = total.add(path_variation(model, StraightPath.from_black(images), targets, total.alphas))
             progress.advance(1)
     if total.count == 0:
-        raise ValueError(f"{source}: none of its {len(refs)} files is a readable image")
+        raise ValueError(f"{without_secrets(source)}: none of its {len(refs)} files is a readable image")
     return total.profile()
 
 
@@ -76,9 +83,10 @@ def explain_image(
 
 def _read(path: str, model: Classifier) -> torch.Tensor:
     try:
-        return read_tensor(ImageRef(path, path, None), model)[None].to(_device())
+        image = prepare_image(decode_image(read_image(path)), model.input_size, model.resize_size)
     except UnreadableImage as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{without_secrets(path)}: {error}") from None
+    return image[None].to(_device())
 
 
 def _shown(images: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

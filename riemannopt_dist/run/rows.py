@@ -16,12 +16,17 @@ def _field(
     return pa.field(name, kind, nullable, {key: value for key, value in metadata.items() if value})
 
 
+_PLACE = [
+    _field("uri", pa.string(), "where the image lies: its file, or the tar or Parquet file it is a part of"),
+    _field("offset", pa.int64(), "where the image begins in a tar, or its row in Parquet", nullable=True),
+    _field("size", pa.int64(), "bytes of the image in a tar", "B", nullable=True),
+]
 _IN_FIT = _field("in_fit", pa.bool_(), "drawn into the subset that schedules are fitted on")
 
 SELECTION = pa.schema(
     [
         _field("image_id", pa.string(), "path below the image source, unique in a run"),
-        _field("uri", pa.string(), "where the image was read"),
+        *_PLACE,
         _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
         _field("prediction", pa.int32(), "class index of the highest logit", nullable=True),
         _field("probability", pa.float32(), "softmax probability of the prediction", "1", nullable=True),
@@ -30,6 +35,15 @@ SELECTION = pa.schema(
     ]
 )
 IMAGES = SELECTION.append(_IN_FIT)
+
+LISTING = pa.schema(
+    [
+        SELECTION.field("image_id"),
+        *_PLACE,
+        SELECTION.field("label"),
+        _field("reason", pa.string(), "why the image cannot be used, where its listing tells", nullable=True),
+    ]
+)
 
 VARIATIONS = pa.schema(
     [

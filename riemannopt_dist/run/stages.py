@@ -6,8 +6,10 @@ A stage knows neither Ray nor files. Its rows go, shard by shard, to a folder of
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -15,18 +17,18 @@ from torch import Tensor
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.gradients import Output, target_output
-from riemannopt_dist.images import ImageRef, UnreadableImage
-from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Method, Question
+from riemannopt_dist.images import Files, ImageRef, UnreadableImage
+from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Question, Sums
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.reference import Reference
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models import Classifier
-from riemannopt_dist.profile import Profile, equispaced
+from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
-from riemannopt_dist.run.batches import Subject, read_tensor, subject_batches
+from riemannopt_dist.run.batches import Subject, image_batches, subject_batches
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
 from riemannopt_dist.run.tally import Tally
-from riemannopt_dist.schedule import Array, Schedule
+from riemannopt_dist.schedule import Array, Schedule, schedule_from_partition
 
 Row = dict[str, Any]
 
@@ -34,7 +36,10 @@ Row = dict[str, Any]
 class Stage(Protocol):
     """What is done to the items of one shard."""
 
-    name: ClassVar[str]
+    @property
+    def name(self) -> str:
+        """The folder of its shards."""
+        ...
 
     @property
     def schema(self) -> pa.Schema:
@@ -42,11 +47,12 @@ class Stage(Protocol):
         ...
 
     def rows(
-        self, model: Classifier, device: torch.device, items: Sequence[Any], tally: Tally
+        self, model: Classifier, device: torch.device, files: Files, items: Sequence[Any], tally: Tally
     ) -> Iterator[Row]:
-        """The rows of `items`, in order. An item that raises is found and left out by the caller.
+        """The rows of `items`, in order, whose images are read from `files`.
 
-        `tally` is told which time goes into decoding.
+        An item that raises is found and left out by the caller. `tally` is told of the time spent waiting for
+        images.
         """
         ...
 
@@ -64,33 +70,33 @@ class Selection:
         return rows.SELECTION
 
     def rows(
-        self, model: Classifier, device: torch.device, items: Sequence[ImageRef], tally: Tally
+        self, model: Classifier, device: torch.device, files: Files, items: Sequence[ImageRef], tally: Tally
     ) -> Iterator[Row]:
         """Predictions of the readable images, reasons of the others."""
-        for start in range(0, len(items), self.batch_size):
-            yield from self._batch(model, device, items[start : start + self.batch_size], tally)
+        for refs, outcomes in tally.awaited(image_batches(items, model, self.batch_size, files)):
+            yield from self._batch(model, device, refs, outcomes)
 
     def _batch(
-        self, model: Classifier, device: torch.device, refs: Sequence[ImageRef], tally: Tally
+        self,
+        model: Classifier,
+        device: torch.device,
+        refs: Sequence[ImageRef],
+        outcomes: Sequence[Tensor | UnreadableImage],
     ) -> Iterator[Row]:
-        tensors, errors = [], {}
-        with tally.decoding():
-            for ref in refs:
-                try:
-                    tensors.append(read_tensor(ref, model))
-                except UnreadableImage as error:
-                    errors[ref.image_id] = str(error)
+        tensors = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
         predictions: Iterator[tuple[int, float]] = iter(())
         if tensors:
             with torch.no_grad():
                 probability, prediction = model(torch.stack(tensors).to(device)).softmax(dim=1).max(dim=1)
             predictions = iter(zip(prediction.tolist(), probability.tolist(), strict=True))
-        for ref in refs:
-            reason = errors.get(ref.image_id)
+        for ref, outcome in zip(refs, outcomes, strict=True):
+            reason = str(outcome) if isinstance(outcome, UnreadableImage) else None
             best, confidence = next(predictions) if reason is None else (None, None)
             yield {
                 "image_id": ref.image_id,
                 "uri": ref.uri,
+                "offset": ref.offset,
+                "size": ref.size,
                 "label": ref.label,
                 "prediction": best,
                 "probability": confidence,
@@ -101,14 +107,13 @@ class Selection:
 
 @dataclass(frozen=True)
 class Fitting:
-    """Algorithm 1 for each image and family: how much the integrand changes between equispaced points."""
+    """Algorithm 1 for each image: how much the integrand changes between each family's positions."""
 
-    families: tuple[str, ...]
-    samples: int
+    name: str
+    positions: Mapping[str, tuple[float, ...]]
     explain: Output
     batch_size: int
     internal_batch_size: int
-    name: ClassVar[str] = "fit"
 
     @property
     def schema(self) -> pa.Schema:
@@ -116,19 +121,20 @@ class Fitting:
         return rows.VARIATIONS
 
     def rows(
-        self, model: Classifier, device: torch.device, items: Sequence[Subject], tally: Tally
+        self, model: Classifier, device: torch.device, files: Files, items: Sequence[Subject], tally: Tally
     ) -> Iterator[Row]:
         """The variation of every image along every family's path."""
-        alphas = equispaced(self.samples)
-        for subjects, images, targets in subject_batches(items, model, self.batch_size, device, tally):
+        for subjects, images, targets in tally.awaited(
+            subject_batches(items, model, self.batch_size, device, files)
+        ):
             question = Question(model, images, targets, self.explain, self.internal_batch_size)
-            for family in self.families:
-                variations = FAMILIES[family].variations(question, alphas)
+            for family, alphas in self.positions.items():
+                variations = FAMILIES[family].variations(question, np.array(alphas))
                 for subject, variation in zip(subjects, variations, strict=True):
                     yield {
                         "image_id": subject.image.image_id,
                         "method": family,
-                        "alphas": alphas.tolist(),
+                        "alphas": alphas,
                         "variation": variation.tolist(),
                     }
 
@@ -156,15 +162,18 @@ class Evaluation:
         return rows.results_schema(METRICS[name] for name in self.metrics)
 
     def rows(
-        self, model: Classifier, device: torch.device, items: Sequence[Subject], tally: Tally
+        self, model: Classifier, device: torch.device, files: Files, items: Sequence[Subject], tally: Tally
     ) -> Iterator[Row]:
         """A row for each image and cell."""
-        for subjects, images, targets in subject_batches(items, model, self.batch_size, device, tally):
+        for subjects, images, targets in tally.awaited(
+            subject_batches(items, model, self.batch_size, device, files)
+        ):
             question = Question(model, images, targets, self.explain, self.internal_batch_size)
             mapped = [*self._shared(question), *(self._placed(question, cell) for cell in self.per_image)]
             mapped += [self._control(question, name, mapped[0].attribution) for name in self.controls]
             wanted = any(subject.image.image_id in self.reference_images for subject in subjects)
-            columns = self._columns(question, mapped, self._references(question) if wanted else {})
+            references = self._references(question, [mapping.cell for mapping in mapped]) if wanted else []
+            columns = self._columns(question, mapped, references)
             for index, mapping in enumerate(mapped):
                 evaluations = mapping.attribution.gradient_evaluations.tolist()
                 for row, subject in enumerate(subjects):
@@ -181,19 +190,18 @@ class Evaluation:
     def _shared(self, question: Question) -> Iterator["_Mapped"]:
         """Every cell of fixed points; cells of a family share their gradients."""
         for name, family in FAMILIES.items():
-            # Riemann sums come first, then IDGI maps: the order in which a family returns them.
-            plain, idgi = (
-                [cell for cell in sorted(self.schedules) if METHODS[cell.method] == Method(name, wanted)]
-                for wanted in (False, True)
-            )
-            if not plain and not idgi:
+            cells = [cell for cell in sorted(self.schedules) if METHODS[cell.method].family == name]
+            if not cells:
                 continue
-            schedules = [self.schedules[cell] for cell in (*plain, *idgi)]
+            kinds = {kind: [cell for cell in cells if cell.sum == kind] for kind in Sums._fields}
+            sums = Sums(
+                **{kind: tuple(self.schedules[c] for c in members) for kind, members in kinds.items()}
+            )
             start = time.perf_counter()
-            results = family.attributions(question, schedules[: len(plain)], schedules[len(plain) :])
-            made = len(question.images) * family.evaluations(schedules)
+            results = family.attributions(question, sums)
+            made = len(question.images) * family.evaluations(sums.schedules)
             seconds = _seconds_since(start, question.images) / made
-            for cell, result in zip([*plain, *idgi], results, strict=True):
+            for cell, result in zip(chain.from_iterable(kinds.values()), results, strict=True):
                 yield _Mapped(cell, result, seconds)
 
     def _placed(self, question: Question, cell: Cell) -> "_Mapped":
@@ -212,14 +220,20 @@ class Evaluation:
         result = Attribution(CONTROLS[name](question.images), other.f_input, nowhere, none)
         return _Mapped(Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0), result, 0.0)
 
-    def _references(self, question: Question) -> dict[str, Reference | None]:
-        """The converged maps by method. IDGI has none: its limit is another integral than the path's."""
-        return {
-            name: FAMILIES[name].reference(question, edges) for name, edges in self.reference_edges.items()
-        }
+    def _references(self, question: Question, cells: Sequence[Cell]) -> list[Reference | None]:
+        """Each cell's converged maps. IDGI has none: its limit is another integral than the path's."""
+        found: dict[Cell, Reference] = {}
+        for name, edges in self.reference_edges.items():
+            asked = [cell for cell in cells if cell.method == name]
+            # Points per image follow a path that no schedule leads.
+            anywhere = schedule_from_partition(edges, "trapezoid")
+            schedules = [self.schedules.get(cell, anywhere) for cell in asked]
+            made = FAMILIES[name].references(question, schedules, edges) if asked else {}
+            found |= {cell: made[schedule] for cell, schedule in zip(asked, schedules, strict=True)}
+        return [found.get(cell) for cell in cells]
 
     def _columns(
-        self, question: Question, mapped: Sequence["_Mapped"], references: Mapping[str, Reference | None]
+        self, question: Question, mapped: Sequence["_Mapped"], references: Sequence[Reference | None]
     ) -> dict[str, list[list[Any]]]:
         """Every measured column: a list over cells of lists over images."""
         black = torch.zeros_like(question.images)
@@ -231,7 +245,7 @@ class Evaluation:
             f_input=mapped[0].attribution.f_input,
             f_black=target_output(question.model, black, question.targets, **question.settings),
             f_baseline=torch.stack([mapping.attribution.f_baseline for mapping in mapped]),
-            references=[references.get(mapping.cell.method) for mapping in mapped],
+            references=references,
             seed=self.seed,
             **question.settings,
         )

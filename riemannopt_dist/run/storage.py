@@ -6,38 +6,26 @@ disk and renamed; an object store makes an object visible when its upload is com
 
 import json
 import os
-import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-T = TypeVar("T")
+from riemannopt_dist.stores import StorageError, one_line, retried, without_secrets
 
-ATTEMPTS = 5
-"""How often an operation on a storage that fails for a passing reason is tried."""
 SETTLING = 1.0
 """Seconds after which all who wanted to write a file at the same time have done so."""
-FIRST_DELAY = 0.25
-"""Seconds before the second attempt (± half); each further delay is twice as long."""
 
 # Components never begin with a dot: that excludes "." and ".." and keeps such names free for temporary files.
 _COMPONENT = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
 _NAME = re.compile(f"{_COMPONENT}(/{_COMPONENT})*")
-_LASTING_ERRORS = (PermissionError, IsADirectoryError, NotADirectoryError)
-_LASTING_CODES = re.compile("ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH")
-
-
-class StorageError(OSError):
-    """A storage could not be read or written. The message is one line and holds no credentials."""
 
 
 class Storage:
@@ -53,8 +41,8 @@ class Storage:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = _without_secrets(str(root))
-        self._place = _retried(lambda: _place(str(root)), self.root)
+        self.root = without_secrets(str(root))
+        self._place = retried(lambda: _place(str(root)), self.root)
 
     def __repr__(self) -> str:
         return f"Storage({self.root!r})"
@@ -66,30 +54,30 @@ class Storage:
     def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
         """Make `data` the content of `name`, at a stroke; a file of that name is replaced."""
         _check(name)
-        _retried(lambda: self._place.write(name, data), self.uri(name))
+        retried(lambda: self._place.write(name, data), self.uri(name))
 
     def read_bytes(self, name: str) -> bytes:
         """The content of `name`."""
         _check(name)
-        return _retried(lambda: self._place.read(name), self.uri(name))
+        return retried(lambda: self._place.read(name), self.uri(name))
 
     def exists(self, name: str) -> bool:
         """Whether there is a file `name`."""
         _check(name)
-        return _retried(lambda: self._place.exists(name), self.uri(name))
+        return retried(lambda: self._place.exists(name), self.uri(name))
 
     def list(self, folder: str = "") -> list[str]:
         """Names of the files under `folder` (all by default), at any depth, sorted; none if it is missing."""
         if folder:
             _check(folder)
-        names = _retried(lambda: self._place.names(folder), self.uri(folder))
+        names = retried(lambda: self._place.names(folder), self.uri(folder))
         return sorted(name for name in names if _NAME.fullmatch(name))
 
     def times(self, folder: str = "") -> dict[str, float]:
         """When each file that `list` names was last written, in seconds of Unix time."""
         if folder:
             _check(folder)
-        times = _retried(lambda: self._place.times(folder), self.uri(folder))
+        times = retried(lambda: self._place.times(folder), self.uri(folder))
         return {name: times[name] for name in sorted(times) if _NAME.fullmatch(name)}
 
     def create(self, name: str, data: bytes) -> bool:
@@ -101,7 +89,7 @@ class Storage:
         Give each writer data of its own.
         """
         _check(name)
-        return _retried(lambda: self._place.create(name, data), self.uri(name))
+        return retried(lambda: self._place.create(name, data), self.uri(name))
 
     def replace(self, name: str, data: bytes) -> bool:
         """Write `name`; whether it still holds `data` after `SETTLING` seconds, so that of several writers
@@ -117,7 +105,7 @@ class Storage:
     def delete(self, name: str) -> None:
         """Remove the file `name`, if it is there."""
         _check(name)
-        _retried(lambda: self._place.delete(name), self.uri(name))
+        retried(lambda: self._place.delete(name), self.uri(name))
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write `table` as one Parquet file."""
@@ -131,7 +119,7 @@ class Storage:
         try:
             return pq.read_table(pa.BufferReader(data))
         except pa.ArrowException as error:
-            raise StorageError(f"{self.uri(name)}: not a Parquet file: {_one_line(error)}") from error
+            raise StorageError(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` as JSON; ValueError if it holds NaN or infinity, which JSON lacks."""
@@ -143,7 +131,7 @@ class Storage:
         try:
             return json.loads(data)
         except ValueError as error:
-            raise StorageError(f"{self.uri(name)}: not a JSON file: {_one_line(error)}") from error
+            raise StorageError(f"{self.uri(name)}: not a JSON file: {one_line(error)}") from error
 
 
 class _Folder:
@@ -263,7 +251,7 @@ def _place(root: str) -> _Folder | _Bucket:
     scheme = root.partition("://")[0] if "://" in root else ""
     if scheme not in ("", "file", "s3", "gs") or not root:
         raise ValueError(
-            f"root: expected a path or a file://, s3:// or gs:// URI, got {_without_secrets(root)!r}"
+            f"root: expected a path or a file://, s3:// or gs:// URI, got {without_secrets(root)!r}"
         )
     if not scheme:
         return _Folder(Path(root).expanduser())
@@ -272,46 +260,17 @@ def _place(root: str) -> _Folder | _Bucket:
     try:
         file_system, path = fs.FileSystem.from_uri(root)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"root: {_without_secrets(root)}: {_one_line(error)}") from None
+        raise ValueError(f"root: {without_secrets(root)}: {one_line(error)}") from None
     if scheme == "file":
         return _Folder(Path(path))
     if not path:
-        raise ValueError(f"root: expected a bucket after {scheme}://, got {_without_secrets(root)!r}")
+        raise ValueError(f"root: expected a bucket after {scheme}://, got {without_secrets(root)!r}")
     return _Bucket(file_system, path)
 
 
 def _check(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"name: expected a relative POSIX path without hidden components, got {name!r}")
-
-
-def _retried(operation: Callable[[], T], uri: str) -> T:
-    """The operation's value, after up to `ATTEMPTS` tries with exponential back-off and jitter."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return operation()
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{uri}: no such file") from None
-        except OSError as error:
-            lasting = isinstance(error, _LASTING_ERRORS) or _LASTING_CODES.search(str(error))
-            if lasting or attempt == ATTEMPTS:
-                tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
-                raise StorageError(f"{uri}: {_one_line(error)} ({tries})") from None
-        time.sleep(FIRST_DELAY * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-    raise AssertionError("unreachable")
-
-
-def _without_secrets(uri: str) -> str:
-    """The URI without user, password and query; a plain path as it is."""
-    if "://" not in uri:
-        return uri
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _one_line(error: Exception) -> str:
-    """The error's text in one line; of addresses in it, neither user, password nor query."""
-    return " ".join(re.sub(r"(?<=://)[^/\s@]*@|\?\S*", "", str(error)).split())
 
 
 def _sync_folder(folder: Path) -> None:

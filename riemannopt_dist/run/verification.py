@@ -9,7 +9,7 @@ from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.stages import Evaluation
-from riemannopt_dist.run.storage import StorageError
+from riemannopt_dist.stores import StorageError
 
 
 def problems(directory: RunDirectory) -> Iterator[str]:

@@ -10,6 +10,7 @@ import ray
 import torch
 
 from riemannopt_dist.folding import folded
+from riemannopt_dist.images import Files
 from riemannopt_dist.models import assemble_model
 from riemannopt_dist.run.stages import Stage, as_table
 from riemannopt_dist.run.storage import Storage
@@ -24,6 +25,7 @@ class Payload:
     model_name: str
     state: Mapping[str, np.ndarray]
     storage: Storage
+    files: Files
     threads: int
 
 
@@ -55,7 +57,7 @@ class ShardWorker:
 
     def probe(self, stage: Stage, key: str, items: Sequence[Any]) -> list[dict[str, Any]]:
         """Do `items` without committing anything."""
-        return list(stage.rows(self._model, self._device, items, self._tally))
+        return list(stage.rows(self._model, self._device, self._payload.files, items, self._tally))
 
     def _count(self, model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         self._tally.saw(len(inputs[0]), gradient=torch.is_grad_enabled())

@@ -1,0 +1,79 @@
+"""How fast each rule's maps converge to the exact ones, on a small trained network of ReLU and max-pooling.
+
+The truth is `exact_integrated_gradients`. Prints each schedule's order, −d log(error) / d log(gradients),
+fitted over all counts, and the converged reference's error; draws errors against gradients, log-log.
+
+    python -m benchmarks.convergence [--output convergence.png]
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from riemannopt_dist.analysis.figures import error_figure
+from riemannopt_dist.attribution import integrate_path
+from riemannopt_dist.exact_line import exact_integrated_gradients
+from riemannopt_dist.methods import estimate_profile
+from riemannopt_dist.metrics.reference import compare, converge
+from riemannopt_dist.optimize import optimize_schedule
+from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.schedule import FITTED_RULES, linear_schedule
+from tests.test_exact_line import stripes, trained_relu_net
+
+COUNTS = [16, 32, 64, 128, 256, 512, 1024]
+IMAGES = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("convergence.png"))
+    options = parser.parse_args()
+    model = trained_relu_net()
+    fitted, classes = stripes(IMAGES, seed=3)
+    profile = estimate_profile(model, fitted, classes, output="logit", internal_batch_size=1024)
+    images, targets = stripes(IMAGES, seed=2)
+    exact = exact_integrated_gradients(model, images, targets).maps
+    cells = {
+        (name, rule, count): (
+            linear_schedule(count, rule)
+            if name == "linear"
+            else optimize_schedule(profile, count, rule, name)
+        )
+        for name in ("linear", "density")
+        for rule in FITTED_RULES
+        for count in COUNTS
+    }
+    settings = {"output": "logit", "internal_batch_size": 1024}
+    path = StraightPath.from_black(images)
+    found = integrate_path(model, path, targets, list(cells.values()), **settings)
+    rows = pd.DataFrame(
+        {
+            "method": "ig",
+            "schedule": name,
+            "rule": rule,
+            "gradient_evaluations": count,
+            "error": float(compare(result.maps, exact).error.mean()),
+        }
+        for (name, rule, count), result in zip(cells, found, strict=True)
+    )
+    for (name, rule), group in rows.groupby(["schedule", "rule"]):
+        slope, _ = np.polyfit(np.log(group["gradient_evaluations"]), np.log(group["error"]), 1)
+        errors = " ".join(f"{error:.4f}" for error in group["error"])
+        print(f"{name} {rule}: order {-slope:.2f}; errors at {COUNTS}: {errors}")
+    for intervals in (1024, 4096, 16384):
+        reference = converge(model, path, targets, intervals, **settings)
+        errors = compare(reference.maps, exact).error
+        print(
+            f"reference of {intervals} intervals: error {errors.mean():.5f} (largest {errors.max():.5f}), "
+            f"its own residual {reference.residual.mean():.5f}"
+        )
+    options.output.write_bytes(error_figure(rows, "error"))
+    print(f"wrote {options.output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Sums that weight each interval's two gradients by the rise of the output between them.
+
+Over an interval [a, b] of the path, with gradients G_a and G_b there, a sum takes
+(w_a G_a + w_b G_b) (γ(b) − γ(a)): along the path itself, so that how fast γ moves costs no accuracy. The
+weights are those of `end_weights`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from riemannopt_dist.arguments import check_choice
+from riemannopt_dist.gradients import OUTPUTS, Index, Output, PathSamples
+from riemannopt_dist.schedule import Array, Schedule, gauss_legendre
+
+PROBABILITY_FLOOR = 1e-6
+"""Probabilities are kept this far from 0 and 1, where float32 no longer tells their log-odds."""
+
+
+def end_weights(left: Tensor, right: Tensor, output: Output = "probability") -> Tensor:
+    """The weights (N, 2), float64, of the gradients at the ends of N intervals with values `left`, `right`.
+
+    1/2 each for logits: the trapezoid. A probability's gradient is ∇p = p (1 − p) ∇z, z being its log-odds;
+    the factor, which makes most of the change where the softmax rises, is known from the values alone. With z
+    and ∇z linear over the interval, t from 0 to 1, the left end's weight is
+    ∫ p(t) (1 − p(t)) (1 − t) dt / (p(0) (1 − p(0))), and 1/2 where the ends' values are equal.
+    """
+    check_choice(output, OUTPUTS, "output")
+    ends = torch.stack([left, right], dim=1).double()
+    if output == "logit":
+        return torch.full_like(ends, 0.5)
+    nodes, weights = (ends.new_tensor(values)[:, None] for values in gauss_legendre(32))
+    hats = torch.cat([1 - nodes, nodes], dim=1)
+    kept = ends.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    probabilities = torch.sigmoid(torch.logit(kept) @ hats.T)
+    envelope = probabilities * (1 - probabilities)
+    return envelope @ (weights * hats) / (kept * (1 - kept))
+
+
+def interval_sums(gradients: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+    """(w_a G_a + w_b G_b) (γ(b) − γ(a)) for N intervals between N + 1 samples (N + 1, C, H, W): (N, C, H, W).
+
+    `weights` is (N, 2).
+    """
+    at_ends = weights.to(gradients)[..., None, None, None]
+    return (at_ends[:, 0] * gradients[:-1] + at_ends[:, 1] * gradients[1:]) * (places[1:] - places[:-1])
+
+
+@dataclass(frozen=True)
+class _Last:
+    """The last sample that a schedule has taken: its image, f, γ and ∂f/∂γ, each with a leading 1."""
+
+    row: int
+    value: Tensor
+    place: Tensor
+    gradient: Tensor
+
+
+class EndWeightedSums:
+    """Maps of several schedules whose points include both ends, built from a path's samples as they come.
+
+    One sample a schedule is kept, so that memory does not grow with the samples. Raises ValueError for a
+    schedule that leaves out an end of the path.
+    """
+
+    def __init__(self, schedules: Sequence[Schedule], points: Array, images: Tensor, output: Output) -> None:
+        for schedule in schedules:
+            if (schedule.points[0], schedule.points[-1]) != (0.0, 1.0):
+                raise ValueError(f"schedule: end weights need points at 0 and 1, got {schedule.points}")
+        self._held = [np.isin(points, schedule.points) for schedule in schedules]
+        self._last: list[_Last | None] = [None] * len(schedules)
+        self._output: Output = output
+        self.maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]))
+
+    def add(self, samples: PathSamples) -> None:
+        """Take in a micro-batch; samples come image by image, in order of position."""
+        for schedule, held in enumerate(self._held):
+            chosen = np.flatnonzero(held[samples.columns])
+            if len(chosen):
+                self._extend(schedule, samples, chosen)
+
+    def _extend(self, schedule: int, samples: PathSamples, chosen: Index) -> None:
+        """Add the intervals between the chosen samples of one schedule, and up to its last one before."""
+        rows = samples.rows[chosen]
+        index = torch.from_numpy(chosen).to(samples.values.device)
+        values, places, gradients = (
+            given[index] for given in (samples.values, samples.inputs, samples.gradients)
+        )
+        last = self._last[schedule]
+        if last is not None:
+            rows = np.append(last.row, rows)
+            values = torch.cat([last.value, values])
+            places = torch.cat([last.place, places])
+            gradients = torch.cat([last.gradient, gradients])
+        weights = end_weights(values[:-1], values[1:], self._output)
+        for row in np.unique(rows).tolist():
+            first, end = np.searchsorted(rows, [row, row + 1]).tolist()
+            if end - first > 1:
+                part = interval_sums(gradients[first:end], places[first:end], weights[first : end - 1])
+                self.maps[row, schedule] += part.sum(0)
+        kept = (given[-1:].clone() for given in (values, places, gradients))  # not a view of the micro-batch
+        self._last[schedule] = _Last(int(rows[-1]), *kept)

@@ -1,0 +1,79 @@
+"""From the bytes of a file to an 8-bit RGB image, and on to a model's input; what is wrong with a bad one.
+
+Decoding gives 8-bit RGB as ImageNet evaluation with torchvision does: the first frame of an animation,
+without regard to EXIF orientation. What is transparent is seen over black, the attributions' baseline.
+"""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from riemannopt_dist.images.image_ref import UnreadableImage
+
+# Raster formats alone: Pillow hands EPS to an external program.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+_MAX_PIXELS = 89_478_485  # Pillow's own limit for a warning: 256 MiB of RGB
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """An RGB image, 8 bits a channel, from the bytes of a file; raises UnreadableImage.
+
+    16-bit grey is divided by 257, so that 65,535 becomes 255; floating-point grey is taken as [0, 1].
+    """
+    if not data:
+        raise UnreadableImage("empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise UnreadableImage(f"too large: {image.width} × {image.height} pixels")
+            image.load()
+            return _to_rgb(image)
+    except UnreadableImage:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImage(f"too large: more than {_MAX_PIXELS} pixels") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("not an image of a known format") from error
+    # Damaged files raise nearly anything in Pillow: OSError, SyntaxError, ValueError, struct.error, …
+    except Exception as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UnreadableImage(f"damaged: {reason or type(error).__name__}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _from_deep_grey(image).convert("RGB")
+    if image.has_transparency_data:
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """8-bit grey from 16-bit or floating-point grey, which Pillow's own conversion would clip at 255."""
+    values = np.asarray(image)
+    top = 1.0 if image.mode == "F" else 65535.0
+    if not (values.min() >= 0 and values.max() <= top):  # NaN too
+        raise UnreadableImage(f"pixel values outside [0, {top:g}]")
+    return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
+
+
+def prepare_image(image: Image.Image, input_size: int, resize_size: int) -> Tensor:
+    """The central square of `input_size` pixels after the short side became `resize_size`, antialiased.
+
+    (3, input_size, input_size), float32 in [0, 1]: the values of torchvision's presets with bilinear
+    interpolation. Raises UnreadableImage where one side is so much longer than the other that the image
+    would become too large.
+    """
+    if not 1 <= input_size <= resize_size:
+        raise ValueError(f"input_size: expected 1 to resize_size = {resize_size}, got {input_size}")
+    width, height = (int(resize_size * side / min(image.size)) for side in image.size)
+    if width * height > _MAX_PIXELS:
+        raise UnreadableImage(f"too elongated: {image.width} × {image.height} pixels")
+    left, top = round((width - input_size) / 2), round((height - input_size) / 2)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    square = resized.crop((left, top, left + input_size, top + input_size))
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).to(torch.float32).div_(255).contiguous()

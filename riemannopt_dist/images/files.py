@@ -1,0 +1,185 @@
+"""Reading files by name: from a local disk, s3://, gs:// or https://.
+
+An address may hold credentials and options; the name of a file never does, and is what tables and messages
+show. A worker is given names, and the `Files` of their source to read them with.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from riemannopt_dist.images.web import WebFile
+from riemannopt_dist.stores import LastingError, one_line, without_secrets
+
+
+class Files(Protocol):
+    """The files of one store, by name. Can be pickled.
+
+    Methods raise OSError: FileNotFoundError where nothing has the name, LastingError for what is not a file.
+    """
+
+    def read(self, name: str) -> bytes:
+        """All of a file."""
+        ...
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file for reading parts of it, from any thread."""
+        ...
+
+    def is_folder(self, name: str) -> bool:
+        """Whether there is a folder of this name."""
+        ...
+
+    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """What a folder holds at any depth, hidden names left out: paths inside it, and whether a folder."""
+        ...
+
+
+def files_of(address: str) -> Files:
+    """The store that an address lies in, reached with the credentials and options in it.
+
+    Raises ValueError for another kind of address or one that Arrow's file systems refuse.
+    """
+    parts = _split(address)
+    match parts.scheme:
+        case "" | "file":
+            return LocalFiles()
+        case "s3" | "gs":
+            return BucketFiles(address)
+        case "http" | "https":
+            return WebFiles(parts.netloc.rpartition("@")[0], parts.query)
+        case other:
+            raise ValueError(
+                f"expected a path or a file://, s3://, gs:// or https:// address, got {other}://"
+            )
+
+
+def name_of(address: str) -> str:
+    """The name of the file or folder at an address: an absolute path, or a URI without credentials."""
+    parts = _split(address)
+    if parts.scheme == "file":
+        return unquote(parts.path)
+    if not parts.scheme:
+        return str(Path(address).expanduser().absolute())  # workers run in other directories
+    if parts.scheme in ("s3", "gs"):
+        return unquote(without_secrets(address)).rstrip("/")
+    return without_secrets(address)
+
+
+class LocalFiles:
+    """Files on a disk that every worker sees."""
+
+    def read(self, name: str) -> bytes:
+        """All of a file."""
+        return self._file(name).read_bytes()
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file for reading parts of it."""
+        return fs.LocalFileSystem().open_input_file(str(self._file(name)))
+
+    def is_folder(self, name: str) -> bool:
+        """Whether there is a folder of this name."""
+        return Path(name).is_dir()
+
+    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """What a folder holds; linked folders are followed, except back up."""
+
+        def fail(error: OSError) -> None:
+            raise ValueError(f"source: cannot list {error.filename!r}: {error.strerror}") from error
+
+        for root, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+            here = Path(root).resolve()
+            folders[:] = [
+                name
+                for name in folders
+                if not name.startswith(".") and not here.is_relative_to((here / name).resolve())
+            ]
+            inside = Path(root).relative_to(folder)
+            yield from (((inside / name).as_posix(), True) for name in folders)
+            yield from (((inside / name).as_posix(), False) for name in files if not name.startswith("."))
+
+    def _file(self, name: str) -> Path:
+        path = Path(name)
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise LastingError("not a regular file")
+        return path
+
+
+class BucketFiles:
+    """Objects in an object store."""
+
+    def __init__(self, address: str) -> None:
+        parts = _split(address)
+        host = parts.netloc.rpartition("@")[2]
+        if not host or ":" in host:
+            raise ValueError(f"expected a bucket after {parts.scheme}:// (a / in a password is written %2F)")
+        try:
+            # The path is left out: it may hold what a URI may not.
+            self._file_system, _ = fs.FileSystem.from_uri(parts._replace(path="", fragment="").geturl())
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{without_secrets(address)}: {one_line(error)}") from None
+
+    def read(self, name: str) -> bytes:
+        """All of an object."""
+        with self._file_system.open_input_stream(_key(name), compression=None) as stream:
+            return bytes(stream.read())
+
+    def open(self, name: str) -> pa.NativeFile:
+        """An object for reading ranges of it."""
+        return self._file_system.open_input_file(_key(name))
+
+    def is_folder(self, name: str) -> bool:
+        """Whether objects lie below this name."""
+        return bool(self._file_system.get_file_info(_key(name)).type == fs.FileType.Directory)
+
+    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """What lies below a prefix."""
+        top = _key(folder)
+        for info in self._file_system.get_file_info(fs.FileSelector(top, recursive=True)):
+            inside = info.path[len(top) :].lstrip("/")
+            if not any(part.startswith(".") for part in inside.split("/")):
+                yield inside, info.type == fs.FileType.Directory
+
+
+class WebFiles:
+    """Files on web servers, which cannot be listed. `user` and `query` go to every address."""
+
+    def __init__(self, user: str, query: str) -> None:
+        self._user = user
+        self._query = query
+
+    def read(self, name: str) -> bytes:
+        """All of a file."""
+        with WebFile(self._address(name)) as file:
+            return file.read_all()
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file for reading ranges of it."""
+        return pa.PythonFile(WebFile(self._address(name)), mode="r")
+
+    def is_folder(self, name: str) -> bool:
+        """Never."""
+        return False
+
+    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Nothing."""
+        return iter(())
+
+    def _address(self, name: str) -> str:
+        parts = urlsplit(name)
+        host = f"{self._user}@{parts.netloc}" if self._user else parts.netloc
+        return parts._replace(netloc=host, query=self._query).geturl()
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; a local path has no scheme."""
+    return urlsplit(address) if "://" in address else SplitResult("", "", address, "", "")
+
+
+def _key(name: str) -> str:
+    return name.partition("://")[2]

@@ -1,0 +1,33 @@
+"""A folder of image files: a folder a synset, or flat."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+
+from riemannopt_dist.images.image_ref import SUFFIXES, ImageRef
+from riemannopt_dist.images.labels import SYNSET, class_index
+
+
+def list_folder(folder: str, entries: Iterable[tuple[str, bool]]) -> Iterator[ImageRef]:
+    """Every file among the entries of `folder`, and with a reason every folder named like an image."""
+    for path, is_folder in entries:
+        uri = f"{folder}/{path}"
+        if is_folder:
+            if path.lower().endswith(SUFFIXES):
+                yield ImageRef(path, uri, None, "a folder, not a file")
+            continue
+        label, reason = _synset_label(PurePosixPath(uri).parent.name)
+        try:
+            path.encode()
+        except UnicodeEncodeError:  # no table or log could hold the name
+            path = os.fsencode(path).decode("utf-8", "backslashreplace")
+            yield ImageRef(path, path, label, "file name is not UTF-8")
+            continue
+        yield ImageRef(path, uri, label, reason)
+
+
+def _synset_label(folder: str) -> tuple[int | None, str | None]:
+    if not SYNSET.fullmatch(folder):
+        return None, None
+    label, _ = class_index(folder)
+    return label, None if label is not None else f"folder {folder} is not one of the 1,000 ILSVRC synsets"

@@ -1,0 +1,26 @@
+"""One input of a run: where it lies, and its label."""
+
+from dataclasses import dataclass
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
+"""Endings of files that claim to be images, in lower case."""
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One input: where it lies, its class index where known, and the reason where it cannot be used.
+
+    `uri` is the local path, or URI without credentials, of its own file, or of the tar or Parquet file that
+    holds it: in a tar the `size` bytes from byte `offset`, in Parquet the row `offset`, where `size` is None.
+    """
+
+    image_id: str
+    uri: str
+    label: int | None
+    reason: str | None = None
+    offset: int | None = None
+    size: int | None = None
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be read; the message is a short reason."""

@@ -1,0 +1,130 @@
+"""Class indices: from synsets, from the labels in data sets, and from those of ILSVRC2012's validation set.
+
+A class index is its synset's rank among all 1,000 of ILSVRC, as torchvision's and timm's models have it.
+"""
+
+import csv
+import functools
+import io
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from scipy.io import loadmat
+
+from riemannopt_dist.images.files import Files, files_of, name_of
+from riemannopt_dist.images.image_ref import ImageRef
+from riemannopt_dist.stores import one_line, retried
+
+SYNSET = re.compile(r"n\d{8}")
+KAGGLE_HEADER = ["ImageId", "PredictionString"]
+EXPECTED = (
+    "expected LOC_val_solution.csv (first line ImageId,PredictionString) or "
+    "ILSVRC2012_validation_ground_truth.txt (a number a line, meta.mat beside it)"
+)
+
+
+def class_index(label: Any) -> tuple[int | None, str | None]:
+    """The class index that a label of a data set means, an integer from 0 or a synset; or why it is none."""
+    text = str(label).strip()
+    if SYNSET.fullmatch(text):
+        rank = synset_ranks().get(text)
+        return rank, None if rank is not None else f"label {text} is not one of the 1,000 ILSVRC synsets"
+    if not isinstance(label, bool) and re.fullmatch(r"\d{1,9}", text):
+        return int(text), None
+    return None, f"label {text[:40]!r} is neither a class index nor a synset"
+
+
+@functools.cache
+def synset_ranks() -> dict[str, int]:
+    """Class index of each ILSVRC synset, which is its rank among all 1,000."""
+    try:
+        from timm.data.imagenet_info import ImageNetInfo
+    except ModuleNotFoundError as error:
+        raise ValueError("source: synsets as labels need timm: pip install timm") from error
+    imagenet: Any = ImageNetInfo()
+    return {synset: rank for rank, synset in enumerate(imagenet.label_names())}
+
+
+def with_labels(refs: Iterable[ImageRef], labels: str) -> list[ImageRef]:
+    """`refs` with the labels in the file `labels`, by the images' file names without their endings.
+
+    An image that the file does not name gets that as its reason. Raises ValueError if it names none of them,
+    or is no such file.
+    """
+    known, name = read_labels(labels), name_of(labels)
+    labelled = [_with_label(ref, known, PurePosixPath(name).name) for ref in refs]
+    if all(ref.label is None for ref in labelled):
+        first = labelled[0].image_id
+        raise ValueError(
+            f"labels: {name} names none of the images ({next(iter(known))}, …; the first is {first})"
+        )
+    return labelled
+
+
+def _with_label(ref: ImageRef, known: Mapping[str, int], file: str) -> ImageRef:
+    label = known.get(PurePosixPath(ref.image_id).stem)
+    reason = f"no label in {file}" if label is None else None
+    return replace(ref, label=label, reason=ref.reason or reason)
+
+
+def read_labels(address: str) -> dict[str, int]:
+    """The class index of each image of a label file, by the image's file name without its ending.
+
+    The file is Kaggle's LOC_val_solution.csv, or the development kit's ILSVRC2012_validation_ground_truth.txt
+    with meta.mat beside it. Raises ValueError for a file that is missing or neither of the two.
+    """
+    files, name = files_of(address), name_of(address)
+    text = _content(files, name).decode("utf-8", "replace")
+    first = text.split("\n", 1)[0].strip()
+    if first.split(",") == KAGGLE_HEADER:
+        return _kaggle(text, name)
+    if first.isdecimal():
+        meta = f"{name.rpartition('/')[0]}/meta.mat"
+        return _ground_truth(text, name, _synsets(_content(files, meta), meta))
+    raise ValueError(f"labels: {name}: {EXPECTED}, found {first[:60]!r}")
+
+
+def _kaggle(text: str, name: str) -> dict[str, int]:
+    """From lines such as `ILSVRC2012_val_00048981,n03995372 85 1 499 272`; the first synset counts."""
+    labels: dict[str, int] = {}
+    for row in csv.DictReader(io.StringIO(text)):
+        image, prediction = (row[key] or "" for key in KAGGLE_HEADER)
+        synset = prediction.split(" ", 1)[0]
+        if synset not in synset_ranks():
+            raise ValueError(f"labels: {name}: {image}: expected an ILSVRC synset, found {synset[:40]!r}")
+        if labels.setdefault(image, synset_ranks()[synset]) != synset_ranks()[synset]:
+            raise ValueError(f"labels: {name}: {image} is there twice, with different labels")
+    return labels
+
+
+def _ground_truth(text: str, name: str, synsets: Mapping[int, str]) -> dict[str, int]:
+    """Line n is the ILSVRC2012_ID of ILSVRC2012_val_n, which follows another order than the class index."""
+    labels = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        synset = synsets.get(int(line)) if line.strip().isdecimal() else None
+        if synset not in synset_ranks():
+            raise ValueError(f"labels: {name}: line {number}: expected an ILSVRC2012_ID, found {line[:40]!r}")
+        labels[f"ILSVRC2012_val_{number:08}"] = synset_ranks()[synset]
+    return labels
+
+
+def _synsets(data: bytes, name: str) -> dict[int, str]:
+    """The synset of each ILSVRC2012_ID, from the development kit's meta.mat."""
+    try:
+        rows = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
+    # What a damaged file raises in scipy is anything.
+    except Exception as error:
+        raise ValueError(
+            f"labels: {name}: expected a table synsets with ILSVRC2012_ID and WNID: {one_line(error)}"
+        ) from error
+
+
+def _content(files: Files, name: str) -> bytes:
+    try:
+        return retried(lambda: files.read(name), name)
+    except OSError as error:
+        raise ValueError(f"labels: {one_line(error)}") from None

@@ -1,0 +1,64 @@
+"""The refined profile: a second pass over the images at points placed by the first one's profile.
+
+Equispaced points resolve a profile badly where most of |g′| lies in a small part of the path, as it does for
+Blur IG: there the first pass sees a few wide averages.
+"""
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from riemannopt_dist.optimize import density_coordinate
+from riemannopt_dist.profile import Profile, ProfileSum
+from riemannopt_dist.schedule import Array
+
+Refine = Literal["auto", "always", "never"]
+REFINE: tuple[str, ...] = get_args(Refine)
+
+CONCENTRATED = 0.5
+
+
+def evenness(profile: Profile) -> float:
+    """(∫|g′|^½)² / ∫|g′|, in (0, 1]: 1 for a level profile, small for one that lies in a part of the path.
+
+    It is the ratio of the integral bounds, in the limit of many points, of the density's partition and of
+    equal intervals.
+    """
+    alphas, _, _ = density_coordinate(profile)
+    magnitudes = profile(alphas)
+    mean = float(np.trapezoid(magnitudes, alphas))
+    return float(np.trapezoid(np.sqrt(magnitudes), alphas)) ** 2 / mean if mean > 0 else 1.0
+
+
+def needs_refinement(profile: Profile, refine: Refine) -> bool:
+    """Whether a second pass is made: for "auto", if the density's bound is below half of equal intervals'."""
+    return refine == "always" or (refine == "auto" and evenness(profile) < CONCENTRATED)
+
+
+def refining_positions(profile: Profile, samples: int) -> Array:
+    """`samples` positions from 0 to 1 for the second pass: half follow the density, half are even."""
+    alphas, shares, _ = density_coordinate(profile)
+    return np.interp(np.linspace(0.0, 1.0, samples), (shares + alphas) / 2, alphas)
+
+
+def merged(first: ProfileSum, second: ProfileSum) -> Profile:
+    """One profile from two passes: every stretch of the path from the pass that sampled it more finely."""
+    edges = np.union1d(first.alphas, second.alphas)
+    middles = (edges[:-1] + edges[1:]) / 2
+    passes = (first, second)
+    intervals = [np.searchsorted(one.alphas, middles, side="right") - 1 for one in passes]
+    widths = [np.diff(one.alphas)[chosen] for one, chosen in zip(passes, intervals, strict=True)]
+    finer = (widths[1] <= widths[0]).astype(int)
+    profiles = [one.profile() for one in passes]
+    found = {}
+    for which, *interval in zip(finer, *intervals, strict=True):
+        one = profiles[which]
+        index = interval[which]
+        found[one.points[index]] = (one.magnitudes[index], one.standard_errors[index])
+    points = sorted(found)
+    return Profile(
+        tuple(points),
+        tuple(found[point][0] for point in points),
+        tuple(found[point][1] for point in points),
+        first.count,
+    )

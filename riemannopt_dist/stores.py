@@ -1,0 +1,75 @@
+"""What local disks, object stores and web servers have in common: retries, and messages without secrets."""
+
+import errno
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""How often an operation on a storage that fails for a passing reason is tried."""
+FIRST_DELAY = 0.25
+"""Seconds before the second attempt (± half); each further delay is twice as long."""
+
+_LASTING_ERRORS = (PermissionError, IsADirectoryError, NotADirectoryError)
+_LASTING_NUMBERS = (errno.ELOOP, errno.ENAMETOOLONG)
+_LASTING_CODES = re.compile("ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH")
+# user@ and user:password@ in an address, where a password may hold a "/" that was not encoded; and its query.
+_SECRETS = re.compile(r"(?<=://)([^/\s@]*|[^/\s@:]*:[^\s@]*)@|\?\S*")
+
+
+class StorageError(OSError):
+    """A storage could not be read or written. The message is one line and holds no credentials."""
+
+
+class LastingError(StorageError):
+    """One that another attempt would meet again: no permission, no such bucket, not a file."""
+
+
+def retried(operation: Callable[[], T], uri: str) -> T:
+    """The operation's value, after up to `ATTEMPTS` tries with exponential back-off and jitter.
+
+    Raises FileNotFoundError at once, LastingError at once, and StorageError for an error that outlasts the
+    attempts; each names `uri`, which holds no secrets.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return operation()
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{uri}: no such file") from None
+        except OSError as error:
+            kind = LastingError if _lasting(error) else StorageError
+            if kind is LastingError or attempt == ATTEMPTS:
+                tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
+                raise kind(f"{uri}: {one_line(error)} ({tries})") from None
+        time.sleep(FIRST_DELAY * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+    raise AssertionError("unreachable")
+
+
+def without_secrets(address: str) -> str:
+    """The address without user, password and query; a plain path as it is."""
+    if "://" not in address:
+        return address
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    if parts.scheme in ("s3", "gs") and ":" in host:
+        # No bucket has a colon: this is a user and a password whose "/" ought to be written %2F.
+        return f"{parts.scheme}://…"
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text in one line; of addresses in it, neither user, password nor query."""
+    return " ".join(re.sub(_SECRETS, "", str(error)).split())
+
+
+def _lasting(error: OSError) -> bool:
+    return (
+        isinstance(error, (*_LASTING_ERRORS, LastingError))
+        or error.errno in _LASTING_NUMBERS
+        or _LASTING_CODES.search(str(error)) is not None
+    )

@@ -1,0 +1,100 @@
+"""Sample efficiency and tolerances, on errors that follow a law."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from riemannopt_dist.analysis.efficiency import (
+    AT_LEAST,
+    AT_MOST,
+    EXACT,
+    equivalent_count,
+    sample_efficiency,
+    tolerances,
+)
+
+SCALES = np.linspace(0.5, 1.5, 25)  # an image's error is its scale times the cell's law
+
+
+def results(cells: dict[tuple[str, str, int], float], costs: dict[str, float] | None = None) -> pa.Table:
+    """Rows of one method: (schedule, rule, samples) → the mean error."""
+    rows = [
+        {
+            "image_id": f"i{n:02}",
+            "method": "ig",
+            "schedule": schedule,
+            "rule": rule,
+            "samples": samples,
+            "gradient_evaluations": (costs or {}).get(schedule, samples),
+            "reference_error": error * scale,
+        }
+        for (schedule, rule, samples), error in cells.items()
+        for n, scale in enumerate(SCALES)
+    ]
+    return pa.Table.from_pandas(pd.DataFrame(rows))
+
+
+LINEAR = {("linear", "left", n): 1.6 / n for n in (16, 32, 64, 128)}
+
+
+def test_efficiency_of_errors_that_fall_like_one_over_n() -> None:
+    table = sample_efficiency(
+        results(
+            LINEAR
+            | {
+                ("density", "trapezoid", 16): 1.6 / 48,
+                ("exact", "left", 32): 1.6 / 500,
+                ("powell", "left", 16): 0.9,
+            }
+        )
+    ).set_index(["schedule", "samples"])
+    assert table.loc[("density", 16), "efficiency"] == pytest.approx(3)
+    # Every image has the same law: each resample gives the same ratio.
+    assert table.loc[("density", 16), "efficiency_low"] == pytest.approx(3)
+    assert table.loc[("density", 16), "efficiency_high"] == pytest.approx(3)
+    for count in (16, 32, 64, 128):
+        assert table.loc[("linear", count), "efficiency"] == pytest.approx(1)
+    assert (table.loc[("exact", 32), "efficiency"], table.loc[("exact", 32), "bound"]) == (
+        pytest.approx(4),
+        AT_LEAST,
+    )
+    assert (table.loc[("powell", 16), "efficiency"], table.loc[("powell", 16), "bound"]) == (
+        pytest.approx(1),
+        AT_MOST,
+    )
+    assert table.loc[("density", 16), "bound"] == EXACT
+    mean = table.loc[("density", 16)]
+    spread = SCALES.std() / np.sqrt(len(SCALES)) * 1.6 / 48
+    assert mean["reference_error_mean"] == pytest.approx(1.6 / 48)
+    assert mean["reference_error_mean_high"] - mean["reference_error_mean"] == pytest.approx(
+        1.96 * spread, rel=0.1
+    )
+
+
+def test_the_last_larger_error_counts_where_errors_go_up_and_down() -> None:
+    counts = np.array([1.0, 2.0, 4.0, 8.0])
+    yardstick = np.array([[8.0, 1.0, 4.0, 1.0]] * 4)
+    found = equivalent_count(np.array([2.0, 16.0, 0.5, 4.0]), counts, yardstick)
+    # Between 4 and 8, half way down from 4 to 1; above all; below all; 4 itself is not larger than 4.
+    np.testing.assert_allclose(found, [np.sqrt(32), 1.0, 8.0, 2 ** (1 / 3)])
+
+
+def test_a_tolerance_is_compared_with_the_count_that_keeps_as_many_images_within() -> None:
+    table = tolerances(
+        results(LINEAR | {("auto_0.05", "end_weights", 256): 0.05 / 1.3}, costs={"auto_0.05": 20})
+    )
+    (row,) = table.to_dict("records")
+    assert row["within"] == np.mean(SCALES <= 1.3)
+    # At 32 linear's error is 0.05 · scale, within for half of the images; at 64 for all.
+    assert row["linear_count"] == 64
+    assert row["cost"] == 20 / 64
+    assert (row["images"], row["at_maximum"]) == (25, 0.0)
+
+
+def test_nothing_without_converged_maps() -> None:
+    table = results(LINEAR).drop_columns(["reference_error"])
+    assert sample_efficiency(table).empty
+    assert tolerances(table).empty
+    one = results({("linear", "left", 16): 0.1, ("density", "left", 16): 0.1})
+    assert sample_efficiency(one).empty

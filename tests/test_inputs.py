@@ -1,0 +1,164 @@
+"""Inputs of whole runs on a real Ray: damage is accounted for, listing is done once, no secret is kept."""
+
+import io
+import os
+import struct
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from PIL import Image
+from typer.testing import CliRunner
+
+from riemannopt_dist.cli import app
+from riemannopt_dist.images import ImageRef
+from riemannopt_dist.models import load_model
+from riemannopt_dist.run.batches import read_tensor
+from riemannopt_dist.run.config import Config, make_config
+from riemannopt_dist.run.driver import evaluate
+from riemannopt_dist.run.verification import problems
+from tests.s3_server import serving
+from tests.small_world import PICTURES, make_pictures, small_fields
+
+GOOD = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here() -> Iterator[None]:
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
+
+
+def short_config(images: str | Path, output: Path, **changes: Any) -> Config:
+    """One cell, few images: it is the selection that matters."""
+    block = {"schedules": ["linear"], "rules": ["left"], "samples": [2]}
+    fields = {"grid": [block], "fit": {"images": 2, "samples": 2}, "limit": 3, "shard_size": 16, **changes}
+    return make_config(small_fields(Path(), output, **fields) | {"images": str(images)}, "test")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds no pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + end
+
+
+def encoded(image: Image.Image, format: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format)
+    return buffer.getvalue()
+
+
+def add_damage(folder: Path) -> dict[str, str]:
+    """Damaged inputs of every kind, with the beginnings of the reasons they should get."""
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    not_a_number = Image.fromarray(np.full((12, 12), np.nan, dtype=np.float32))
+    files = {
+        "truncated.jpg": (encoded(photo, "JPEG")[:1000], "damaged: "),
+        "truncated.png": (encoded(photo, "PNG")[:5000], "damaged: "),
+        "empty.png": (b"", "empty file"),
+        "text.png": (b"not an image", "not an image of a known format"),
+        "notes.txt": (b"notes", "not an image of a known format"),
+        "archive.jpg": (b"PK\x03\x04" + bytes(500), "not an image of a known format"),
+        "program.jpg": (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "not an image of a known format",
+        ),
+        "nan.tiff": (encoded(not_a_number, "TIFF"), "pixel values outside [0, 1]"),
+        "huge.png": (png_header(100_000, 100_000), "too large: "),
+        "hollow.png": (png_header(12, 12), "damaged: "),
+        "n99999999/unknown.png": (encoded(photo, "PNG"), "folder n99999999 is not one of"),
+    }
+    for name, (data, _) in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / "folder.jpg").mkdir()
+    (folder / "dangling.png").symlink_to(folder / "nowhere.png")
+    (folder / "circle.png").symlink_to(folder / "circle.png")
+    os.mkfifo(folder / "pipe.png")
+    reasons = {name: reason for name, (_, reason) in files.items()} | {
+        "folder.jpg": "a folder, not a file",
+        "dangling.png": "cannot be read: no such file",
+        "circle.png": "cannot be read: ",
+        "pipe.png": "cannot be read: not a regular file",
+    }
+    (folder / "secret.png").write_bytes(encoded(photo, "PNG"))
+    (folder / "secret.png").chmod(0)
+    if not os.access(folder / "secret.png", os.R_OK):  # the superuser reads it all the same
+        reasons["secret.png"] = "cannot be read: [Errno 13]"
+    return reasons
+
+
+def test_damage_of_every_kind_is_accounted_for(tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "pictures", GOOD)
+    (folder / "p00.png").rename(folder / "p00.txt")  # what counts is the content
+    reasons = add_damage(folder)
+    directory = evaluate(short_config(folder, tmp_path / "run"))
+    images = directory.read_images()
+    assert images is not None
+    assert len(reasons) / len(images) >= 0.05
+    errors = {row["image_id"]: row["error"] for row in images if row["error"] is not None}
+    assert set(errors) == set(reasons)
+    assert all(errors[name].startswith(reason) for name, reason in reasons.items()), errors
+    assert all("\n" not in error and len(error) < 200 for error in errors.values())
+    for row in images:
+        assert row["selected"] == (row["error"] is None)  # without labels there is no wrong class
+    assert {f"p{n:02}.png" for n in range(1, GOOD)} | {"p00.txt"} <= {r["image_id"] for r in images} - set(
+        errors
+    )
+    assert directory.read_failures() == []
+    assert list(problems(directory)) == []
+    shown = CliRunner().invoke(app, ["summarize", str(tmp_path / "run")])
+    usable = len(images) - len(errors)
+    assert f"{len(images)} inputs: {usable} usable, {len(errors)} left out because they cannot be read" in (
+        " ".join(shown.output.split())
+    )
+
+
+def tar_of(pictures: Path) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for path in sorted(pictures.iterdir()):
+            archive.add(path, path.name)
+    return buffer.getvalue()
+
+
+def test_a_run_on_s3_keeps_to_its_listing_and_keeps_no_secrets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pictures = make_pictures(tmp_path / "pictures")
+    output = tmp_path / "run"
+    with serving() as bucket:
+        bucket.put("run-tars/a.tar", tar_of(pictures))
+        source = bucket.uri("bucket/run-tars")
+        images = evaluate(short_config(source, output, shard_size=4)).read_images()
+        # What comes later is no part of the run, and other credentials are no other configuration.
+        bucket.put("run-tars/b.tar", tar_of(pictures))
+        (output / "images.parquet").unlink()
+        (output / "selection/shard-00001.parquet").unlink()
+        again = short_config(source.replace("swordfish", "codfish"), output, shard_size=4)
+        directory = evaluate(again)
+    assert directory.read_images() == images
+    assert list(problems(directory)) == []
+
+    model = load_model(again.model.name)
+    assert [row["image_id"] for row in images or []] == [f"a.tar/p{n:02}.png" for n in range(PICTURES)]
+    for row, path in zip(images or [], sorted(pictures.iterdir()), strict=True):
+        tensor = read_tensor(ImageRef(path.name, str(path), None), model)
+        probability, prediction = model(tensor[None]).softmax(dim=1).max(dim=1)
+        assert row["prediction"] == int(prediction)
+        assert row["probability"] == pytest.approx(float(probability), rel=1e-5)
+        assert row["uri"] == "s3://bucket/run-tars/a.tar"
+
+    assert directory.storage.read_json("run.json")["config"]["images"] == "s3://bucket/run-tars"
+    files = [path for path in output.rglob("*") if path.is_file()]
+    assert len(files) >= 8
+    for secret in (b"swordfish", b"codfish", b"endpoint_override"):
+        assert not [path for path in files if secret in path.read_bytes()]
+        assert secret.decode() not in caplog.text

@@ -1,0 +1,564 @@
+"""Where images come from: folders, Parquet and tars on disk, S3 and the web; labels; secrets; damage."""
+
+import io
+import pickle
+import tarfile
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy.io import savemat
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
+
+from riemannopt_dist import stores
+from riemannopt_dist.images import ImageReader, ImageRef, UnreadableImage, files_of, list_images, read_image
+from riemannopt_dist.images.labels import read_labels
+from riemannopt_dist.stores import StorageError, one_line, without_secrets
+from tests.s3_server import Bucket, serving
+
+PNG = b"\x89PNG the bytes of an image, which nothing here decodes: "
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Bucket]:
+    with serving() as server:
+        yield server
+
+
+def content(n: int) -> bytes:
+    """Bytes of image n, which do not compress away."""
+    return PNG + np.random.default_rng(n).bytes(3000)
+
+
+def tar_of(members: Iterable[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def parquet_of(columns: dict[str, Any], **options: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, **options)
+    return bytes(sink.getvalue())
+
+
+def hugging_face(count: int, first: int = 0) -> dict[str, Any]:
+    """Columns as Hugging Face's data sets have them."""
+    images = [{"bytes": content(n), "path": f"{n}.png"} for n in range(first, first + count)]
+    return {"image": images, "label": [n % 5 for n in range(first, first + count)]}
+
+
+def read_all(source: str, refs: list[ImageRef]) -> dict[str, bytes]:
+    with ImageReader(files_of(source), refs) as reader:
+        return {ref.image_id: reader.read(ref) for ref in refs}
+
+
+def labels_of(refs: list[ImageRef]) -> list[tuple[str, int | None]]:
+    return [(ref.image_id, ref.label) for ref in refs]
+
+
+# --- Tars ---
+
+
+def test_a_tar_pairs_by_key_wherever_the_members_are(tmp_path: Path) -> None:
+    members = [
+        ("./a.cls", b"7"),
+        ("sub.dir/b.jpg", content(1)),
+        ("c.x.JPEG", content(2)),
+        ("a.json", b"{}"),
+        ("c.cls", b"n02123045\n"),
+        ("._a.png", b"left by a Mac"),
+        ("sub.dir/b.cls", b" 9 "),
+        ("./a.png", content(0)),
+    ]
+    (tmp_path / "x.tar").write_bytes(tar_of(members))
+    source = str(tmp_path / "x.tar")
+    refs = list_images(source)
+    assert labels_of(refs) == [("x.tar/a.png", 7), ("x.tar/c.x.JPEG", 281), ("x.tar/sub.dir/b.jpg", 9)]
+    assert {ref.uri for ref in refs} == {source}
+    assert list(read_all(source, refs).values()) == [content(0), content(2), content(1)]
+    assert all(ref.reason is None for ref in refs)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_every_format_of_tar(tmp_path: Path, format: int) -> None:
+    name = f"{'long' * 20}/{'name' * 20}.jpg"
+    (tmp_path / "x.tar").write_bytes(tar_of([(name, content(0)), ("b.jpg", content(1))], format))
+    source = str(tmp_path / "x.tar")
+    assert read_all(source, list_images(source)) == {"x.tar/b.jpg": content(1), f"x.tar/{name}": content(0)}
+
+
+def test_what_is_wrong_with_members_is_told(tmp_path: Path) -> None:
+    members = [
+        ("fine.jpg", content(0)),
+        ("fine.cls", b"1"),
+        ("bare.jpg", content(1)),
+        ("odd.jpg", content(2)),
+        ("odd.cls", b"cat"),
+        ("alone.cls", b"3"),
+        ("../../out.jpg", content(3)),
+        ("/abs.jpg", content(3)),
+    ]
+    (tmp_path / "x.tar").write_bytes(tar_of(members))
+    with tarfile.open(tmp_path / "x.tar", "a") as archive:
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    reasons = {ref.image_id: ref.reason for ref in list_images(str(tmp_path / "x.tar"))}
+    assert reasons == {
+        "x.tar/fine.jpg": None,
+        "x.tar/bare.jpg": "no .cls beside it",
+        "x.tar/odd.jpg": "label 'cat' is neither a class index nor a synset",
+        "x.tar/alone.cls": "a label without an image",
+        "x.tar/../../out.jpg": "its name leads out of the archive",
+        "x.tar//abs.jpg": "its name leads out of the archive",
+        "x.tar/link.jpg": "not a regular file",
+    }
+
+
+class _Trap:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def test_pickles_in_a_tar_are_never_loaded_and_nothing_is_unpacked(tmp_path: Path) -> None:
+    trap = pickle.dumps(_Trap(tmp_path / "sprung"))
+    names = ["a.pyd", "a.pickle", "a.pkl", "a.cls", "b.pth"]
+    (tmp_path / "x.tar").write_bytes(tar_of([("a.jpg", content(0)), *((name, trap) for name in names)]))
+    (ref,) = list_images(str(tmp_path / "x.tar"))
+    assert ref.reason is not None
+    assert ref.reason.startswith("label ")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kept", "told"),
+    [
+        (lambda data: data[: 512 * 20 + 100], 2, "damaged tar, after 3 images: unexpected end of data"),
+        (lambda data: data[: 512 * 14], 2, "damaged tar, after 2 images: it ends without an end mark"),
+        (lambda data: data[: 512 * 14] + b"junk" * 999, 2, "damaged tar, after 2 images: what follows"),
+        (lambda data: b"junk" * 999, 0, "damaged tar, after 0 images: "),
+        (lambda data: b"", 0, "damaged tar, after 0 images: empty file"),
+    ],
+    ids=["member", "end", "header", "text", "empty"],
+)
+def test_a_damaged_tar_keeps_what_is_whole_and_tells_the_rest(
+    tmp_path: Path, damage: Any, kept: int, told: str
+) -> None:
+    # Each member is a header of 512 bytes and seven blocks: 4,096 bytes with seven blocks of content.
+    whole = tar_of([(f"{n}.jpg", content(n)) for n in range(4)], tarfile.USTAR_FORMAT)
+    (tmp_path / "x.tar").write_bytes(damage(whole))
+    refs = {ref.image_id: ref for ref in list_images(str(tmp_path / "x.tar"))}
+    assert refs["x.tar"].reason is not None
+    assert refs["x.tar"].reason.startswith(told)
+    fine = [ref for ref in refs.values() if ref.reason is None]
+    assert [ref.image_id for ref in fine] == [f"x.tar/{n}.jpg" for n in range(kept)]
+    assert list(read_all(str(tmp_path), fine).values()) == [content(n) for n in range(kept)]
+
+
+# --- Parquet ---
+
+
+def test_parquet_as_hugging_face_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "README.md").write_text("a data set")
+    for n in range(2):
+        data = parquet_of(hugging_face(12, 12 * n), row_group_size=5)
+        (tmp_path / f"data/val-{n:05}-of-00002.parquet").write_bytes(data)
+    refs = list_images(str(tmp_path))
+    ids = [f"data/val-0000{n}-of-00002.parquet/{row:02}" for n in range(2) for row in range(12)]
+    assert labels_of(refs) == [(image_id, n % 5) for n, image_id in enumerate(ids)]
+    assert list(read_all(str(tmp_path), refs).values()) == [content(n) for n in range(24)]
+    # In another order, and only some.
+    some = [refs[n] for n in (17, 3, 22, 4)]
+    assert list(read_all(str(tmp_path), some).values()) == [content(n) for n in (17, 3, 22, 4)]
+
+
+def test_other_columns_types_and_labels(tmp_path: Path) -> None:
+    labels = ["n02123045", "12", "cat", None, "n99999999"]
+    images = pa.array([content(n) for n in range(4)] + [None], pa.large_binary())
+    (tmp_path / "x.parquet").write_bytes(parquet_of({"cls": labels, "id": range(5), "img": images}))
+    source = str(tmp_path / "x.parquet")
+    refs = list_images(source)
+    assert [(ref.label, ref.reason) for ref in refs] == [
+        (281, None),
+        (12, None),
+        (None, "label 'cat' is neither a class index nor a synset"),
+        (None, "no label"),
+        (None, "label n99999999 is not one of the 1,000 ILSVRC synsets"),
+    ]
+    assert list(read_all(source, refs[:2]).values()) == [content(0), content(1)]
+    empty = ImageRef("x", source, None, offset=4)
+    with pytest.raises(UnreadableImage, match="no image in its row"):
+        read_all(source, [empty])
+
+
+def test_minus_one_is_no_class(tmp_path: Path) -> None:
+    (tmp_path / "test.parquet").write_bytes(parquet_of({"image": [content(0)], "label": [-1]}))
+    (ref,) = list_images(str(tmp_path / "test.parquet"))
+    assert (ref.label, ref.reason) == (None, "label '-1' is neither a class index nor a synset")
+
+
+def test_without_labels_there_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "x.parquet").write_bytes(parquet_of({"image": [content(0)], "category": [3]}))
+    (ref,) = list_images(str(tmp_path / "x.parquet"))
+    assert (ref.label, ref.reason) == (None, None)
+    assert "x.parquet has no labels" in caplog.text
+
+
+def test_without_images_the_columns_are_told(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_bytes(parquet_of({"image": ["a.png"], "label": [1]}))
+    with pytest.raises(
+        ValueError, match=r"x.parquet: expected a column image, .* found image \(string\), label"
+    ):
+        list_images(str(tmp_path))
+
+
+def test_damage_in_parquet_is_told_where_it_is(tmp_path: Path) -> None:
+    data = bytearray(parquet_of(hugging_face(9), row_group_size=3, compression="zstd"))
+    chunk = pq.read_metadata(io.BytesIO(data)).row_group(1).column(0)
+    assert chunk.path_in_schema == "image.bytes"
+    data[chunk.data_page_offset : chunk.data_page_offset + 2000] = bytes(2000)
+    (tmp_path / "a.parquet").write_bytes(data)
+    (tmp_path / "b.parquet").write_bytes(bytes(data)[:-50])
+    (tmp_path / "c.parquet").write_bytes(b"")
+    refs = list_images(str(tmp_path))
+    assert [ref.image_id for ref in refs if ref.reason] == ["b.parquet", "c.parquet"]
+    assert all(ref.reason.startswith("damaged Parquet: ") for ref in refs if ref.reason)
+    with ImageReader(files_of(str(tmp_path)), refs) as reader:
+        for n, ref in enumerate(refs[:9]):
+            if 3 <= n < 6:
+                with pytest.raises(UnreadableImage, match="damaged Parquet: "):
+                    reader.read(ref)
+            else:
+                assert reader.read(ref) == content(n)
+
+
+def test_threads_may_read_a_container_together(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(parquet_of(hugging_face(40), row_group_size=7))
+    (tmp_path / "b.tar").write_bytes(tar_of([(f"{n:02}.jpg", content(n)) for n in range(40)]))
+    refs = list_images(str(tmp_path))
+    start = threading.Barrier(8)
+    found: dict[str, bytes] = {}
+    with ImageReader(files_of(str(tmp_path)), refs) as reader:
+
+        def work(first: int) -> None:
+            start.wait()
+            found.update({ref.image_id: reader.read(ref) for ref in refs[first::8]})
+
+        threads = [threading.Thread(target=work, args=(first,)) for first in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [found[ref.image_id] for ref in refs] == [content(n) for n in (*range(40), *range(40))]
+
+
+# --- What a source can be ---
+
+
+def test_numbered_files(tmp_path: Path) -> None:
+    for n in (8, 9, 10, 11):
+        (tmp_path / f"val-{n:03}.tar").write_bytes(tar_of([("a.jpg", content(n)), ("a.cls", b"1")]))
+    refs = list_images(str(tmp_path / "val-{009..011}.tar"))
+    assert [ref.image_id for ref in refs] == [f"val-{n:03}.tar/a.jpg" for n in (9, 10, 11)]
+    with pytest.raises(ValueError, match=r"^source: .*/val-012.tar: no such file$"):
+        list_images(str(tmp_path / "val-{009..012}.tar"))
+    with pytest.raises(ValueError, match=r"^source: {3..1} counts down$"):
+        list_images(str(tmp_path / "val-{3..1}.tar"))
+
+
+def test_images_and_containers_in_one_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "b.tar").write_bytes(tar_of([]))
+    with pytest.raises(ValueError, match=r"holds images \(a.jpg\) and .tar files \(b.tar\): name one kind"):
+        list_images(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", ["ftp://user:swordfish@host/x.tar", "s3://user:cod/fish@b/x", "s3://"])
+def test_other_addresses_are_refused_without_telling_secrets(source: str) -> None:
+    with pytest.raises(ValueError, match=r"^source: expected ") as caught:
+        list_images(source)
+    assert "fish" not in str(caught.value)
+
+
+def test_secrets_are_taken_out_of_addresses_and_messages() -> None:
+    for address in ("s3://user:swordfish@b/x?k=swordfish", "https://user:swordfish@h/x.tar?token=swordfish"):
+        assert "swordfish" not in without_secrets(address)
+        assert "swordfish" not in one_line(OSError(f"failed: '{address}' (again)"))
+    assert without_secrets("s3://user:swordfish@b/x?k=v") == "s3://b/x"
+    assert "fish" not in without_secrets("s3://user:cod/fish@b/x")
+    assert "fish" not in one_line(OSError("Cannot parse URI: 's3://user:cod/fish@b/x'"))
+
+
+# --- Labels ---
+
+# The first three images of the validation set: sea snake, alp, Shetland sheepdog.
+VALIDATION = {1: ("n01751748", 490, 65), 2: ("n09193705", 361, 970), 3: ("n02105855", 171, 230)}
+
+
+def validation_folder(folder: Path) -> Path:
+    folder.mkdir()
+    for n in VALIDATION:
+        (folder / f"ILSVRC2012_val_{n:08}.JPEG").write_bytes(b"x")
+    return folder
+
+
+def kaggle_file(path: Path) -> Path:
+    rows = [
+        f"ILSVRC2012_val_{n:08},{synset} 85 1 499 272 {synset} 3 4 5 6 "
+        for n, (synset, *_) in VALIDATION.items()
+    ]
+    path.write_text("\n".join(["ImageId,PredictionString", *reversed(rows)]))
+    return path
+
+
+def development_kit(folder: Path) -> Path:
+    folder.mkdir()
+    kinds = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object), ("num_children", object)]
+    rows = [(number, synset, "words", 0) for synset, number, _ in VALIDATION.values()]
+    table = np.array([*rows, (1001, "n00004258", "living thing", 5)], dtype=kinds)
+    savemat(folder / "meta.mat", {"synsets": table[:, None]})
+    path = folder / "ILSVRC2012_validation_ground_truth.txt"
+    path.write_text("".join(f"{number}\n" for _, number, _ in VALIDATION.values()))
+    return path
+
+
+def test_the_validation_sets_labels_are_the_same_from_both_files(tmp_path: Path) -> None:
+    folder = validation_folder(tmp_path / "val")
+    expected = [(f"ILSVRC2012_val_{n:08}.JPEG", label) for n, (*_, label) in VALIDATION.items()]
+    for labels in (kaggle_file(tmp_path / "LOC_val_solution.csv"), development_kit(tmp_path / "data")):
+        assert labels_of(list_images(str(folder), str(labels))) == expected
+    # As it is distributed: a tar of the same files.
+    members = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(tar_of(members))
+    refs = list_images(str(tmp_path / "ILSVRC2012_img_val.tar"), str(labels))
+    assert labels_of(refs) == [(f"ILSVRC2012_img_val.tar/{name}", label) for name, label in expected]
+
+
+def test_images_that_the_labels_do_not_name_have_a_reason(tmp_path: Path) -> None:
+    folder = validation_folder(tmp_path / "val")
+    labels = kaggle_file(tmp_path / "LOC_val_solution.csv")
+    (folder / "other.JPEG").write_bytes(b"x")
+    refs = list_images(str(folder), str(labels))
+    assert [ref.reason for ref in refs] == [None, None, None, "no label in LOC_val_solution.csv"]
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/a.JPEG").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"^labels: .*\.csv names none of the images .* first is a.JPEG"):
+        list_images(str(tmp_path / "others"), str(labels))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("path,label\na.png,3\n", r"expected LOC_val_solution.csv .* found 'path,label'"),
+        ("", "expected LOC_val_solution.csv .* found ''"),
+        (
+            "ImageId,PredictionString\na,n99999999 1 2 3 4\n",
+            "a: expected an ILSVRC synset, found 'n99999999'",
+        ),
+        ("ImageId,PredictionString\na\n", "a: expected an ILSVRC synset, found ''"),
+        ("ImageId,PredictionString\na,n01751748\na,n02105855\n", "a is there twice"),
+        ("490\nsea snake\n", "line 2: expected an ILSVRC2012_ID, found 'sea snake'"),
+        ("490\n1001\n", "line 2: expected an ILSVRC2012_ID, found '1001'"),  # a group of synsets
+    ],
+)
+def test_bad_label_files_are_one_line(tmp_path: Path, text: str, named: str) -> None:
+    path = development_kit(tmp_path / "data")
+    path.write_text(text)
+    with pytest.raises(ValueError, match=rf"^labels: .*{named}") as caught:
+        read_labels(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_label_files_are_named(tmp_path: Path) -> None:
+    path = development_kit(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"^labels: .*/absent.csv: no such file"):
+        read_labels(str(tmp_path / "absent.csv"))
+    (tmp_path / "data/meta.mat").write_bytes(b"not MATLAB")
+    with pytest.raises(ValueError, match=r"^labels: .*/meta.mat: expected a table synsets"):
+        read_labels(str(path))
+    (tmp_path / "data/meta.mat").unlink()
+    with pytest.raises(ValueError, match=r"^labels: .*/meta.mat: no such file"):
+        read_labels(str(path))
+
+
+# --- S3 ---
+
+
+def test_a_folder_in_s3_with_labels_beside_it(bucket: Bucket, tmp_path: Path) -> None:
+    for name in ("n01440764/a.JPEG", "n02123045/b b.png", "loose.txt", ".hidden/c.png"):
+        bucket.put(f"folder/{name}", name.encode())
+    source = bucket.uri("bucket/folder")
+    refs = list_images(source)
+    assert labels_of(refs) == [("loose.txt", None), ("n01440764/a.JPEG", 0), ("n02123045/b b.png", 281)]
+    assert [ref.uri for ref in refs] == [f"s3://bucket/folder/{ref.image_id}" for ref in refs]
+    assert read_all(source, refs) == {ref.image_id: ref.image_id.encode() for ref in refs}
+    path = validation_folder(tmp_path / "val") / f"ILSVRC2012_val_{1:08}.JPEG"
+    bucket.put(f"val/{path.name}", path.read_bytes())
+    bucket.put("kit/truth.txt", development_kit(tmp_path / "data").read_bytes())
+    bucket.put("kit/meta.mat", (tmp_path / "data/meta.mat").read_bytes())
+    refs = list_images(bucket.uri("bucket/val"), bucket.uri("bucket/kit/truth.txt"))
+    assert labels_of(refs) == [(path.name, 65)]
+    assert read_image(bucket.uri(f"bucket/val/{path.name}")) == b"x"
+
+
+def test_a_tar_in_s3_is_opened_once_and_read_by_ranges(bucket: Bucket) -> None:
+    bucket.put("tars/x.tar", tar_of([(f"{n}.jpg", content(n)) for n in range(6)]))
+    source = bucket.uri("bucket/tars/x.tar")
+    refs = list_images(source)
+    bucket.log.clear()
+    bucket.ranges.clear()
+    assert list(read_all(source, refs[1:5]).values()) == [content(n) for n in range(1, 5)]
+    assert [method for method, _ in bucket.log] == ["HEAD", *["GET"] * 4]
+    assert bucket.ranges == [f"bytes={ref.offset}-{ref.offset + len(content(0)) - 1}" for ref in refs[1:5]]
+
+
+def test_parquet_in_s3_is_read_by_row_groups(bucket: Bucket) -> None:
+    data = parquet_of(hugging_face(60), row_group_size=10)
+    bucket.put("hf/data/val.parquet", data)
+    source = bucket.uri("bucket/hf")
+    refs = list_images(source)
+    bucket.log.clear()
+    bucket.ranges.clear()
+    some = [refs[n] for n in (21, 55, 28, 20)]  # of two row groups
+    assert list(read_all(source, some).values()) == [content(n) for n in (21, 55, 28, 20)]
+    assert [method for method, _ in bucket.log].count("HEAD") == 1
+    bounds = [span.removeprefix("bytes=").split("-") for span in bucket.ranges]
+    read = sum(int(last) - int(first) + 1 for first, last in bounds)
+    assert read < len(data) / 3 + (1 << 16)  # two groups of six, and what is read of the end for the footer
+
+
+def test_a_store_that_fails_for_a_while_is_outlasted(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "FIRST_DELAY", 0.01)
+    bucket.put("flaky/a.jpg", b"a")
+    bucket.put("flaky/b/x.tar", tar_of([("a.jpg", content(0))]))
+    bucket.put("flaky/b/y.parquet", parquet_of(hugging_face(1)))
+    source = bucket.uri("bucket/flaky/b")
+    bucket.failures = 4
+    refs = [*list_images(source), ImageRef("a", "s3://bucket/flaky/a.jpg", None)]
+    assert bucket.failures == 0
+    # As a worker has it: with a client that tries three times, not ten.
+    files = pickle.loads(pickle.dumps(files_of(source)))
+    with ImageReader(files, refs) as reader:
+        for ref, data in zip(refs, (content(0), content(0), b"a"), strict=True):
+            bucket.failures = 4
+            assert reader.read(ref) == data
+            assert bucket.failures == 0
+
+
+def test_a_store_that_keeps_failing_is_not_blamed_on_the_images(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "ATTEMPTS", 1)
+    bucket.put("broken/y.parquet", parquet_of(hugging_face(1)))
+    refs = [*list_images(bucket.uri("bucket/broken")), ImageRef("y", "s3://bucket/broken/y.parquet", None)]
+    files = pickle.loads(pickle.dumps(files_of(bucket.uri("bucket/broken"))))
+    with ImageReader(files, refs) as reader:
+        for ref in refs:
+            bucket.failures = 10_000
+            with pytest.raises(
+                StorageError, match=r"^s3://bucket/broken/y.parquet: .*1 attempt\)$"
+            ) as caught:
+                reader.read(ref)
+            bucket.failures = 0
+            assert "swordfish" not in str(caught.value)
+            assert "endpoint_override" not in str(caught.value)
+
+
+def test_missing_objects_are_told_from_missing_sources(bucket: Bucket) -> None:
+    with pytest.raises(ValueError, match=r"^source: no folder 's3://bucket/absent'"):
+        list_images(bucket.uri("bucket/absent"))
+    with pytest.raises(ValueError, match=r"^source: s3://bucket/absent.tar: no such file$"):
+        list_images(bucket.uri("bucket/absent.tar"))
+    with pytest.raises(UnreadableImage, match=r"^cannot be read: no such file$"):
+        read_image(bucket.uri("bucket/absent.jpg"))
+
+
+# --- The web ---
+
+
+class Web:
+    """A web server for one folder: a token is needed, and the next `failures` requests fail."""
+
+    def __init__(self, folder: Path) -> None:
+        self.failures = 0
+        self.asked = 0
+        self._folder = folder
+        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.asked += 1
+        if self.failures > 0:
+            self.failures -= 1
+            start_response("503 Service Unavailable", [])
+            return [b"injected"]
+        if environ["QUERY_STRING"] != "token=swordfish":
+            start_response("403 Forbidden", [])
+            return [b""]
+        path = self._folder / environ["PATH_INFO"].lstrip("/")
+        if not path.is_file():
+            start_response("404 Not Found", [])
+            return [b""]
+        data = path.read_bytes()
+        part = Response(data).make_conditional(environ, accept_ranges=True, complete_length=len(data))
+        answer: Iterable[bytes] = part(environ, start_response)
+        return answer
+
+    def address(self, path: str, token: str = "swordfish") -> str:
+        return f"http://127.0.0.1:{self.server.port}/{path}?token={token}"
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[Web]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    web = Web(folder)
+    thread = threading.Thread(target=web.server.serve_forever)
+    thread.start()
+    for n in range(2):
+        (folder / f"val-{n}.tar").write_bytes(tar_of([("a.jpg", content(n)), ("a.cls", b"4")]))
+    (folder / "val.parquet").write_bytes(parquet_of(hugging_face(6), row_group_size=2))
+    yield web
+    web.server.shutdown()
+    thread.join()
+    web.server.server_close()
+
+
+def test_containers_on_the_web(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "FIRST_DELAY", 0.001)
+    for path, count in (("val-{0..1}.tar", 2), ("val.parquet", 6)):
+        source = web.address(path)
+        web.failures = 3
+        refs = list_images(source)
+        assert all("swordfish" not in ref.uri and ref.uri.startswith("http://127.0.0.1:") for ref in refs)
+        assert [ref.label for ref in refs] == ([4, 4] if count == 2 else [0, 1, 2, 3, 4, 0])
+        web.failures = 3
+        files = pickle.loads(pickle.dumps(files_of(source)))
+        with ImageReader(files, refs) as reader:
+            assert [reader.read(ref) for ref in refs] == [content(n) for n in range(count)]
+
+
+def test_what_the_web_refuses_is_one_line_without_secrets(web: Web) -> None:
+    for address, named in (
+        (web.address("absent.tar"), "no such file"),
+        (web.address("val-0.tar", "wrong-swordfish"), "403"),
+        (web.address("folder"), "no folder 'http://127.0.0.1"),
+    ):
+        with pytest.raises((ValueError, OSError), match=named) as caught:
+            list_images(address)
+        assert "swordfish" not in str(caught.value)
+        assert "\n" not in str(caught.value)
