@@ -74,7 +74,10 @@ def evaluate(
     output: OutputOption = None,
     limit: LimitOption = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="At most so many workers. Overrides the config's means.")
+        int | None,
+        typer.Option(
+            min=1, help="So many workers, with room still to come or not. Overrides the config's means."
+        ),
     ] = None,
     gpus_per_worker: Annotated[
         float | None,
@@ -96,8 +99,10 @@ def evaluate(
     from riemannopt_dist.run.config import load_config
 
     with _errors():
-        means = {"max_workers": workers, "gpus_per_worker": gpus_per_worker}
+        means = {"min_workers": workers, "max_workers": workers, "gpus_per_worker": gpus_per_worker}
         given = {"images": images, "labels": labels, "output": output, "limit": limit, "means": means}
+        if rate is not None and not dry_run:
+            raise ValueError("rate: goes with --dry-run only")
         chosen = load_config(str(config), given)
         if dry_run:
             _plan(chosen, rate)

@@ -63,7 +63,7 @@ def serving() -> Iterator[Bucket]:
     try:
         yield bucket
     finally:
-        bucket.failures = 0
+        bucket.failures = bucket.trouble = 0
         file_system.delete_dir("bucket")  # moto keeps its buckets for all servers of a process
         bucket.server.shutdown()
         thread.join()

@@ -24,7 +24,7 @@ def test_help_names_every_command() -> None:
     assert shown.exit_code == 0
     assert all(
         name in shown.output
-        for name in ("demo", "fit", "evaluate", "summarize", "verify", "report", "explain")
+        for name in ("demo", "fit", "evaluate", "status", "summarize", "verify", "report", "explain")
     )
 
 
@@ -40,10 +40,12 @@ def config_file(tmp_path: Path) -> Path:
     ("arguments", "named"),
     [
         (["evaluate", "-c", "missing.yaml"], "missing.yaml"),
+        (["evaluate", "-c", "CONFIG", "--rate", "9"], "goes with --dry-run only"),
         (["evaluate", "-c", "CONFIG", "--images", "missing"], "missing"),
         (["summarize", "missing-run"], "missing-run"),
         (["report", "missing-run"], "missing-run"),
         (["verify", "missing-run"], "missing-run"),
+        (["status", "missing-run"], "missing-run"),
         (["explain", "missing.png"], "missing.png"),
         (["explain", "CONFIG"], "not an image"),
         (["fit", "-o", "p.json", "--images", "missing"], "missing"),

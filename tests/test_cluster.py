@@ -4,7 +4,6 @@ cluster.yaml and its variant pass Ray's own checks, EC2's own description of its
 Kubernetes manifest the field tables of what it is made of.
 """
 
-import importlib.util
 import itertools
 import logging
 import re
@@ -21,7 +20,9 @@ from botocore.validate import ParamValidator
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from ray.autoscaler._private.util import prepare_config, validate_config
+from typer.testing import CliRunner
 
+from riemannopt_dist.cli import app
 from riemannopt_dist.run.config import load_config
 
 CLUSTER = Path("cluster.yaml").read_text(encoding="utf-8")
@@ -74,13 +75,21 @@ def test_what_it_names_is_there(config: dict[str, Any]) -> None:
         assert (Path(local) / "pyproject.toml").is_file(), remote
     commands = " ".join(config["setup_commands"])
     (project,) = config["file_mounts"]
-    assert f" {project}" in commands
+    assert commands.endswith(f" {project}")
     if "head_node_type" in config:
         assert config["head_node_type"] in config["available_node_types"]
     # Every folder of a virtual environment that a command starts from is made by one before it.
     for command in [*config.get("head_start_ray_commands", []), *config.get("worker_start_ray_commands", [])]:
         for folder in re.findall(r"(\S+)/bin/", command):
             assert f"venv {folder}" in commands
+
+
+def test_the_documented_job_fits_the_cluster() -> None:
+    readme = Path("README.md").read_text(encoding="utf-8")
+    (job,) = (line for line in readme.splitlines() if "ray job submit --address" in line)
+    options = options_of(job)
+    assert int(options["--workers"]) == aws()["available_node_types"]["worker"]["max_workers"]
+    assert options["--images"].split("/")[:3] == options["--output"].split("/")[:3]
 
 
 def node_configs() -> list[tuple[str, dict[str, Any]]]:
@@ -266,14 +275,9 @@ def options_of(entrypoint: str) -> dict[str, str]:
 
 
 def test_its_job_is_there_and_takes_its_options(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from riemannopt_dist.cli import app
-
     program, script, *options = shlex.split(MANIFEST["spec"]["entrypoint"])
     here = [word.removeprefix(f"{INSTALLED_AT}/") for word in (script, *options)]
     assert program == "python"
-    assert importlib.util.spec_from_file_location("job", here[0]) is not None
     assert Path(here[0]).is_file()
     given = options_of(shlex.join(here))
     load_config(given["--config"])

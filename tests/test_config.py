@@ -60,6 +60,12 @@ def test_overrides_replace_keys(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(BASE))
     config = load_config(str(path), {"images": "others", "output": None, "limit": 5})
     assert (config.images, config.output, config.limit) == ("others", "run", 5)
+    path.write_text(yaml.safe_dump({**BASE, "means": {"min_workers": 2, "attempts": 7}}))
+    means = load_config(str(path), {"means": {"min_workers": 9, "gpus_per_worker": None}}).means
+    assert (means.min_workers, means.gpus_per_worker, means.attempts) == (9, None, 7)
+    path.write_text(yaml.safe_dump({**BASE, "means": 3}))
+    with pytest.raises(ValueError, match=r"means: .*got 3"):
+        load_config(str(path), {"means": {"min_workers": 9}})
 
 
 def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:

@@ -67,6 +67,12 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
         },
         {"methods": ["ig", "blur_ig"], "schedules": ["density"], "rules": ["gauss_legendre"], "samples": [4]},
         {"methods": ["ig"], "schedules": ["adaptive"], "rules": ["end_weights"], "samples": [9]},
+        {
+            "methods": ["blur_ig", "guided_ig"],
+            "schedules": ["density"],
+            "rules": ["end_weights"],
+            "samples": [5],
+        },
     ]
     config = small_config(
         pictures,
@@ -75,11 +81,12 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
         metrics=["completeness", "insertion", "deletion", "reference"],
         reference={"images": 4, "intervals": 16},
         controls=["edges"],
+        fit={"images": FIT, "samples": 16, "refine": "always"},
         limit=8,
     )
     plan, directory = both(config)
     assert (plan.found, plan.unusable, plan.fit, plan.evaluated) == (PICTURES, 0, FIT, 8)
-    for stage in ("selection", "fit", "results"):
+    for stage in ("selection", "fit", "refine", "results"):
         assert work_planned(plan, stage) == work_done(directory, stage), stage
     assert plan.result_rows == len(directory.shard_rows("results"))
     assert plan.result_files == len(directory.done_shards("results"))
@@ -179,8 +186,8 @@ def test_the_recommendation_costs_what_it_says(tmp_path: Path) -> None:
     assert gradients["guided_ig, 3 cells"] == 112
     assert gradients["ig/adaptive/end_weights/64"] == 64
     assert gradients["reference ig"] == gradients["reference blur_ig"] == 1025
-    # Each walk of 15, 31 and 63 steps, in 8 parts each.
-    assert gradients["reference guided_ig"] == 8 * (15 + 31 + 63) + 3
+    # A walk's integral is its own, too: 8 pieces for each of its steps.
+    assert gradients["reference guided_ig"] == sum(8 * (samples - 1) + 1 for samples in (16, 32, 64))
 
 
 def test_a_dry_run_starts_no_ray_and_refuses_what_the_run_would(pictures: Path, tmp_path: Path) -> None:

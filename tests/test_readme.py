@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from skimage import data
+from typer.testing import CliRunner
+
+from riemannopt_dist.cli import app
 
 README = Path("README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 # make builds its own environment, and jobs need a head node: test_job.py submits one.
-ELSEWHERE = ("make", "ray")
+ELSEWHERE = ("make", "ray", "kubectl")
 
 
 def blocks(language: str) -> list[str]:
@@ -50,7 +53,8 @@ def test_every_command_runs_one_after_the_other(place: Path) -> None:
         )
         assert ended.returncode == 0, f"{program} {arguments}: {ended.stderr}"
         ran.append(arguments[0])
-    assert ran == ["evaluate", "summarize", "verify", "report", "fit", "explain"]
+    assert ran == ["evaluate", "summarize", "verify", "report", "fit", "explain", "evaluate", "status"]
+    assert not (place / "runs/planned").exists()
     assert {path.name for path in (place / "runs/demo").iterdir()} >= {"summary.csv", "results", "report"}
     with Image.open(place / "explanation.png") as picture:
         assert min(picture.size) > 100
@@ -62,7 +66,15 @@ def test_the_commands_that_are_run_elsewhere_exist() -> None:
     makefile = Path("Makefile").read_text(encoding="utf-8")
     assert targets == {"demo", "test"}
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
-    (job,) = (words for words in elsewhere if words[0] == "ray")
-    assert Path(job[job.index("python") + 1]).is_file()
-    assert Path(job[job.index("--config") + 1]).is_file()
+    options = CliRunner().invoke(app, ["evaluate", "--help"], terminal_width=200).output
+    submitted = [words for words in elsewhere if words[:3] == ["ray", "job", "submit"]]
+    for job in submitted:
+        assert Path(job[job.index("python") + 1]).is_file()
+        assert Path(job[job.index("--config") + 1]).is_file()
+        given = [word for word in job[job.index("python") :] if word.startswith("--")]
+        assert all(f"{option} " in options for option in given)
+    assert len(submitted) == 2
+    others = [words for words in elsewhere if words[0] != "make" and words not in submitted]
+    assert all(Path(words[-1]).is_file() for words in others)
+    assert {words[1] for words in others if words[0] == "ray"} == {"up", "dashboard", "down"}
     assert shutil.which("ray", path=str(BIN))

@@ -4,18 +4,25 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
+from typer.testing import CliRunner
 
+from riemannopt_dist.cli import app
+from riemannopt_dist.run import lock
 from riemannopt_dist.run.directory import Failure, RunDirectory
-from riemannopt_dist.run.driver import evaluate
+from riemannopt_dist.run.driver import Stopped, evaluate
+from riemannopt_dist.run.lock import LOCK, Holder
 from riemannopt_dist.run.status import images_per_second, read_status
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.tally import Timings
+from tests.s3_server import Bucket
 from tests.small_world import FIT, PICTURES, make_pictures, small_config
 
 EVALUATED = PICTURES - FIT
@@ -27,8 +34,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
     world = tmp_path_factory.mktemp("world")
     evaluate(small_config(make_pictures(world / "pictures"), world / "run"))
+    yield world / "run"
     ray.shutdown()
-    return world / "run"
 
 
 @pytest.fixture
@@ -130,3 +137,71 @@ def test_a_run_of_another_version_is_one_line(run: Path) -> None:
     (run / "run.json").write_text("[]")
     with pytest.raises(ValueError, match=r"run\.json: not that of a run"):
         read_status(Storage(run))
+
+
+def test_it_is_the_same_in_a_bucket(run: Path, bucket: Bucket) -> None:
+    local, far = Storage(run), Storage(bucket.uri("bucket/copy"))
+    for name in local.list():
+        far.write_bytes(name, local.read_bytes(name))
+    here, there = read_status(local), read_status(far)
+    assert [stage.cells()[:7] for stage in here.stages] == [stage.cells()[:7] for stage in there.stages]
+    assert there.root == "s3://bucket/copy"
+    assert 0 <= there.written - here.written < 120
+
+
+def test_a_run_that_began_before_shards_told_their_timings(run: Path) -> None:
+    found = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({k: v for k, v in found.items() if k != "format"}))
+    storage = Storage(run)
+    for name in storage.list("results"):
+        storage.write_table(name, storage.read_table(name).replace_schema_metadata(None))
+    assert read_status(storage).finished
+    (run / "images.parquet").unlink()
+    (run / "listing.parquet").unlink()
+    selection = read_status(storage).stages[0]
+    assert (selection.images, selection.left, selection.shards_done) == (None, None, 5)
+
+
+def test_a_second_driver_is_told_of_the_first(finished: Path, run: Path, tmp_path: Path) -> None:
+    fields = json.loads((run / "run.json").read_text())["config"]
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**fields, "output": str(run)}))
+    Storage(run).write_bytes(LOCK, Holder.this_process().to_bytes())
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    refused = CliRunner().invoke(app, ["evaluate", "-c", str(config)])
+    assert refused.exit_code == 1
+    assert refused.output.startswith(
+        f"error: {run}: another driver is at work on this run: process {os.getpid()} on"
+    )
+    assert len(refused.output.splitlines()) == 1
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert f"locked by process {os.getpid()} on" in read_status(Storage(run)).lines()[-1]
+    (run / LOCK).unlink()
+    assert CliRunner().invoke(app, ["evaluate", "-c", str(config)]).exit_code == 0
+    assert not (run / LOCK).exists()
+
+
+def test_a_driver_that_loses_its_lock_stops(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "RENEWAL", 0.1)
+    output = tmp_path / "run"
+    config = small_config(
+        finished.parent / "pictures", output, model={"name": "tests.small_world:slow_classifier"}
+    )
+    usurper = replace(Holder.this_process(), token="another", host="elsewhere")
+
+    def usurp() -> None:
+        while not (output / "images.parquet").exists():
+            time.sleep(0.01)
+        Storage(output).write_bytes(LOCK, usurper.to_bytes())
+
+    thread = threading.Thread(target=usurp)
+    thread.start()
+    with pytest.raises(Stopped, match="images done in stage"):
+        evaluate(config)
+    thread.join()
+    assert Holder(**json.loads((output / LOCK).read_bytes())) == usurper
+    left = read_status(Storage(output)).stages[-1].left
+    assert left is not None
+    assert left > 0

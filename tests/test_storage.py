@@ -51,6 +51,23 @@ def test_what_is_written_is_read_listed_and_replaced(storage: Storage) -> None:
     assert storage.read_bytes(NAMES[0]) == b""
 
 
+def test_times_are_those_of_the_writing_and_a_file_is_created_once_and_deleted(storage: Storage) -> None:
+    before = time.time()
+    assert storage.create("results/one.bin", b"first")
+    assert not storage.create("results/one.bin", b"second")
+    storage.write_bytes("two.bin", b"")
+    assert storage.read_bytes("results/one.bin") == b"first"
+    assert list(storage.times()) == storage.list() == ["results/one.bin", "two.bin"]
+    assert list(storage.times("results")) == ["results/one.bin"]
+    assert storage.times("nothing") == {}
+    # Object stores tell whole seconds.
+    assert all(before - 1 <= written <= time.time() for written in storage.times().values())
+    storage.delete("results/one.bin")
+    storage.delete("results/one.bin")
+    assert storage.list() == ["two.bin"]
+    assert storage.create("results/one.bin", b"second")
+
+
 def test_tables_keep_their_units_and_json_its_text(storage: Storage) -> None:
     field = pa.field("relative_error", pa.float64(), metadata={"better": "lower"})
     curves = pa.array([[0.0, 0.5], [1.0]], pa.list_(pa.float32()))

@@ -54,9 +54,7 @@ def image_batches(
             ahead = next(begun, None)
             while ahead is not None:
                 (batch, futures), ahead = ahead, next(begun, None)
-                with engine.tally.decoding():  # what is left of it once the device is done
-                    outcomes = [future.result() for future in futures]
-                yield batch, outcomes
+                yield batch, [future.result() for future in futures]
         finally:
             threads.shutdown(cancel_futures=True)
 

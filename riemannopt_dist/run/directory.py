@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -65,10 +65,10 @@ class RunDirectory:
             )
         return found
 
-    def holds(self, config: Config, weights_digest: str | None = None) -> bool:
-        """Whether there is a run of `config` already, with these weights, or with whatever ones if not given.
+    def holds(self, config: Config, weights_digest: str | None) -> bool:
+        """Whether there is a run of `config` already, with these weights or (None) with any.
 
-        Raises ValueError if there is a run of another configuration or version.
+        Raises ValueError if it is of another configuration or version.
         """
         if not self.storage.exists(RUN):
             return False
@@ -81,20 +81,13 @@ class RunDirectory:
             )
         return True
 
-    def claim(self, config: Config, weights_digest: str, refs: Sequence[ImageRef]) -> None:
-        """Make this the directory of `config`, whose image source holds `refs`, unless it is already.
-
-        Raises ValueError if it is that of another configuration or version.
-        """
-        if self.holds(config, weights_digest):
-            return
-        self.write_listing(refs)
+    def claim(self, config: Config, weights_digest: str) -> None:
+        """Make this the directory of `config`."""
         self.storage.write_json(
             RUN,
             {
                 "format": FORMAT,
                 "fingerprint": config.fingerprint(weights_digest),
-                "inputs": len(refs),
                 "config": config.published(),
                 "weights_digest": weights_digest,
                 "versions": {name: version(name) for name in PACKAGES}
@@ -117,16 +110,15 @@ class RunDirectory:
     def write_listing(self, refs: Iterable[ImageRef]) -> None:
         """Commit what the image source holds."""
         self.storage.write_table(
-            LISTING, pa.Table.from_pylist([vars(ref) for ref in refs], schema=rows.LISTING)
+            LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING)
         )
 
-    def read_listing(self) -> list[ImageRef] | None:
-        """What the image source held when the run began, None where that is not there yet."""
-        from riemannopt_dist.images import ImageRef  # brings torch, which readers of a run do without
-
+    def read_listing(self) -> list[dict[str, Any]] | None:
+        """The fields of what the image source held when the run began, None where that is not there yet."""
         if not self.storage.exists(LISTING):
             return None
-        return [ImageRef(**row) for row in self.storage.read_table(LISTING).to_pylist()]
+        listing: list[dict[str, Any]] = self.storage.read_table(LISTING).to_pylist()
+        return listing
 
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
         """Commit the list of all inputs."""

@@ -74,7 +74,6 @@ def evaluate(config: Config) -> RunDirectory:
     model = load_model(config.model.name, config.model.weights)
     state = model_state(model)
     directory = RunDirectory(Storage(config.output))
-    refs = _listed_images(config, directory, weights_digest(state))
     crew = find_crew(config.means)
     files = files_of(config.images)
     payload = ray.put(
@@ -84,7 +83,7 @@ def evaluate(config: Config) -> RunDirectory:
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
     )
     with (
-        _claimed(directory, config, weights_digest(state), refs) as lost,
+        _claimed(directory, config, weights_digest(state)) as (refs, lost),
         _stop_signal() as stop,
         Pool(lambda: actor.remote([payload]), crew.workers) as pool,
     ):
@@ -111,16 +110,6 @@ def evaluate(config: Config) -> RunDirectory:
         )
         _run_stage(run, stage, subjects, last=True)
     return directory
-
-
-@contextmanager
-def _claimed(
-    directory: RunDirectory, config: Config, weights_digest: str, refs: Sequence[ImageRef]
-) -> Iterator[Callable[[], bool]]:
-    """The directory locked and made that of `config`: gives whether the lock has been lost."""
-    with hold(directory.storage) as lost:
-        directory.claim(config, weights_digest, refs)
-        yield lost
 
 
 @contextmanager
@@ -191,10 +180,26 @@ class _Run:
     stop: Callable[[], bool]
 
 
-def _listed_images(config: Config, directory: RunDirectory, weights_digest: str) -> list[ImageRef]:
-    """What the image source holds: as it was when the run began, or listed now."""
-    refs = directory.read_listing() if directory.holds(config, weights_digest) else None
-    return list_images(config.images, config.labels) if refs is None else refs
+@contextmanager
+def _claimed(
+    directory: RunDirectory, config: Config, weights_digest: str
+) -> Iterator[tuple[list[ImageRef], Callable[[], bool]]]:
+    """The directory, locked and of `config`: its images, and whether the lock has been lost.
+
+    Nothing is written before it is certain that the directory is free and the images can be listed.
+    """
+    begun = directory.holds(config, weights_digest)
+    listed = begun and directory.read_listing() is not None
+    refs = [] if listed else list_images(config.images, config.labels)
+    with hold(directory.storage) as lost:
+        if not directory.holds(config, weights_digest):
+            directory.claim(config, weights_digest)
+        # Whoever held the lock before may have listed them: one listing is the run's.
+        if (found := directory.read_listing()) is not None:
+            refs = [ImageRef(**row) for row in found]
+        else:
+            directory.write_listing(refs)
+        yield refs, lost
 
 
 def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
@@ -305,8 +310,8 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                     run.telemetry.lost(stage.name)
                     logger.warning("a worker was lost and is replaced: %s", reason)
                 case PoolState(alive=alive, starting=starting, in_flight=in_flight):
-                    run.pool.workers = find_crew(means).workers  # nodes come and go
                     run.telemetry.workers(alive, starting)
+                    run.pool.workers = find_crew(means).workers  # nodes come and go
                     progress.note(
                         f"{alive} workers on {in_flight} shards" if alive else "waiting for resources"
                     )

@@ -13,7 +13,7 @@ from riemannopt_dist.run.tally import Tally
 class Engine:
     """The model on its device, the files that images are read from, and how many gradients are taken at once.
 
-    `tally` is told which time goes into decoding.
+    `tally` is told of the time spent waiting for images.
     """
 
     model: Classifier

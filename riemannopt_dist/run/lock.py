@@ -121,7 +121,10 @@ def _acquire(storage: Storage) -> Holder:
         if other is None:  # released between the two looks
             continue
         if not _is_void(storage, other):
-            raise InUse(f"{storage.root}: another driver is at work on this run: {other}")
+            raise InUse(
+                f"{storage.root}: another driver is at work on this run: {other}; "
+                f"riemannopt status tells how far it is"
+            )
         logger.warning("%s: taking over from %s, which has ended", storage.root, other)
         if not storage.replace(LOCK, mine.to_bytes()):
             raise InUse(f"{storage.root}: another driver took this run over: {read_holder(storage)}")

@@ -33,7 +33,8 @@ from riemannopt_dist.run.memory import internal_batch_size
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.text import duration, table_lines
-from riemannopt_dist.schedule import PARTITION_RULES, Schedule, intervals, linear_schedule, partition_of
+from riemannopt_dist.schedule import Schedule, intervals, linear_schedule, partition_of
+from riemannopt_dist.stores import without_secrets
 
 PASSES_A_GRADIENT = 3.0
 """Forward passes in the time of one gradient, where a rate of gradients alone is given."""
@@ -105,8 +106,9 @@ class Plan:
     def lines(self, speed: Speed) -> Iterator[str]:
         """For a terminal or a log."""
         config, seconds = self.config, self.device_seconds(speed)
-        yield f"{config.output} ({'begun before' if self.begun else 'new'}): {config.model.name}"
-        yield f"images: {self.found} in {config.images}, {self.unusable} of them unusable"
+        output, images = without_secrets(config.output), without_secrets(config.images)
+        yield f"{output} ({'begun before' if self.begun else 'new'}): {config.model.name}"
+        yield f"images: {self.found} in {images}, {self.unusable} of them unusable"
         yield f"  {self.fit} to fit on, up to {self.evaluated} to evaluate (if classified correctly)"
         yield f"grid: {self.cells} cells, {len(config.controls)} controls"
         heads = ("stage", "work", "images", "gradients each", "all gradients", "passes each", "all passes")
@@ -125,13 +127,13 @@ def make_plan(config: Config) -> Plan:
 
     Raises ValueError for images that cannot be had, too few of them, and a directory of another run.
     """
-    begun = RunDirectory(Storage(config.output)).holds(config)
-    refs = list_images(config.images)
+    begun = RunDirectory(Storage(config.output)).holds(config, None)
+    refs = list_images(config.images, config.labels)
     usable = sum(ref.reason is None for ref in refs)
     if usable <= config.fit.images:
         raise ValueError(
             f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
-            f"only {usable} of {config.images} can be used"
+            f"only {usable} of {without_secrets(config.images)} can be used"
         )
     rest = usable - config.fit.images
     evaluated = rest if config.limit is None else min(rest, config.limit)
@@ -155,12 +157,11 @@ def make_plan(config: Config) -> Plan:
 
 
 def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:
-    """The profiles: every family that has a fitted schedule in the grid."""
-    for family in sorted({METHODS[cell.method].family for cell in cells if cell.fitted}):
-        yield Work("fit", family, config.fit.images, config.fit.samples, 0)
-        if config.fit.refine != "never":
-            part = "second pass" if config.fit.refine == "always" else "second pass, where it is due"
-            yield Work("refine", f"{family}, {part}", config.fit.images, config.fit.samples, 0)
+    """The profiles: every family that has a fitted schedule in the grid, with a second pass if need be."""
+    families = sorted({METHODS[cell.method].family for cell in cells if cell.fitted})
+    for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
+        for family in families:
+            yield Work(stage, family, config.fit.images, config.fit.samples, 0)
 
 
 def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[Work]:
@@ -179,17 +180,18 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
             yield Work("results", str(cell), images, cell.samples, 0)
     if "reference" in config.metrics:
         asked = images if config.reference.images is None else min(images, config.reference.images)
-        with_reference = _whole_batches(asked, images, config)
-        for name in sorted({cell.method for cell in cells} & set(FAMILIES)):
-            members = [cell for cell in cells if cell.method == name]
-            gradients = _reference_gradients(config, members)
-            yield Work("results", f"reference {name}", with_reference, gradients, 0)
+        for name in FAMILIES:
+            if gradients := _reference_gradients(
+                config, name, [cell for cell in cells if cell.method == name]
+            ):
+                with_reference = _whole_batches(asked, images, config)
+                yield Work("results", f"reference {name}", with_reference, gradients, 0)
 
 
-def _reference_gradients(config: Config, cells: Sequence[Cell]) -> int:
-    """The gradients of an image's converged maps: one for a fixed path, one for each walk."""
-    if isinstance(FAMILIES[cells[0].method], FixedPath):
-        return config.reference.intervals + 1
+def _reference_gradients(config: Config, family: str, cells: Sequence[Cell]) -> int:
+    """The gradients an image of a family's converged maps: one for all cells, or one for each walk."""
+    if not cells or isinstance(FAMILIES[family], FixedPath):
+        return config.reference.intervals + 1 if cells else 0
     walks = {tuple(partition_of(_likely_schedule(cell))[0].tolist()) for cell in cells}
     return sum(WALK_PIECES * (len(walk) - 1) + 1 for walk in walks)
 
@@ -214,7 +216,7 @@ def _likely_schedule(cell: Cell) -> Schedule:
     family = METHODS[cell.method].family
     if cell.schedule == "density":
         key: tuple[Any, ...] = (family,)
-    elif cell.schedule == "powell" and rule in PARTITION_RULES:
+    elif cell.schedule == "powell":
         key = (family, "powell", intervals(cell.samples, rule))
     else:
         key = (family, cell.schedule, rule, cell.samples)

@@ -64,7 +64,7 @@ class Selection:
 
     def rows(self, engine: Engine, items: Sequence[ImageRef]) -> Iterator[Row]:
         """Predictions of the readable images, reasons of the others."""
-        for refs, outcomes in image_batches(items, engine, self.batch_size):
+        for refs, outcomes in engine.tally.awaited(image_batches(items, engine, self.batch_size)):
             yield from self._batch(engine, refs, outcomes)
 
     def _batch(
@@ -109,7 +109,8 @@ class Fitting:
 
     def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
         """The variation of every image along every family's path."""
-        for subjects, images, targets in subject_batches(items, engine, self.batch_size):
+        batches = subject_batches(items, engine, self.batch_size)
+        for subjects, images, targets in engine.tally.awaited(batches):
             question = Question(engine.model, images, targets, self.explain, engine.internal_batch_size)
             for family, alphas in self.positions.items():
                 variations = FAMILIES[family].variations(question, np.array(alphas))
@@ -145,7 +146,8 @@ class Evaluation:
 
     def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
         """A row for each image and cell."""
-        for subjects, images, targets in subject_batches(items, engine, self.batch_size):
+        batches = subject_batches(items, engine, self.batch_size)
+        for subjects, images, targets in engine.tally.awaited(batches):
             question = Question(engine.model, images, targets, self.explain, engine.internal_batch_size)
             mapped = [*self._shared(question), *(self._placed(question, cell) for cell in self.per_image)]
             mapped += [self._control(question, name, mapped[0].attribution) for name in self.controls]

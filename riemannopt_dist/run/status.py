@@ -94,7 +94,7 @@ def read_status(storage: Storage) -> RunStatus:
     directory = RunDirectory(storage)
     found = directory.read_run()
     config = found["config"]
-    items = _items_of_stages(config, directory.read_images(), found.get("inputs"))
+    items = _items_of_stages(config, directory)
     failures = directory.read_failures()
     stages = tuple(
         _stage_status(
@@ -104,7 +104,7 @@ def read_status(storage: Storage) -> RunStatus:
             {failure.image_id for failure in failures if failure.stage == name},
         )
         for name in STAGES
-        if _takes_place(name, config, storage)
+        if _takes_place(storage, name, config)
     )
     return RunStatus(
         root=storage.root,
@@ -117,27 +117,27 @@ def read_status(storage: Storage) -> RunStatus:
     )
 
 
-def _takes_place(name: str, config: Mapping[str, Any], storage: Storage) -> bool:
-    """Whether a run has this stage: fit, where cells take their points from a profile; refine, once begun."""
-    if name == "fit":
-        return any({*block["schedules"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
-    return name != "refine" or bool(storage.list(name))
+def _takes_place(storage: Storage, stage: str, config: Mapping[str, Any]) -> bool:
+    """Whether a run has a stage: fit if a cell takes its points from a profile, refine once it has begun."""
+    if stage == "refine":
+        return bool(storage.list(stage))
+    fitted = any({*block["schedules"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
+    return stage != "fit" or fitted
 
 
-def _items_of_stages(
-    config: Mapping[str, Any], images: Sequence[Mapping[str, Any]] | None, inputs: int | None
-) -> dict[str, Sequence[str] | None]:
+def _items_of_stages(config: Mapping[str, Any], directory: RunDirectory) -> dict[str, Sequence[str] | None]:
     """The ids of the images of each stage in the order of its shards; None where they are not known yet."""
+    images = directory.read_images()
     if images is None:
-        # Ids are in images.parquet alone: until it is there, places stand in for them.
-        places = None if inputs is None else [str(place) for place in range(inputs)]
-        return dict.fromkeys(STAGES) | {"selection": places}
+        listing = directory.read_listing()
+        found = None if listing is None else [row["image_id"] for row in listing]
+        return {"selection": found, "fit": None, "refine": None, "results": None}
     order = drawn_order([row["image_id"] for row in images if row["selected"]], config["seed"])
-    fit = [row["image_id"] for row in images if row["in_fit"]]
+    in_fit = [row["image_id"] for row in images if row["in_fit"]]
     return {
         "selection": [row["image_id"] for row in images],
-        "fit": fit,
-        "refine": fit,
+        "fit": in_fit,
+        "refine": in_fit,
         "results": order[config["fit"]["images"] :][: config["limit"]],
     }
 

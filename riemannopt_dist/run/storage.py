@@ -150,6 +150,10 @@ class _Folder:
                 path.hardlink_to(temporary)
             except FileExistsError:
                 return False
+            except OSError:  # a file system without hard links: as good as it can be done there
+                if path.exists():
+                    return False
+                temporary.replace(path)
         return True
 
     def delete(self, name: str) -> None:

@@ -3,11 +3,13 @@
 import json
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import pyarrow as pa
+
+T = TypeVar("T")
 
 TIMINGS = b"timings"
 """The key of a shard's schema metadata under which its timings are, as a JSON object."""
@@ -17,8 +19,9 @@ TIMINGS = b"timings"
 class Timings:
     """What making one shard took. Writing it is not in here: that ends after the file does.
 
-    Seconds of wall-clock time decoding images and on everything else, gradients and forward passes of single
-    images, the host that did it and when it was done (Unix time). Gradients that cells share count once.
+    Seconds of wall-clock time waiting for images, which are read and decoded ahead, and on everything else;
+    gradients and forward passes of single images; the host that did it and when it was done (Unix time).
+    Gradients that cells share count once.
     """
 
     images: int
@@ -54,14 +57,16 @@ class Tally:
         self._decode_seconds = 0.0
         self._passes = {True: 0, False: 0}
 
-    @contextmanager
-    def decoding(self) -> Iterator[None]:
-        """What happens inside counts as decoding."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
+    def awaited(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches; the time until each is there counts as that of reading and decoding."""
+        waiting = iter(batches)
+        while True:
+            start = time.perf_counter()
+            batch = next(waiting, None)
             self._decode_seconds += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
 
     def saw(self, images: int, *, gradient: bool) -> None:
         """So many images went through the model, for their gradients or without."""
