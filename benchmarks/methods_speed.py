@@ -23,6 +23,7 @@ from riemannopt_dist.gradients import value_and_gradient
 from riemannopt_dist.guided_ig import guided_ig
 from riemannopt_dist.models import Classifier, load_model
 from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.profile import equispaced, path_variation
 from riemannopt_dist.schedule import linear_schedule
 
 
@@ -55,6 +56,9 @@ def methods(
             [schedule],
             idgi=[schedule],
             internal_batch_size=batch,
+        ),
+        "IG's profile": lambda: path_variation(
+            model, StraightPath.from_black(images), targets, equispaced(samples), internal_batch_size=batch
         ),
     }
 

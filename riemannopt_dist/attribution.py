@@ -75,7 +75,7 @@ def integrate_path(
 
     An Attribution for each of `schedules`, `idgi` and `end_weighted`, in order. Every distinct point is
     evaluated once however many schedules hold it: linear left 16, 32 and 64 cost nothing beside 128. Those of
-    `end_weighted` give their points only, which must include both ends; see end_weights.py.
+    `end_weighted` give their points only, the last of which must be 1; see end_weights.py.
     """
     images = path.images
     check_model(model)
@@ -84,14 +84,16 @@ def integrate_path(
     points, weights = union_of_points(asked)
     maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]))
     values = images.new_empty((len(images), len(points)))
-    # IDGI needs f at both ends before it has come by the samples there.
-    unsampled = [end for end in (0.0, 1.0) if idgi or end not in points]
+    # IDGI needs f at both ends before it has come by the samples there, end weights at the start.
+    early = {0.0: bool(idgi or end_weighted), 1.0: bool(idgi)}
+    unsampled = [end for end in (0.0, 1.0) if early[end] or end not in points]
     ends = {end: _value_at(end, model, path, targets, output, internal_batch_size) for end in unsampled}
     further: list[IdgiSums | EndWeightedSums] = []
     if idgi:
         further.append(IdgiSums(idgi, points, images, ends[0.0], ends[1.0]))
     if end_weighted:
-        further.append(EndWeightedSums(end_weighted, points, images, output))
+        starts, _ = path.at(*_everywhere(path, 0.0))
+        further.append(EndWeightedSums(end_weighted, points, starts, ends[0.0], output))
     positions = np.broadcast_to(points, (len(images), len(points)))
     for samples in sample_path(
         model, path, targets, positions, output=output, internal_batch_size=internal_batch_size
@@ -136,10 +138,18 @@ def _value_at(
     end: float, model: nn.Module, path: Path, targets: Tensor, output: Output, internal_batch_size: int
 ) -> Tensor:
     """f at one end of the path, (B,)."""
-    rows = torch.arange(len(targets), device=targets.device)
-    positions = torch.full((len(targets),), end, dtype=torch.float64, device=targets.device)
+    rows, positions = _everywhere(path, end)
     parts = []
     for part in micro_batches(len(targets), internal_batch_size):
         points, _ = path.at(rows[part], positions[part])
         parts.append(target_output(model, points, targets[part], output=output))
     return torch.cat(parts)
+
+
+def _everywhere(path: Path, alpha: float) -> tuple[Tensor, Tensor]:
+    """The rows of all images and the position α, as `Path.at` takes them."""
+    count, device = len(path.images), path.images.device
+    return (
+        torch.arange(count, device=device),
+        torch.full((count,), alpha, dtype=torch.float64, device=device),
+    )

@@ -2,7 +2,8 @@
 
 Over an interval [a, b] of the path, with gradients G_a and G_b there, a sum takes
 (w_a G_a + w_b G_b) (γ(b) − γ(a)): along the path itself, so that how fast γ moves costs no accuracy. The
-weights are those of `end_weights`.
+weights are those of `end_weights`. Up to the first sample the gradient is that of the first sample: at the
+start of a path, where the softmax is flat, one of its own would be wasted.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,19 @@ def end_weights(left: Tensor, right: Tensor, output: Output = "probability") -> 
     return envelope @ (weights * hats) / (kept * (1 - kept))
 
 
+def opening_weight(start: Tensor, first: Tensor, output: Output = "probability") -> Tensor:
+    """The weight (N,), float64, of the gradient at an interval's right end where there is none at its left.
+
+    From the values at both ends; 1 for logits. With ∇z constant it is ∫ p (1 − p) dt / (p(1) (1 − p(1))).
+    """
+    weights = end_weights(start, first, output)
+    if output == "logit":
+        return weights.sum(1)
+    kept = torch.stack([start, first], dim=1).double().clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    envelope = kept * (1 - kept)
+    return (weights * envelope).sum(1) / envelope[:, 1]
+
+
 def interval_sums(gradients: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """(w_a G_a + w_b G_b) (γ(b) − γ(a)) for N intervals between N + 1 samples (N + 1, C, H, W): (N, C, H, W).
 
@@ -60,20 +74,29 @@ class _Last:
 
 
 class EndWeightedSums:
-    """Maps of several schedules whose points include both ends, built from a path's samples as they come.
+    """Maps of several schedules, built from a path's samples as they come.
 
-    One sample a schedule is kept, so that memory does not grow with the samples. Raises ValueError for a
-    schedule that leaves out an end of the path.
+    `starts` (B, C, H, W) and `f_baseline` (B,) are γ and f at the path's start. One sample a schedule is
+    kept: memory does not grow with the samples. Raises ValueError for a schedule without a point at 1.
     """
 
-    def __init__(self, schedules: Sequence[Schedule], points: Array, images: Tensor, output: Output) -> None:
+    def __init__(
+        self,
+        schedules: Sequence[Schedule],
+        points: Array,
+        starts: Tensor,
+        f_baseline: Tensor,
+        output: Output,
+    ) -> None:
         for schedule in schedules:
-            if (schedule.points[0], schedule.points[-1]) != (0.0, 1.0):
-                raise ValueError(f"schedule: end weights need points at 0 and 1, got {schedule.points}")
+            if schedule.points[-1] != 1:
+                raise ValueError(f"schedule: end weights need a point at 1, got {schedule.points}")
         self._held = [np.isin(points, schedule.points) for schedule in schedules]
+        self._opens_late = [schedule.points[0] > 0 for schedule in schedules]
         self._last: list[_Last | None] = [None] * len(schedules)
+        self._starts, self._f_baseline = starts, f_baseline
         self._output: Output = output
-        self.maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]))
+        self.maps = starts.new_zeros((len(starts), len(schedules), *starts.shape[1:]))
 
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch; samples come image by image, in order of position."""
@@ -98,6 +121,10 @@ class EndWeightedSums:
         weights = end_weights(values[:-1], values[1:], self._output)
         for row in np.unique(rows).tolist():
             first, end = np.searchsorted(rows, [row, row + 1]).tolist()
+            if self._opens_late[schedule] and (last is None or last.row != row):
+                weight = opening_weight(self._f_baseline[row, None], values[first, None], self._output)
+                step = places[first] - self._starts[row]
+                self.maps[row, schedule] += weight.to(step) * gradients[first] * step
             if end - first > 1:
                 part = interval_sums(gradients[first:end], places[first:end], weights[first : end - 1])
                 self.maps[row, schedule] += part.sum(0)

@@ -27,13 +27,15 @@ class Profile:
     """|g′|(α): magnitudes at increasing points of [0, 1], linear between them and constant beyond.
 
     standard_errors are those of the mean over images (NaN for a single image). Magnitudes are in units of
-    the explained output per unit of α, per feature.
+    the explained output per unit of α, per feature. roughness, where known, is the mean over images of
+    (Δg)² / Δα, g in units of the image's own ∫|g′|: the variance that a random walk gathers per unit of α.
     """
 
     points: tuple[float, ...]
     magnitudes: tuple[float, ...]
     standard_errors: tuple[float, ...]
     images: int
+    roughness: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         points, magnitudes = np.asarray(self.points), np.asarray(self.magnitudes)
@@ -46,6 +48,12 @@ class Profile:
             raise ValueError(f"profile: expected increasing points in [0, 1], got {self.points}")
         if not np.all(np.isfinite(magnitudes)) or np.any(magnitudes < 0):
             raise ValueError(f"profile: expected finite magnitudes of at least 0, got {self.magnitudes}")
+        if self.roughness is not None and (
+            len(self.roughness) != len(points) or not all(0 <= value < np.inf for value in self.roughness)
+        ):
+            raise ValueError(
+                f"profile: expected a finite roughness of at least 0 for each point, got {self.roughness}"
+            )
 
     def __call__(self, alphas: ArrayLike) -> Array:
         """|g′| at positions `alphas`."""
@@ -72,6 +80,7 @@ class Profile:
                 tuple(fields["magnitudes"]),
                 tuple(fields["standard_errors"]),
                 fields["images"],
+                tuple(fields["roughness"]) if fields.get("roughness") else None,
             )
         except (TypeError, KeyError) as error:
             raise ValueError(f"profile: expected the JSON object of a profile ({error!r})") from None
@@ -82,32 +91,36 @@ class ProfileSum:
     """A mean over images in the making: its size does not grow with the images it has seen.
 
     `alphas` (k,) are the positions sampled; mean and squares (k − 1,) are Welford's running mean and sum of
-    squared deviations of the images' variations.
+    squared deviations of the images' variations, roughness (k − 1,) the sum of what `Profile` means by it.
     """
 
     alphas: Array
     count: int
     mean: Array
     squares: Array
+    roughness: Array
 
     @classmethod
     def empty(cls, alphas: ArrayLike) -> "ProfileSum":
         """Nothing seen yet, at positions `alphas`."""
         positions = np.asarray(alphas, dtype=np.float64)
         zeros = np.zeros(len(positions) - 1)
-        return cls(positions, 0, zeros, zeros)
+        return cls(positions, 0, zeros, zeros, zeros)
 
     def add(self, variations: Array) -> "ProfileSum":
         """The sum with further images' variations (B, k − 1) in it."""
         if variations.ndim != 2 or variations.shape[1:] != self.mean.shape:
             raise ValueError(f"variations: expected (B, {len(self.mean)}), got {variations.shape}")
-        count, mean, squares = self.count, self.mean, self.squares
+        count, mean, squares, roughness = self.count, self.mean, self.squares, self.roughness
+        widths = np.diff(self.alphas)
         for variation in variations:
+            total = float(variation @ widths)
+            roughness = roughness + (variation / total) ** 2 * widths if total > 0 else roughness
             count += 1
             deviation = variation - mean
             mean = mean + deviation / count
             squares = squares + deviation * (variation - mean)
-        return ProfileSum(self.alphas, count, mean, squares)
+        return ProfileSum(self.alphas, count, mean, squares, roughness)
 
     def profile(self) -> Profile:
         """The mean as a profile, placed at the middles of the sampled intervals."""
@@ -116,7 +129,10 @@ class ProfileSum:
         middles = (self.alphas[:-1] + self.alphas[1:]) / 2
         variance = self.squares / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
         errors = np.sqrt(variance / self.count)
-        return Profile(tuple(middles.tolist()), tuple(self.mean.tolist()), tuple(errors.tolist()), self.count)
+        columns = (middles, self.mean, errors)
+        points, magnitudes, standard_errors = (tuple(column.tolist()) for column in columns)
+        roughness = tuple((self.roughness / self.count).tolist())
+        return Profile(points, magnitudes, standard_errors, self.count, roughness)
 
 
 def equispaced(samples: int) -> Array:

@@ -52,13 +52,9 @@ def merged(first: ProfileSum, second: ProfileSum) -> Profile:
     profiles = [one.profile() for one in passes]
     found = {}
     for which, *interval in zip(finer, *intervals, strict=True):
-        one = profiles[which]
-        index = interval[which]
-        found[one.points[index]] = (one.magnitudes[index], one.standard_errors[index])
+        one, index = profiles[which], interval[which]
+        assert one.roughness is not None
+        found[one.points[index]] = (one.magnitudes[index], one.standard_errors[index], one.roughness[index])
     points = sorted(found)
-    return Profile(
-        tuple(points),
-        tuple(found[point][0] for point in points),
-        tuple(found[point][1] for point in points),
-        first.count,
-    )
+    magnitudes, errors, roughness = zip(*(found[point] for point in points), strict=True)
+    return Profile(tuple(points), magnitudes, errors, first.count, roughness)

@@ -60,12 +60,15 @@ def profile_of(magnitude: Function, samples: int = 128) -> Profile:
     edges = np.linspace(0, 1, samples)
     middles = (edges[1:] + edges[:-1]) / 2
     magnitudes = magnitude(middles)
-    return Profile(tuple(middles.tolist()), tuple(magnitudes.tolist()), (0.0,) * len(middles), 1)
+    return linear_profile(middles, magnitudes)
 
 
 def linear_profile(points: Array, magnitudes: Array) -> Profile:
     """The profile that is linear between the points given."""
-    return Profile(tuple(points.tolist()), tuple(magnitudes.tolist()), (0.0,) * len(points), 1)
+    roughness = (magnitudes / (magnitudes.sum() or 1.0)) ** 2  # of a single image, up to a factor
+    return Profile(
+        tuple(points.tolist()), tuple(magnitudes.tolist()), (0.0,) * len(points), 1, tuple(roughness.tolist())
+    )
 
 
 CONSTANT = profile_of(lambda t: np.full_like(t, 3.0))

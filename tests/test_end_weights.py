@@ -98,9 +98,49 @@ def test_along_a_straight_path_of_logits_it_is_the_trapezoid(
     torch.testing.assert_close(walked.end_weighted.maps, walked.riemann.maps, rtol=1e-10, atol=1e-13)
 
 
-def test_points_must_include_both_ends(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
+def test_one_point_is_exact_where_the_log_odds_are_linear(images: Tensor) -> None:
+    """Nothing is missed by leaving out the gradient at the start; for logits the last one is enough too."""
+    model = LinearLogits().eval()
+    targets = torch.zeros(len(images), dtype=torch.int64)
     path = StraightPath.from_black(images)
-    with pytest.raises(ValueError, match="points at 0 and 1"):
+    one, three = (
+        schedule_from_partition((0.0, 1.0), "right"),
+        schedule_from_partition((0.0, 0.2, 0.9, 1.0), "right"),
+    )
+    for output in ("probability", "logit"):
+        for found in integrate_path(model, path, targets, [], end_weighted=[one, three], output=output):
+            change = found.f_input - found.f_baseline
+            torch.testing.assert_close(found.maps.flatten(1).sum(1), change, rtol=1e-6, atol=1e-9)
+    assert found.gradient_evaluations.tolist() == [3] * len(images)
+
+
+@pytest.mark.parametrize("internal_batch_size", [1, 2, 3, 100])
+def test_without_the_start_the_rest_is_as_with_it(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor, internal_batch_size: int
+) -> None:
+    """The two differ by the first interval alone, whatever the micro-batches."""
+    path = BlurPath(images)
+    edges = (0.0, 0.3, 0.5, 0.9, 1.0)
+    late = schedule_from_partition(edges, "right")
+    (found,) = integrate_path(
+        smooth_net, path, targets, [], end_weighted=[late], internal_batch_size=internal_batch_size
+    )
+    first = torch.full((len(images),), 0.3, dtype=torch.float64)
+    rows = torch.arange(len(images))
+    place, _ = path.at(rows, first)
+    start, _ = path.at(rows, first * 0)
+    f_first, gradient = value_and_gradient(smooth_net, place, targets)
+    f_start, _ = value_and_gradient(smooth_net, start, targets)
+    z = torch.logit(f_first) - torch.logit(f_start)
+    weight = (f_first - f_start) / z / (f_first * (1 - f_first))
+    opening = weight[:, None, None, None] * gradient * (place - start)
+    expected = opening + plainly(smooth_net, path, targets, edges[1:])
+    torch.testing.assert_close(found.maps, expected, rtol=1e-8, atol=1e-13)
+
+
+def test_points_must_include_the_image(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
+    path = StraightPath.from_black(images)
+    with pytest.raises(ValueError, match="point at 1"):
         integrate_path(smooth_net, path, targets, [], end_weighted=[linear_schedule(4, "left")])
 
 

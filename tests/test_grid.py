@@ -29,12 +29,14 @@ def test_every_cell_has_the_schedule_of_its_name() -> None:
             assert schedule == optimize_schedule(PEAKED, cell.samples, cell.rule, cell.schedule)
 
 
-def test_end_weights_take_the_trapezoids_points() -> None:
-    cells = product_of(["blur_ig"], ["linear", "density"], ["trapezoid", "end_weights"], [8])
-    schedules = cell_schedules(cells, {"blur_ig": PEAKED})
+@pytest.mark.parametrize(("method", "rule"), [("blur_ig", "right"), ("guided_ig", "trapezoid")])
+def test_end_weights_take_another_rules_points(method: str, rule: str) -> None:
+    """Without the path's start, where they need no gradient; a guided walk has one there all the same."""
+    cells = product_of([method], ["linear", "density"], ["left", "end_weights"], [8])
+    schedules = cell_schedules(cells, {method: PEAKED})
     assert [cell.sum for cell in cells] == ["riemann", "end_weighted"] * 2
-    assert schedules[cells[0]] == schedules[cells[1]]
-    assert schedules[cells[2]] == schedules[cells[3]] != schedules[cells[0]]
+    assert schedules[cells[1]] == linear_schedule(8, rule)
+    assert schedules[cells[3]] == optimize_schedule(PEAKED, 8, rule, "density")
 
 
 def test_linear_cells_need_no_profile() -> None:

@@ -21,8 +21,9 @@ from riemannopt_dist.optimize import (
     optimize_schedule,
     optimize_schedules,
     powell_partitions,
+    rough_partitions,
 )
-from riemannopt_dist.profile import Profile
+from riemannopt_dist.profile import Profile, ProfileSum
 from riemannopt_dist.schedule import (
     FITTED_RULES,
     PARTITION_RULES,
@@ -318,7 +319,7 @@ def test_one_and_two_samples(profile: Profile, rule: str) -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_profile_of_one_point_is_constant(solver: str) -> None:
-    point = Profile((0.3,), (2.0,), (math.nan,), 1)
+    point = Profile((0.3,), (2.0,), (math.nan,), 1, (5.0,))
     schedule = optimize_schedule(point, 8, "left", solver)
     np.testing.assert_allclose(schedule.points, linear_schedule(8, "left").points, atol=1e-3)
 
@@ -340,7 +341,9 @@ def test_the_profiles_scale_does_not_matter() -> None:
 
 
 def test_bad_arguments_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="solver: expected one of powell, exact, density, got 'newton'"):
+    with pytest.raises(
+        ValueError, match="solver: expected one of powell, exact, density, rough, got 'newton'"
+    ):
         optimize_schedule(CONSTANT, 16, "left", "newton")
     with pytest.raises(ValueError, match=r"rule: expected one of left, .*, got 'simpson'"):
         optimize_schedule(CONSTANT, 16, "simpson")
@@ -354,3 +357,39 @@ def test_bad_arguments_are_refused_by_name() -> None:
         optimize_schedule(CONSTANT, 2000, "left", "exact")
     with pytest.raises(ValueError, match=r"rule: .* got 'gauss_legendre'"):
         integral_bound(CONSTANT, linear_partition(4), "gauss_legendre")
+
+
+def test_rough_points_share_the_cube_root_of_the_roughness_evenly() -> None:
+    """For roughness 8 on one half and 1 on the other the points are 2 to 1."""
+    points = tuple(((np.arange(512) + 0.5) / 512).tolist())
+    roughness = tuple(8.0 if point < 0.5 else 1.0 for point in points)
+    profile = Profile(points, (1.0,) * 512, (0.0,) * 512, 5, roughness)
+    (partition,) = rough_partitions(profile, "left", [30])
+    assert partition[20] == pytest.approx(0.5, abs=2e-3)
+    np.testing.assert_allclose(np.diff(partition[:19]), 0.5 / 20, rtol=1e-2)
+    np.testing.assert_allclose(np.diff(partition[22:]), 0.5 / 10, rtol=1e-2)
+    with pytest.raises(ValueError, match="needs one with roughness"):
+        rough_partitions(Profile(points, (1.0,) * 512, (0.0,) * 512, 5), "left", [30])
+
+
+def test_rough_points_sum_random_walks_better_than_other_points() -> None:
+    """Walks whose pace changes along the path: the mean squared error is the least of all partitions."""
+    rng = np.random.default_rng(0)
+    steps, walks = 4096, 600
+    pace = np.exp(-5 * np.arange(steps) / steps)  # the standard deviation of a step
+    values = np.cumsum(rng.normal(size=(walks, steps)) * pace, axis=1) / np.sqrt(steps)
+    alphas = np.linspace(0, 1, 129)
+    sampled = values[:, np.minimum((alphas * steps).astype(int), steps - 1)]
+    profile = ProfileSum.empty(alphas).add(np.abs(np.diff(sampled, axis=1)) / np.diff(alphas)).profile()
+
+    def squared_error(partition: Array) -> float:
+        index = np.minimum((partition * steps).astype(int), steps - 1)
+        ends = values[:, index]
+        sums = (np.diff(partition) * (ends[:, 1:] + ends[:, :-1]) / 2).sum(1)
+        return float(np.mean((sums - values.mean(1)) ** 2))
+
+    found = {
+        name: squared_error(SOLVERS[name](profile, "trapezoid", [16])[0])
+        for name in ("rough", "density", "exact")
+    } | {"linear": squared_error(linear_partition(16))}
+    assert found["rough"] < min(found["density"], found["exact"]) < found["linear"]

@@ -10,7 +10,7 @@ from riemannopt_dist.optimize import optimize_schedules
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import FITTED_RULES, PARTITION_RULES, Schedule, intervals, linear_schedule
 
-ScheduleName = Literal["linear", "powell", "exact", "density", "adaptive"]
+ScheduleName = Literal["linear", "powell", "exact", "density", "rough", "adaptive"]
 Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean", "end_weights"]
 
 
@@ -102,21 +102,27 @@ def _check(cell: Cell) -> None:
         raise ValueError(
             f"method {cell.method} takes the rules left, trapezoid and {END_WEIGHTS}, not {cell.rule}"
         )
-    if partition_rule(cell.rule) in PARTITION_RULES:
-        intervals(cell.samples, partition_rule(cell.rule))
+    if partition_rule(cell) in PARTITION_RULES:
+        intervals(cell.samples, partition_rule(cell))
 
 
-def partition_rule(rule: str) -> str:
-    """The rule by which points are placed: end weights change a trapezoid's weights, not its points."""
-    return "trapezoid" if rule == END_WEIGHTS else rule
+def partition_rule(cell: Cell) -> str:
+    """The rule by which points are placed: end weights replace another rule's weights, not its points.
+
+    Theirs need no gradient at the path's start; a guided walk has one there all the same.
+    """
+    if cell.rule != END_WEIGHTS:
+        return cell.rule
+    return "trapezoid" if METHODS[cell.method].family == "guided_ig" else "right"
 
 
 def cell_schedules(cells: Iterable[Cell], profiles: Mapping[str, Profile]) -> dict[Cell, Schedule]:
     """The schedule of every cell but those of points per image, from its family's profile if fitted."""
     schedules: dict[Cell, Schedule] = {}
     fixed = sorted(cell for cell in cells if not cell.per_image)
-    for (method, name, rule), group in groupby(fixed, lambda c: (c.method, c.schedule, c.rule)):
-        members, placing = list(group), partition_rule(rule)
+    for (method, name, _), group in groupby(fixed, lambda c: (c.method, c.schedule, c.rule)):
+        members = list(group)
+        placing = partition_rule(members[0])
         if name == "linear":
             schedules |= {cell: linear_schedule(cell.samples, placing) for cell in members}
             continue

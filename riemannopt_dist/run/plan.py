@@ -210,12 +210,12 @@ def _likely_schedule(cell: Cell) -> Schedule:
     Density's partitions are nested and the same for every rule, Powell's the same for every rule, and the
     exact ones are each their own: a stand-in profile each.
     """
-    rule = partition_rule(cell.rule)
+    rule = partition_rule(cell)
     if not cell.fitted:
         return linear_schedule(cell.samples, rule)
     family = METHODS[cell.method].family
-    if cell.schedule == "density":
-        key: tuple[Any, ...] = (family,)
+    if cell.schedule in ("density", "rough"):
+        key: tuple[Any, ...] = (family, cell.schedule)
     elif cell.schedule == "powell":
         key = (family, "powell", intervals(cell.samples, rule))
     else:
