@@ -24,13 +24,16 @@ from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
+from riemannopt_dist.run.evaluation import Evaluation
+from riemannopt_dist.run.fitting import Fitting
 from riemannopt_dist.run.grid import cell_schedules
 from riemannopt_dist.run.ledger import Done, Failed, Task
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
 from riemannopt_dist.run.progress import meter
+from riemannopt_dist.run.selection import Selection
 from riemannopt_dist.run.shards import drawn_order, shards_of
-from riemannopt_dist.run.stages import Evaluation, Fitting, Selection, Stage
+from riemannopt_dist.run.stage import Stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.telemetry import DriverTelemetry
 from riemannopt_dist.run.worker import Payload, ShardWorker

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
+from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
 from riemannopt_dist.run.shards import shards_of
-from riemannopt_dist.run.stages import Evaluation
 from riemannopt_dist.stores import StorageError
 
 

@@ -15,7 +15,7 @@ from riemannopt_dist.images import Files
 from riemannopt_dist.models import assemble_model
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.memory import internal_batch_size
-from riemannopt_dist.run.stages import Stage, as_table
+from riemannopt_dist.run.stage import Stage, as_table
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.tally import Tally
 from riemannopt_dist.run.telemetry import WorkerTelemetry

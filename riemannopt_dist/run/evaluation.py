@@ -1,15 +1,11 @@
-"""The three stages of a run, each a value that turns items into rows: select, fit, evaluate.
-
-A stage knows neither Ray nor files. Its rows go, shard by shard, to a folder of its own.
-"""
+"""The last stage: attributions and metrics of every image under every cell of the grid."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -17,110 +13,17 @@ from torch import Tensor
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.gradients import Output, target_output
-from riemannopt_dist.images import ImageRef, UnreadableImage
 from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Question, Sums
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.reference import Reference
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
-from riemannopt_dist.run.batches import Subject, image_batches, subject_batches
+from riemannopt_dist.run.batches import Subject, subject_batches
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
+from riemannopt_dist.run.stage import Row
 from riemannopt_dist.schedule import Array, Schedule, schedule_from_partition
-
-Row = dict[str, Any]
-
-
-class Stage(Protocol):
-    """What is done to the items of one shard."""
-
-    @property
-    def name(self) -> str:
-        """The folder of its shards."""
-        ...
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns of the rows."""
-        ...
-
-    def rows(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row]:
-        """The rows of `items`, in order. An item that raises is found and left out by the caller."""
-        ...
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which images can be read and are classified correctly: a row for every image, good or bad."""
-
-    batch_size: int
-    name: ClassVar[str] = "selection"
-
-    @property
-    def schema(self) -> pa.Schema:
-        """Those of images.parquet but for the draw."""
-        return rows.SELECTION
-
-    def rows(self, engine: Engine, items: Sequence[ImageRef]) -> Iterator[Row]:
-        """Predictions of the readable images, reasons of the others."""
-        for refs, outcomes in engine.tally.awaited(image_batches(items, engine, self.batch_size)):
-            yield from self._batch(engine, refs, outcomes)
-
-    def _batch(
-        self, engine: Engine, refs: Sequence[ImageRef], outcomes: Sequence[Tensor | UnreadableImage]
-    ) -> Iterator[Row]:
-        tensors = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
-        predictions: Iterator[tuple[int, float]] = iter(())
-        if tensors:
-            with torch.no_grad():
-                logits = engine.model(torch.stack(tensors).to(engine.device))
-                probability, prediction = logits.softmax(dim=1).max(dim=1)
-            predictions = iter(zip(prediction.tolist(), probability.tolist(), strict=True))
-        for ref, outcome in zip(refs, outcomes, strict=True):
-            reason = str(outcome) if isinstance(outcome, UnreadableImage) else None
-            best, confidence = next(predictions) if reason is None else (None, None)
-            yield {
-                "image_id": ref.image_id,
-                "uri": ref.uri,
-                "offset": ref.offset,
-                "size": ref.size,
-                "label": ref.label,
-                "prediction": best,
-                "probability": confidence,
-                "selected": reason is None and ref.label in (None, best),
-                "error": reason,
-            }
-
-
-@dataclass(frozen=True)
-class Fitting:
-    """Algorithm 1 for each image: how much the integrand changes between each family's positions."""
-
-    name: str
-    positions: Mapping[str, tuple[float, ...]]
-    explain: Output
-    batch_size: int
-
-    @property
-    def schema(self) -> pa.Schema:
-        """An image's variation along one path."""
-        return rows.VARIATIONS
-
-    def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
-        """The variation of every image along every family's path."""
-        batches = subject_batches(items, engine, self.batch_size)
-        for subjects, images, targets in engine.tally.awaited(batches):
-            question = Question(engine.model, images, targets, self.explain, engine.internal_batch_size)
-            for family, alphas in self.positions.items():
-                variations = FAMILIES[family].variations(question, np.array(alphas))
-                for subject, variation in zip(subjects, variations, strict=True):
-                    yield {
-                        "image_id": subject.image.image_id,
-                        "method": family,
-                        "alphas": alphas,
-                        "variation": variation.tolist(),
-                    }
 
 
 @dataclass(frozen=True)
@@ -256,8 +159,3 @@ def _seconds_since(start: float, images: Tensor) -> float:
     if images.is_cuda:
         torch.cuda.synchronize(images.device)
     return time.perf_counter() - start
-
-
-def as_table(stage: Stage, made: Sequence[Row]) -> pa.Table:
-    """Rows as a table of the stage's schema."""
-    return pa.Table.from_pylist(list(made), schema=stage.schema)

@@ -1,0 +1,58 @@
+"""The first stage: which images can be read and are classified correctly."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from riemannopt_dist.images import ImageRef, UnreadableImage
+from riemannopt_dist.run import rows
+from riemannopt_dist.run.batches import image_batches
+from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.stage import Row
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which images can be read and are classified correctly: a row for every image, good or bad."""
+
+    batch_size: int
+    name: ClassVar[str] = "selection"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Those of images.parquet but for the draw."""
+        return rows.SELECTION
+
+    def rows(self, engine: Engine, items: Sequence[ImageRef]) -> Iterator[Row]:
+        """Predictions of the readable images, reasons of the others."""
+        for refs, outcomes in engine.tally.awaited(image_batches(items, engine, self.batch_size)):
+            yield from self._batch(engine, refs, outcomes)
+
+    def _batch(
+        self, engine: Engine, refs: Sequence[ImageRef], outcomes: Sequence[Tensor | UnreadableImage]
+    ) -> Iterator[Row]:
+        tensors = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
+        predictions: Iterator[tuple[int, float]] = iter(())
+        if tensors:
+            with torch.no_grad():
+                logits = engine.model(torch.stack(tensors).to(engine.device))
+                probability, prediction = logits.softmax(dim=1).max(dim=1)
+            predictions = iter(zip(prediction.tolist(), probability.tolist(), strict=True))
+        for ref, outcome in zip(refs, outcomes, strict=True):
+            reason = str(outcome) if isinstance(outcome, UnreadableImage) else None
+            best, confidence = next(predictions) if reason is None else (None, None)
+            yield {
+                "image_id": ref.image_id,
+                "uri": ref.uri,
+                "offset": ref.offset,
+                "size": ref.size,
+                "label": ref.label,
+                "prediction": best,
+                "probability": confidence,
+                "selected": reason is None and ref.label in (None, best),
+                "error": reason,
+            }

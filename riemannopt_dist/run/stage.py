@@ -1,0 +1,36 @@
+"""What a stage of a run is: a value that turns the items of a shard into rows.
+
+A stage knows neither Ray nor files. Its rows go, shard by shard, to a folder of its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from riemannopt_dist.run.engine import Engine
+
+Row = dict[str, Any]
+
+
+class Stage(Protocol):
+    """What is done to the items of one shard."""
+
+    @property
+    def name(self) -> str:
+        """The folder of its shards."""
+        ...
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the rows."""
+        ...
+
+    def rows(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row]:
+        """The rows of `items`, in order. An item that raises is found and left out by the caller."""
+        ...
+
+
+def as_table(stage: Stage, made: Sequence[Row]) -> pa.Table:
+    """Rows as a table of the stage's schema."""
+    return pa.Table.from_pylist(list(made), schema=stage.schema)
