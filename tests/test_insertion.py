@@ -16,6 +16,8 @@ from riemannopt_dist.metrics.insertion import (
     replacement_curves,
     rise_blur,
     rise_counts,
+    smoothed,
+    smoothed_insertion,
 )
 from riemannopt_dist.metrics.metric import MapBatch
 
@@ -254,3 +256,31 @@ def test_bad_maps_are_named(smooth_net: nn.Module, images: Tensor, targets: Tens
         insertion(smooth_net, images, targets, images[None][:0])
     with pytest.raises(ValueError, match="convention: expected one of official, rise, got 'petsiuk'"):
         insertion(smooth_net, images, targets, images, convention="petsiuk")
+
+
+def test_smoothing_is_a_gaussian_of_the_saliency() -> None:
+    """On 28 rows σ is one pixel: scipy's filter, mirrored at the edges."""
+    maps = torch.randn(2, 3, 3, 28, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = smoothed(maps)
+    assert found.shape == maps.shape
+    saliency = maps.sum(2).abs().numpy()
+    expected = gaussian_filter(saliency, 1.0, mode="mirror", truncate=3, axes=(-2, -1))
+    assert_allclose(found.sum(2).numpy(), expected, rtol=1e-10)
+
+
+def test_smoothed_insertion_shows_the_surroundings_of_scattered_pixels() -> None:
+    """A model that looks at one pixel: the map's peak lies beside it, so it appears early, but not first."""
+    image = torch.full((1, 3, 28, 28), 0.9)
+    maps = torch.zeros(1, 3, 28, 28)
+    maps[0, 0, 14, 14] = 1.0
+    maps[0, 0, 2, 2:6] = 0.3  # scattered elsewhere, ranked before the blur reaches the pixel
+    model, target = OnePixel(14, 15), torch.tensor([0])
+    plain = insertion(model, image, target, maps)
+    smooth = smoothed_insertion(model, image, target, maps)
+    in_full = 1 / (1 + np.exp(-9.0))
+    # Unsmoothed, pixel (14, 15) has no saliency: it comes at its place in row-major order, past one half.
+    assert plain.curve[0, 10].item() == pytest.approx(0.5)
+    assert smooth.curve[0, 1].item() == pytest.approx(in_full, rel=1e-6)
+    assert smooth.score.item() > plain.score.item()
+    with pytest.raises(ValueError, match="NaN"):
+        smoothed_insertion(model, image, target, maps * torch.nan)

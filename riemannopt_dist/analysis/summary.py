@@ -16,6 +16,7 @@ from riemannopt_dist.run.storage import Storage
 
 SUMMARY = "summary"
 COMPARISONS = "comparisons"
+AGAINST_CONTROLS = ("insertion", "insertion_smoothed", "deletion")
 EFFICIENCY = "efficiency"
 TOLERANCES = "tolerances"
 
@@ -76,8 +77,9 @@ def write_comparisons(storage: Storage, results: pa.Table) -> list[str]:
         TOLERANCES: tolerances(results),
     }
     controls = sorted(set(results.filter(pc.equal(results["samples"], 0))["method"].to_pylist()))
-    if controls and "insertion" in results.column_names:
-        tables["controls"] = against(results, controls, "insertion")
+    judged = [name for name in AGAINST_CONTROLS if name in results.column_names]
+    if controls and judged:
+        tables["controls"] = pd.concat([against(results, controls, name) for name in judged])
     names = []
     for name, table in tables.items():
         if len(table):

@@ -4,6 +4,7 @@ Both replace the pixels of one image by those of another in the map's order. Ins
 start image to the input, deletion from the input to black; the score is the area under the curve.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
+from torchvision.transforms.functional import gaussian_blur
 
 from riemannopt_dist.arguments import check_choice, check_images, check_targets
 from riemannopt_dist.gradients import (
@@ -30,6 +32,8 @@ OFFICIAL_STEPS = 20
 RISE_PIXELS_PER_STEP = 224
 RISE_KERNEL_SIZE = 11
 RISE_SIGMA = 5.0
+SMOOTHING = 1 / 28
+"""σ of the blur of `smoothed_insertion`, in units of the image's height."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,48 @@ def insertion(
         model, start, images, targets, maps, convention, output, f_start, f_input, internal_batch_size
     )
     return Curve(fractions, curve, f_input=curve[..., -1])
+
+
+def smoothed_insertion(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    maps: Tensor,
+    *,
+    output: Output = "probability",
+    f_input: Tensor | None = None,
+    f_start: Tensor | None = None,
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Curve:
+    """`insertion` in the order of |channel sum| after a Gaussian blur: regions appear, not scattered pixels.
+
+    σ is `SMOOTHING` of the image's height, 8 pixels of 224. Gradients are noisy from pixel to pixel, and
+    scattered pixels show a network little whatever their importance: unsmoothed, an edge detector scores
+    above every gradient method. Arguments, result and errors are those of `insertion`.
+    """
+    check_images(images)
+    check_maps(maps, images)
+    return insertion(
+        model,
+        images,
+        targets,
+        smoothed(maps),
+        output=output,
+        f_input=f_input,
+        f_start=f_start,
+        internal_batch_size=internal_batch_size,
+    )
+
+
+def smoothed(maps: Tensor) -> Tensor:
+    """Maps of the same shape (…, C, H, W) whose |channel sum| is that of `maps`, blurred, edges reflected."""
+    saliency = pixel_saliency(maps)
+    sigma = SMOOTHING * maps.shape[-2]
+    # Torch reflects by less than a side.
+    radius = min(math.ceil(3 * sigma), min(maps.shape[-2:]) - 1)
+    blurred: Tensor = gaussian_blur(saliency.flatten(0, -3)[:, None], [2 * radius + 1] * 2, [sigma] * 2)
+    channels = maps.shape[-3]
+    return (blurred.view_as(saliency) / channels).unsqueeze(-3).expand(maps.shape)
 
 
 def deletion(
@@ -276,4 +322,5 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
 
 
 INSERTION = _metric("insertion", insertion, "f_start", "higher")
+SMOOTHED_INSERTION = _metric("insertion_smoothed", smoothed_insertion, "f_start", "higher")
 DELETION = _metric("deletion", deletion, "f_end", "lower")

@@ -9,7 +9,7 @@ from riemannopt_dist.metrics.information import (
     INFORMATION_OFFICIAL_MS_SSIM,
     INFORMATION_OFFICIAL_PNG,
 )
-from riemannopt_dist.metrics.insertion import DELETION, INSERTION
+from riemannopt_dist.metrics.insertion import DELETION, INSERTION, SMOOTHED_INSERTION
 from riemannopt_dist.metrics.metric import Metric
 from riemannopt_dist.metrics.reference import REFERENCE
 
@@ -18,6 +18,7 @@ METRICS: Mapping[str, Metric] = {
     for metric in (
         COMPLETENESS,
         INSERTION,
+        SMOOTHED_INSERTION,
         DELETION,
         INFORMATION,
         INFORMATION_FAST,
