@@ -202,7 +202,7 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=36)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--pictures", type=int, default=1500)
+    parser.add_argument("--pictures", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
