@@ -55,6 +55,7 @@ def main() -> None:
             "method": "ig",
             "schedule": name,
             "rule": rule,
+            "samples": count,
             "gradient_evaluations": count,
             "error": float(compare(result.maps, exact).error.mean()),
         }

@@ -34,9 +34,10 @@ def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: s
 
 
 def error_figure(summary: pd.DataFrame, column: str) -> bytes:
-    """A PNG of a summary's `column` against gradients, log-log: a panel a method, a line a schedule.
+    """A PNG of a summary's `column` against gradients, log-log: a panel a method, a line a schedule and rule.
 
-    Cells without gradients or without a value are left out. Raises ValueError where nothing is left.
+    A line has the same colour in every panel. Cells without gradients or without a value are left out. Raises
+    ValueError where nothing is left.
     """
     shown = summary[(summary["gradient_evaluations"] > 0) & (summary[column] > 0)]
     if shown.empty:
@@ -44,15 +45,31 @@ def error_figure(summary: pd.DataFrame, column: str) -> bytes:
     names = sorted(shown["method"].unique())
     figure = Figure(figsize=(5.5 * len(names), 4.5), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    kinds = sorted(set(zip(shown["schedule"], shown["rule"], strict=True)))
+    lines = {}
     for panel, name in zip(panels, names, strict=True):
-        for line, part in shown[shown["method"] == name].groupby(["schedule", "rule"], sort=True):
+        for kind, part in shown[shown["method"] == name].groupby(["schedule", "rule"], sort=True):
             ordered = part.sort_values("gradient_evaluations")
-            panel.plot(
-                ordered["gradient_evaluations"], ordered[column], marker="o", ms=4, label=" ".join(line)
+            place = kinds.index(kind)
+            (lines[kind],) = panel.plot(
+                ordered["gradient_evaluations"],
+                ordered[column],
+                color=f"C{place % 10}",
+                linestyle=("-", "--", ":")[place // 10 % 3],
+                marker="o",
+                ms=4,
             )
         panel.set(title=name, xscale="log", yscale="log", xlabel="gradient evaluations an image")
-        panel.legend(fontsize=7)
+        counts = sorted(shown.loc[shown["method"] == name, "samples"].unique())
+        panel.set_xticks(counts, [str(count) for count in counts], fontsize=8)
+        panel.minorticks_off()
     panels[0].set_ylabel(column.replace("_", " "))
+    figure.legend(
+        [lines[kind] for kind in kinds],
+        [" ".join(kind) for kind in kinds],
+        loc="outside right upper",
+        fontsize=8,
+    )
     return _png(figure)
 
 
@@ -77,6 +94,8 @@ def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> b
         alphas = np.asarray(row["alphas"])
         panel.plot((alphas[:-1] + alphas[1:]) / 2, row["variation"], lw=1)
         panel.set_title(row["image_id"], fontsize=7)
+    for panel in panels[len(images) :]:
+        panel.set_axis_off()
     figure.suptitle(f"{title}: |g′| of single images against α", fontsize=10)
     return _png(figure)
 

@@ -1,5 +1,7 @@
 """The figures of a run: errors against their cost, each profile with its points, single images' profiles."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -44,8 +46,11 @@ def _profile(family: str, fitted: dict[str, dict[str, list[float]] | list[dict[s
 def _single_images(storage: Storage, family: str) -> bytes | None:
     """The profiles of the first SINGLE images of the fit subset, from the finest pass over them."""
     for folder in ("refine", "fit"):
+        rows: list[dict[str, Any]] = []
         for name in storage.list(folder):
-            rows = [row for row in storage.read_table(name).to_pylist() if row["method"] == family]
-            if rows:
-                return single_profiles_figure(family, rows[:SINGLE])
+            rows += [row for row in storage.read_table(name).to_pylist() if row["method"] == family]
+            if len(rows) >= SINGLE:
+                break
+        if rows:
+            return single_profiles_figure(family, rows[:SINGLE])
     return None
