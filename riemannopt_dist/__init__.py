@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.methods import blur_ig, estimate_profile, idgi
     from riemannopt_dist.metrics.completeness import completeness_delta, ratio_of_sums, relative_error
     from riemannopt_dist.metrics.information import information_curve
-    from riemannopt_dist.metrics.insertion import deletion, insertion
+    from riemannopt_dist.metrics.insertion import deletion, insertion, smoothed_insertion
     from riemannopt_dist.metrics.reference import compare, converge
     from riemannopt_dist.models import load_model
     from riemannopt_dist.optimize import optimize_schedule
@@ -41,6 +41,7 @@ _HOME = {
     "exact_integrated_gradients": "exact_line",
     "deletion": "metrics.insertion",
     "insertion": "metrics.insertion",
+    "smoothed_insertion": "metrics.insertion",
     "information_curve": "metrics.information",
     "compare": "metrics.reference",
     "converge": "metrics.reference",
@@ -77,6 +78,7 @@ __all__ = [
     "ratio_of_sums",
     "relative_error",
     "schedule_from_partition",
+    "smoothed_insertion",
 ]
 
 
