@@ -68,7 +68,7 @@ def main() -> None:
             directory = evaluate(config)
         seconds = time.monotonic() - start
         wrong = list(problems(directory))
-    shards = len(directory.done_shards("results"))
+        shards = len(directory.done_shards("results"))
     late = [(memory, cpu) for done, memory, cpu in found if done >= shards / 10]
     base, largest = late[0][0], max(memory for memory, _ in late)
     print(f"{options.images} images, {shards} shards of results, {seconds:.0f} s; problems: {len(wrong)}")
