@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import ray
 import torch
 from hypothesis import settings
 from skimage import data
@@ -72,6 +73,14 @@ def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
     """The classes that the classifier sees in the photos, (4,)."""
     with torch.no_grad():
         return classifier(photos).argmax(dim=1)
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """A Ray of two CPUs for the tests of a module."""
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,11 @@ import os
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import ray
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -28,11 +26,7 @@ from tests.small_world import PICTURES, make_pictures, small_fields
 GOOD = 60
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_here() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray_here")
 
 
 def short_config(images: str | Path, output: Path, **changes: Any) -> Config:

@@ -8,7 +8,7 @@ import torch
 
 from riemannopt_dist.gradients import value_and_gradient
 from riemannopt_dist.models import load_model
-from riemannopt_dist.run.memory import CPU_BATCH, LARGEST, internal_batch_size
+from riemannopt_dist.run.memory import CPU_BATCH, LARGEST, measured_batch_size
 
 # A process of its own, because a process's peak never falls. 8 images of 3 × 64 × 64 at 128 samples are 1,024
 # gradients; at once they would need over 1 GB for EfficientNet-Lite0's activations.
@@ -54,8 +54,8 @@ def test_128_samples_of_8_images_need_no_more_than_two_samples() -> None:
 
 def test_a_number_is_taken_as_it_is_and_a_cpu_needs_few() -> None:
     model = load_model("tests.small_world:tiny_classifier")
-    assert internal_batch_size(model, torch.device("cpu"), 7) == 7
-    assert internal_batch_size(model, torch.device("cpu"), "auto") == CPU_BATCH
+    assert measured_batch_size(model, torch.device("cpu"), 7) == 7
+    assert measured_batch_size(model, torch.device("cpu"), "auto") == CPU_BATCH
 
 
 @pytest.mark.gpu
@@ -63,7 +63,7 @@ def test_a_number_is_taken_as_it_is_and_a_cpu_needs_few() -> None:
 def test_what_a_gpu_is_given_fits(photos: torch.Tensor) -> None:
     device = torch.device("cuda")
     model = load_model("efficientnet_lite0").to(device)
-    size = internal_batch_size(model, device, "auto")
+    size = measured_batch_size(model, device, "auto")
     assert 1 <= size <= LARGEST
     images = photos[:1].to(device).expand(size, -1, -1, -1)
     targets = torch.zeros(size, dtype=torch.int64, device=device)

@@ -3,12 +3,10 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 from typer.testing import CliRunner
 
 from riemannopt_dist.cli import app
@@ -27,13 +25,6 @@ CONFIGS = sorted(Path("jobs/configs").glob("*.yaml"))
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pictures(tmp_path_factory.mktemp("world") / "pictures")
-
-
-@pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
 
 
 def work_done(directory: RunDirectory, stage: str) -> tuple[int, int]:

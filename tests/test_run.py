@@ -2,14 +2,12 @@
 
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 import torch
 
 from riemannopt_dist.analysis.summary import read_results, summaries_of, summarize
@@ -30,11 +28,7 @@ from tests.small_world import FIT, PICTURES, make_pictures, small_config
 CELLS = 8
 
 
-@pytest.fixture(scope="module", autouse=True)
-def ray_here() -> Iterator[None]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
-    ray.shutdown()
+pytestmark = pytest.mark.usefixtures("ray_here")
 
 
 @pytest.fixture(scope="module")

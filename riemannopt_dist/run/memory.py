@@ -16,7 +16,7 @@ SHARE = 0.5
 PROBES = (1, 5)
 
 
-def internal_batch_size(model: Classifier, device: torch.device, wanted: int | str) -> int:
+def measured_batch_size(model: Classifier, device: torch.device, wanted: int | str) -> int:
     """`wanted`, or for "auto" the power of two, at most LARGEST, that fits in a SHARE of a GPU's free memory.
 
     Measured: the peak memory of a few gradients, which grows by the same amount with each image.

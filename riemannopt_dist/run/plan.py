@@ -29,7 +29,7 @@ from riemannopt_dist.run import rows
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.grid import Cell, partition_rule
-from riemannopt_dist.run.memory import internal_batch_size
+from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.text import duration, table_lines
@@ -276,7 +276,7 @@ def measure_speed(config: Config) -> Speed:
     """The speed of this machine's device, from a second of each with random weights, which are as fast."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = folded(load_model(config.model.name, RANDOM)).to(device).to(memory_format=torch.channels_last)
-    batch = internal_batch_size(model, device, config.internal_batch_size)
+    batch = measured_batch_size(model, device, config.internal_batch_size)
     if device.type == "cpu":
         batch = min(batch, MEASURED_BATCH)
     images = torch.rand(batch, 3, model.input_size, model.input_size, device=device)

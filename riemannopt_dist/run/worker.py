@@ -14,7 +14,7 @@ from riemannopt_dist.folding import folded
 from riemannopt_dist.images import Files
 from riemannopt_dist.models import assemble_model
 from riemannopt_dist.run.engine import Engine
-from riemannopt_dist.run.memory import internal_batch_size
+from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.stage import Stage, as_table
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.tally import Tally
@@ -46,7 +46,7 @@ class ShardWorker:
         self._payload = given
         model = folded(assemble_model(given.model_name, given.state)).to(device)
         model = model.to(memory_format=torch.channels_last)
-        size = internal_batch_size(model, device, given.internal_batch_size)
+        size = measured_batch_size(model, device, given.internal_batch_size)
         self._engine = Engine(model, device, given.files, size, Tally())
         self._telemetry = WorkerTelemetry(given.storage.root)
         model.register_forward_pre_hook(self._count)
