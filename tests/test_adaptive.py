@@ -152,7 +152,9 @@ def test_an_integrand_that_changes_evenly_gets_even_points(plain: Tensor, first:
 def test_bisection_halves_the_profiles_share(plain: Tensor, first: Tensor) -> None:
     # ∫√t is proportional to t^{3/2}: even shares lie at (i/n)^{2/3}. One image, one interval, one bisection.
     model = Recorder(Quadratic())
-    adaptive_attribution(model, StraightPath.from_black(plain[2:]), first[2:], RISING, 3, start=2)
+    adaptive_attribution(
+        model, StraightPath.from_black(plain[2:]), first[2:], RISING, 3, start=2, output="logit"
+    )
     assert sorted(model.means) == pytest.approx([0, 0.5 ** (2 / 3), 1], abs=2e-3)
 
 
@@ -165,13 +167,37 @@ def test_every_evaluation_is_counted_and_the_ends_are_right(
     with counted(smooth_net) as calls:
         result = adaptive_attribution(smooth_net, path, targets, RISING, samples, output=output)
     assert result.gradient_evaluations.tolist() == [samples] * 3
-    assert sum(calls) == 3 * samples
+    # A look at each start comes first, where its probability may be flat.
+    assert sum(calls) == 3 * samples + (3 if output == "probability" else 0)
     for found, ends in ((result.f_input, path.images), (result.f_baseline, path.baselines)):
         expected = target_output(smooth_net, ends, targets, output=output)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     assert result.gradient_evaluations.dtype == torch.int64
     assert result.maps.shape == images.shape
     assert not any(tensor.requires_grad for tensor in (result.maps, result.f_input, result.f_baseline))
+
+
+def test_no_gradient_is_spent_at_a_flat_start(images: Tensor) -> None:
+    # Log-odds from −9 to 3 along each path: a probability of 1e-4 at the start.
+    weights = torch.ones(108, dtype=torch.float64)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(108, 2)).double()
+    scaled = images * 12 / images.flatten(1).sum(1)[:, None, None, None]
+    with torch.no_grad():
+        network[1].weight.copy_(torch.stack([weights, torch.zeros_like(weights)]))
+        network[1].bias.copy_(torch.tensor([-9.0, 0.0]))
+    model = Recorder(network)
+    path = StraightPath.from_black(scaled)
+    found = adaptive_attribution(model, path, torch.zeros(3, dtype=torch.int64), CONSTANT, 8)
+    assert sum(mean == 0 for mean in model.means) == 3
+    assert len(model.means) == 3 * (8 + 1)
+    assert found.gradient_evaluations.tolist() == [8] * 3
+    ends = torch.sigmoid(torch.tensor([-9.0, 3.0], dtype=torch.float64))
+    torch.testing.assert_close(found.f_baseline, ends[0].expand(3))
+    exact = scaled / 12 * (ends[1] - ends[0])
+    assert l1_distance(found.maps, exact) < 5e-4
+    # The opposite class has its probability, and so its gradient, from the same log-odds.
+    other = adaptive_attribution(model, path, torch.ones(3, dtype=torch.int64), CONSTANT, 8)
+    torch.testing.assert_close(other.maps, -found.maps, rtol=1e-9, atol=1e-12)
 
 
 def test_it_converges_to_the_map(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
@@ -203,7 +229,7 @@ def test_points_gather_where_each_images_rise_is(plain: Tensor, first: Tensor) -
         adaptive_attribution(model, alone, first[one], CONSTANT, 24, output="logit")
         alphas = np.array(model.means) / grey
         half_width = 4 / 80 / (2 * grey)
-        # 8 of 24 points are even. The rise spans a tenth of the path or less per image, and gets the rest.
+        # 6 of 24 points are even. The rise spans a tenth of the path or less per image, and gets the rest.
         assert np.sum(np.abs(alphas - 0.25 / grey) < 2 * half_width) >= 12
     # The map of a model of Σ w_i x_i is each feature's even share of the change.
     found = adaptive_attribution(Rise(0.5), path, first, CONSTANT, 24, output="logit")
@@ -248,7 +274,15 @@ def test_images_come_in_groups_that_fill_a_micro_batch(plain: Tensor, first: Ten
     images = plain[[0, 0, 0, 0, 2, 2]]
     model = Recorder(Quadratic())
     adaptive_attribution(
-        model, StraightPath.from_black(images), first.repeat(2), CONSTANT, 12, internal_batch_size=8
+        model,
+        StraightPath.from_black(images),
+        first.repeat(2),
+        CONSTANT,
+        12,
+        start=8,
+        at_a_time=2,
+        output="logit",
+        internal_batch_size=8,
     )
     assert max(model.means[: 4 * 12]) == pytest.approx(0.4)
     assert max(model.means[4 * 12 : 4 * 12 + 8]) == pytest.approx(1.0)
@@ -258,12 +292,14 @@ def test_micro_batches_are_full_while_images_last(plain: Tensor, first: Tensor) 
     images, targets = plain.repeat(4, 1, 1, 1), first.repeat(4)
     path = StraightPath.from_black(images)
     with counted(model := Rise(0.5)) as calls:
-        adaptive_attribution(model, path, targets, CONSTANT, 16, output="logit", internal_batch_size=8)
+        adaptive_attribution(
+            model, path, targets, CONSTANT, 16, at_a_time=2, output="logit", internal_batch_size=8
+        )
     assert set(calls) == {8}
     # Images that are done leave, others take their places: of the last group alone, some rounds are not full.
     with counted(model) as calls:
         result = adaptive_to_tolerance(
-            model, path, targets, CONSTANT, 0.01, output="logit", internal_batch_size=8
+            model, path, targets, CONSTANT, 0.01, at_a_time=2, output="logit", internal_batch_size=8
         )
     assert sum(calls) == int(result.gradient_evaluations.sum())
     assert len(set(result.gradient_evaluations.tolist())) > 1
@@ -316,7 +352,7 @@ def test_the_maximum_holds(plain: Tensor, first: Tensor) -> None:
 
 
 def test_a_rise_between_samples_that_agree_is_found_by_its_gap(plain: Tensor, first: Tensor) -> None:
-    # Eight even points are 1/7 apart; at grey 1 the rise at 1/4 is over within 1/20 of the path.
+    # Six even points are 1/5 apart; at grey 1 the rise at 1/4 is over within 1/20 of the path.
     path, model = StraightPath.from_black(plain[2:]), Rise(0.5)
     (start,) = integrate_path(model, path, first[2:], [linear_schedule(START, "trapezoid")], output="logit")
     assert start.maps.sum() < 0.1 * (start.f_input - start.f_baseline)
