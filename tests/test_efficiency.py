@@ -89,7 +89,18 @@ def test_a_tolerance_is_compared_with_the_count_that_keeps_as_many_images_within
     # At 32 linear's error is 0.05 · scale, within for half of the images; at 64 for all.
     assert row["linear_count"] == 64
     assert row["cost"] == 20 / 64
-    assert (row["images"], row["at_maximum"]) == (25, 0.0)
+    assert (row["images"], row["at_maximum"], row["bound"]) == (25, 0.0, EXACT)
+
+
+def test_a_tolerance_that_no_count_of_the_grid_holds_costs_at_most_what_the_largest_says() -> None:
+    auto = {("auto_0.01", "end_weights", 256): 0.01 / 1.3}
+    (row,) = tolerances(results(LINEAR | auto, costs={"auto_0.01": 20})).to_dict("records")
+    # At 128 linear's error is 0.0125 · scale, within 0.01 for fewer.
+    assert (row["linear_count"], row["cost"], row["bound"]) == (128, 20 / 128, AT_MOST)
+    (row,) = tolerances(results(auto)).to_dict("records")
+    assert np.isnan(row["linear_count"])
+    assert np.isnan(row["cost"])
+    assert row["bound"] == EXACT
 
 
 def test_nothing_without_converged_maps() -> None:

@@ -81,8 +81,9 @@ def equivalent_count(errors: Array, counts: Array, yardstick: Array) -> Array:
 def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """For every cell of a tolerance: the share of images within it, and what a fixed count costs for that.
 
-    `linear_count` is the least count of linear left that keeps as many images within the tolerance (NaN if
-    none of the grid does), `cost` the mean evaluations an image over that count.
+    `linear_count` is the least count of linear left that keeps as many images within the tolerance, `cost`
+    is the mean evaluations an image over that count. Where no count of the grid does, the largest is taken
+    and `bound` says that the cost is "at most" that; both are NaN for a grid without linear left.
     """
     frame = results.to_pandas()
     rows = []
@@ -99,7 +100,7 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
         linear = frame[equal].dropna(subset=[score])
         shares = (linear[score] <= tolerance).groupby(linear["samples"]).mean()
         enough = [count for count, found in shares.items() if found >= share]
-        count = min(enough, default=np.nan)
+        count = min(enough, default=shares.index.max())
         mean = known["gradient_evaluations"].mean()
         rows.append(
             {
@@ -114,6 +115,7 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
                 "at_maximum": (known["gradient_evaluations"] >= maximum).mean(),
                 "linear_count": count,
                 "cost": mean / count,
+                "bound": AT_MOST if len(shares) and not enough else EXACT,
             }
         )
     return pd.DataFrame(rows)

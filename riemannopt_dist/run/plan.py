@@ -177,7 +177,8 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
         yield Work("results", label, images, FAMILIES[name].evaluations(schedules), ends)
     for cell in cells:
         if cell.per_image:
-            yield Work("results", str(cell), images, cell.samples, 0)
+            starts = int(config.explain == "probability")  # whether f is flat there
+            yield Work("results", str(cell), images, cell.samples, starts)
     if "reference" in config.metrics:
         asked = images if config.reference.images is None else min(images, config.reference.images)
         for name in FAMILIES:
