@@ -68,6 +68,7 @@ def error_figure(summary: pd.DataFrame, column: str) -> bytes:
         [lines[kind] for kind in kinds],
         [" ".join(kind) for kind in kinds],
         loc="outside right upper",
+        handlelength=4,  # dashes show
         fontsize=8,
     )
     return _png(figure)
