@@ -48,7 +48,6 @@ and Blur IG, ImageNet photos) were 0.8 to 1.6 times the expected one from 16 sam
 ROUNDING = 1e-5
 """Gaps of this part of f may be rounding: f at one place depends on its micro-batch by about as much."""
 
-
 FLAT = 0.01
 """Where p (1 − p) is less, the gradient at a path's start is taken as zero: it reaches 1/4 on a rise."""
 
@@ -69,9 +68,9 @@ def adaptive_attribution(
 
     The first `start` points (or `samples`, if fewer) share the profile's ∫|g′|^½ evenly; the path's end is
     among them, and its start unless f is flat there. Then `at_a_time` intervals of every image are bisected
-    in each round. One forward pass at the start comes on top. Images are refined together
-    in groups of ⌈internal_batch_size / at_a_time⌉, so that a round fills a micro-batch. Memory: every
-    gradient of a group and its place on the path, 2 · samples · (C, H, W) an image.
+    in each round. Probabilities take one forward pass more, at the start. Images are refined together in
+    groups of ⌈internal_batch_size / at_a_time⌉, so that a round fills a micro-batch. Memory: every gradient
+    of a group and its place on the path, 2 · samples · (C, H, W) an image.
 
     Raises ValueError unless samples and start are at least 2, and for targets that do not fit the images.
     """
@@ -164,9 +163,8 @@ class _Sum:
     def open(self, start: int, count: int) -> list[float]:
         """Where to evaluate next: `start` even shares at first, then in `count` most urgent intervals."""
         if not self.intervals:
-            if self.origin is None:
-                return [float(share) for share in np.linspace(0.0, 1.0, start)]
-            return [float(share) for share in np.linspace(0.0, 1.0, start + 1)[1:]]
+            known = int(self.origin is not None)
+            return [float(share) for share in np.linspace(0.0, 1.0, start + known)[known:]]
         ordered = sorted(self.intervals, key=lambda interval: interval.urgency, reverse=True)
         self.opened, self.intervals = ordered[:count], ordered[count:]
         return [(interval.left.share + interval.right.share) / 2 for interval in self.opened]
