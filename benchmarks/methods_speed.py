@@ -25,6 +25,7 @@ from riemannopt_dist.models import Classifier, load_model
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import equispaced, path_variation
 from riemannopt_dist.schedule import linear_schedule
+from riemannopt_dist.secant import secant_attribution
 
 
 def timed(work: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
@@ -47,6 +48,13 @@ def methods(
         ),
         "Blur IG": lambda: integrate_path(
             model, BlurPath(images), targets, [schedule], internal_batch_size=batch
+        ),
+        "IG's secants": lambda: secant_attribution(
+            model,
+            StraightPath.from_black(images),
+            targets,
+            linear_schedule(samples),
+            internal_batch_size=batch,
         ),
         "Guided IG": lambda: guided_ig(model, images, targets, schedule, internal_batch_size=batch),
         "IG and IDGI": lambda: integrate_path(

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from riemannopt_dist.metrics.reference import compare, converge
     from riemannopt_dist.models import load_model
     from riemannopt_dist.optimize import optimize_schedule
+    from riemannopt_dist.paths import StraightPath
     from riemannopt_dist.profile import Profile
     from riemannopt_dist.schedule import Schedule, linear_schedule, schedule_from_partition
+    from riemannopt_dist.secant import secant_attribution
 
 _HOME = {
     "Attribution": "attribution",
@@ -50,12 +52,15 @@ _HOME = {
     "Schedule": "schedule",
     "linear_schedule": "schedule",
     "schedule_from_partition": "schedule",
+    "secant_attribution": "secant",
+    "StraightPath": "paths",
 }
 __all__ = [
     "Attribution",
     "BlurPath",
     "Profile",
     "Schedule",
+    "StraightPath",
     "adaptive_attribution",
     "adaptive_to_tolerance",
     "blur_ig",
@@ -78,6 +83,7 @@ __all__ = [
     "ratio_of_sums",
     "relative_error",
     "schedule_from_partition",
+    "secant_attribution",
     "smoothed_insertion",
 ]
 

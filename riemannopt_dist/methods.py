@@ -21,6 +21,7 @@ from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.profile import PROFILE_SAMPLES, Profile, ProfileSum, equispaced, path_variation
 from riemannopt_dist.refinement import REFINE, Refine, merged, needs_refinement, refining_positions
 from riemannopt_dist.schedule import Array, Schedule, partition_of
+from riemannopt_dist.secant import secant_attribution
 
 
 class Settings(TypedDict):
@@ -50,15 +51,21 @@ class Question:
 
 
 class Sums(NamedTuple):
-    """The schedules of each kind of sum along a family's gradients."""
+    """The schedules of each kind of sum along a family's gradients; Guided IG's walk has no secants."""
 
     riemann: tuple[Schedule, ...] = ()
     idgi: tuple[Schedule, ...] = ()
     end_weighted: tuple[Schedule, ...] = ()
+    secant: tuple[Schedule, ...] = ()
 
     @property
     def schedules(self) -> list[Schedule]:
         """All of them, kind by kind."""
+        return [schedule for kind in self for schedule in kind]
+
+    @property
+    def sampled(self) -> list[Schedule]:
+        """Those whose gradients are samples, which can be shared."""
         return [*self.riemann, *self.idgi, *self.end_weighted]
 
 
@@ -69,8 +76,8 @@ class Family(Protocol):
         """A map for each of `sums.schedules`, in their order, with gradients shared."""
         ...
 
-    def evaluations(self, schedules: Sequence[Schedule]) -> int:
-        """The gradient evaluations an image that these schedules cost together."""
+    def evaluations(self, sums: Sums) -> int:
+        """The gradient evaluations an image that these sums cost together."""
         ...
 
     def variations(self, question: Question, alphas: Array) -> Array:
@@ -94,20 +101,19 @@ class FixedPath:
     path: Callable[[Tensor], Path]
 
     def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
-        """A map for each schedule, from one pass along the path."""
-        return integrate_path(
-            question.model,
-            self.path(question.images),
-            question.targets,
-            sums.riemann,
-            idgi=sums.idgi,
-            end_weighted=sums.end_weighted,
-            **question.settings,
-        )
+        """A map for each schedule: from one pass along the path, but secants are each schedule's own."""
+        given = (question.model, self.path(question.images), question.targets)
+        made: list[Attribution] = []
+        if sums.sampled:
+            made += integrate_path(
+                *given, sums.riemann, idgi=sums.idgi, end_weighted=sums.end_weighted, **question.settings
+            )
+        return made + [secant_attribution(*given, schedule, **question.settings) for schedule in sums.secant]
 
-    def evaluations(self, schedules: Sequence[Schedule]) -> int:
-        """The number of distinct points."""
-        return len(union_of_points(schedules)[0])
+    def evaluations(self, sums: Sums) -> int:
+        """The number of distinct points, and all secants."""
+        points = len(union_of_points(sums.sampled)[0]) if sums.sampled else 0
+        return points + sum(map(len, sums.secant))
 
     def variations(self, question: Question, alphas: Array) -> Array:
         """Algorithm 1's |Δg / Δα| along the path."""
@@ -144,9 +150,9 @@ class GuidedWalk:
         }
         return [getattr(walked[schedule], kind) for kind in Sums._fields for schedule in getattr(sums, kind)]
 
-    def evaluations(self, schedules: Sequence[Schedule]) -> int:
+    def evaluations(self, sums: Sums) -> int:
         """The points of all distinct schedules."""
-        return sum(len(schedule) for schedule in set(schedules))
+        return sum(len(schedule) for schedule in set(sums.schedules))
 
     def variations(self, question: Question, alphas: Array) -> Array:
         """|Δg / Δα| along the walk that the positions themselves lead."""

@@ -5,7 +5,7 @@ import pytest
 
 from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.profile import Profile
-from riemannopt_dist.run.grid import Cell, cell_schedules, product_of, tolerance_cells
+from riemannopt_dist.run.grid import Cell, cell_schedules, product_of, sums_of, tolerance_cells
 from riemannopt_dist.schedule import linear_schedule
 
 ALPHAS = tuple(((np.arange(32) + 0.5) / 32).tolist())
@@ -39,6 +39,20 @@ def test_end_weights_take_another_rules_points(method: str, rule: str) -> None:
     assert schedules[cells[3]] == optimize_schedule(PEAKED, 8, rule, "density")
 
 
+def test_secants_take_the_points_of_the_right_rule() -> None:
+    cells = product_of(["blur_ig"], ["linear", "exact"], ["secant"], [8])
+    schedules = cell_schedules(cells, {"blur_ig": PEAKED})
+    assert [cell.sum for cell in cells] == ["secant"] * 2
+    assert schedules[cells[0]] == linear_schedule(8, "right")
+    assert schedules[cells[1]] == optimize_schedule(PEAKED, 8, "right", "exact")
+    ordered, sums = sums_of(
+        [*product_of(["blur_ig"], ["linear"], ["end_weights"], [8]), *cells],
+        {**schedules, **cell_schedules(product_of(["blur_ig"], ["linear"], ["end_weights"], [8]), {})},
+    )
+    assert [schedule for schedule in sums.secant] == [schedules[cell] for cell in cells]
+    assert ordered[1:] == cells
+
+
 def test_linear_cells_need_no_profile() -> None:
     (schedule,) = cell_schedules([Cell("ig", "linear", "left", 3)], {}).values()
     assert schedule == linear_schedule(3)
@@ -66,6 +80,9 @@ def test_points_per_image_are_cells_without_a_schedule() -> None:
         ("ig", "density", "mean", "goes with linear only"),
         ("ig_idgi", "linear", "midpoint", "left, right and trapezoid"),
         ("guided_ig", "linear", "right", "left, trapezoid and end_weights"),
+        ("guided_ig", "linear", "secant", "left, trapezoid and end_weights"),
+        ("ig_idgi", "linear", "secant", "left, right and trapezoid"),
+        ("ig", "adaptive", "secant", "adaptive goes with rule end_weights only"),
     ],
 )
 def test_combinations_that_do_not_exist_are_named(method: str, schedule: str, rule: str, named: str) -> None:

@@ -57,6 +57,12 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
             "samples": [3, 5, 6],
         },
         {"methods": ["ig", "blur_ig"], "schedules": ["density"], "rules": ["gauss_legendre"], "samples": [4]},
+        {
+            "methods": ["ig", "blur_ig"],
+            "schedules": ["linear", "rough"],
+            "rules": ["secant"],
+            "samples": [4, 6],
+        },
         {"methods": ["ig"], "schedules": ["adaptive"], "rules": ["end_weights"], "samples": [9]},
         {
             "methods": ["blur_ig", "guided_ig"],

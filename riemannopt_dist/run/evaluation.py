@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import groupby
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from torch import Tensor
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.gradients import Output, target_output
-from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Question, Sums
+from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Question
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.reference import Reference
 from riemannopt_dist.metrics.table import METRICS
@@ -21,7 +21,7 @@ from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, subject_batches
 from riemannopt_dist.run.engine import Engine
-from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
+from riemannopt_dist.run.grid import NO_SCHEDULE, SECANT, Cell, sums_of
 from riemannopt_dist.run.stage import Row
 from riemannopt_dist.schedule import Array, Schedule, schedule_from_partition
 
@@ -71,20 +71,18 @@ class Evaluation:
                     }
 
     def _shared(self, question: Question) -> Iterator["_Mapped"]:
-        """Every cell of fixed points; cells of a family share their gradients."""
-        for name, family in FAMILIES.items():
-            cells = [cell for cell in sorted(self.schedules) if METHODS[cell.method].family == name]
-            if not cells:
-                continue
-            kinds = {kind: [cell for cell in cells if cell.sum == kind] for kind in Sums._fields}
-            sums = Sums(
-                **{kind: tuple(self.schedules[c] for c in members) for kind, members in kinds.items()}
-            )
+        """Every cell of fixed points; cells of a family share their gradients, but for secants."""
+
+        def sharing(cell: Cell) -> tuple[str, bool]:
+            return METHODS[cell.method].family, cell.rule == SECANT
+
+        for (name, _), group in groupby(sorted(self.schedules, key=lambda c: (sharing(c), c)), sharing):
+            cells, sums = sums_of(group, self.schedules)
             start = time.perf_counter()
-            results = family.attributions(question, sums)
-            made = len(question.images) * family.evaluations(sums.schedules)
+            results = FAMILIES[name].attributions(question, sums)
+            made = len(question.images) * FAMILIES[name].evaluations(sums)
             seconds = _seconds_since(start, question.images) / made
-            for cell, result in zip(chain.from_iterable(kinds.values()), results, strict=True):
+            for cell, result in zip(cells, results, strict=True):
                 yield _Mapped(cell, result, seconds)
 
     def _placed(self, question: Question, cell: Cell) -> "_Mapped":

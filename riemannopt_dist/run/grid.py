@@ -5,19 +5,22 @@ from dataclasses import dataclass
 from itertools import groupby, product
 from typing import Literal
 
-from riemannopt_dist.methods import METHODS, Method
+from riemannopt_dist.methods import METHODS, Method, Sums
 from riemannopt_dist.optimize import optimize_schedules
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import FITTED_RULES, PARTITION_RULES, Schedule, intervals, linear_schedule
 
 ScheduleName = Literal["linear", "powell", "exact", "density", "rough", "adaptive"]
-Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean", "end_weights"]
+Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean", "end_weights", "secant"]
 
 
 NO_SCHEDULE = "none"
 ADAPTIVE = "adaptive"
 AUTO = "auto_"
 END_WEIGHTS = "end_weights"
+SECANT = "secant"
+OTHER_SUMS = {END_WEIGHTS: "end_weighted", SECANT: "secant"}
+"""The rules that are more than points and weights, and their fields of `Sums`."""
 
 
 @dataclass(frozen=True, order=True)
@@ -47,7 +50,7 @@ class Cell:
         """The kind of its sum, a field of `Sums`."""
         if METHODS[self.method].idgi:
             return "idgi"
-        return "end_weighted" if self.rule == END_WEIGHTS else "riemann"
+        return OTHER_SUMS.get(self.rule, "riemann")
 
     @property
     def tolerance(self) -> float | None:
@@ -93,7 +96,7 @@ def _check(cell: Cell) -> None:
         return
     if cell.rule == "gauss_legendre" and cell.schedule not in ("linear", "density"):
         raise ValueError(f"rule gauss_legendre goes with linear and density only, not with {cell.schedule}")
-    if cell.rule not in (*FITTED_RULES, END_WEIGHTS) and cell.schedule != "linear":
+    if cell.rule not in (*FITTED_RULES, *OTHER_SUMS) and cell.schedule != "linear":
         raise ValueError(f"rule {cell.rule} goes with linear only, not with {cell.schedule}")
     method = METHODS[cell.method]
     if method.idgi and cell.rule not in ("left", "right", "trapezoid"):
@@ -107,11 +110,11 @@ def _check(cell: Cell) -> None:
 
 
 def partition_rule(cell: Cell) -> str:
-    """The rule by which points are placed: end weights replace another rule's weights, not its points.
+    """The rule by which points are placed: end weights and secants go with another rule's points.
 
-    Theirs need no gradient at the path's start; a guided walk has one there all the same.
+    Those of end weights need no gradient at the path's start; a guided walk has one there all the same.
     """
-    if cell.rule != END_WEIGHTS:
+    if cell.rule not in OTHER_SUMS:
         return cell.rule
     return "trapezoid" if METHODS[cell.method].family == "guided_ig" else "right"
 
@@ -131,3 +134,12 @@ def cell_schedules(cells: Iterable[Cell], profiles: Mapping[str, Profile]) -> di
         )
         schedules |= {cell: solved[placing, cell.samples] for cell in members}
     return schedules
+
+
+def sums_of(cells: Iterable[Cell], schedules: Mapping[Cell, Schedule]) -> tuple[list[Cell], Sums]:
+    """The schedules of a family's cells as sums, and the cells in the order of `Sums.schedules`."""
+    kinds: dict[str, list[Cell]] = {kind: [] for kind in Sums._fields}
+    for cell in cells:
+        kinds[cell.sum].append(cell)
+    sums = Sums(**{kind: tuple(schedules[cell] for cell in members) for kind, members in kinds.items()})
+    return [cell for members in kinds.values() for cell in members], sums

@@ -19,7 +19,7 @@ import torch
 from riemannopt_dist.folding import folded
 from riemannopt_dist.gradients import target_output, value_and_gradient
 from riemannopt_dist.images import list_images
-from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath
+from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Sums
 from riemannopt_dist.metrics.reference import WALK_PIECES
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models import RANDOM, load_model
@@ -28,7 +28,7 @@ from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.grid import Cell, partition_rule
+from riemannopt_dist.run.grid import Cell, partition_rule, sums_of
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.storage import Storage
@@ -171,10 +171,11 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
         if not cell.per_image:
             shared[METHODS[cell.method].family].append(cell)
     for name, members in shared.items():
-        schedules = [_likely_schedule(cell) for cell in members]
-        ends = _passes_at_ends(name, members, schedules)
+        ordered, sums = sums_of(members, {cell: _likely_schedule(cell) for cell in members})
+        # The start of a path goes through the model with the ends of its secants.
+        gradients = FAMILIES[name].evaluations(sums) + len(sums.secant)
         label = f"{name}, {len(members)} cells"
-        yield Work("results", label, images, FAMILIES[name].evaluations(schedules), ends)
+        yield Work("results", label, images, gradients, _passes_at_ends(name, ordered, sums))
     for cell in cells:
         if cell.per_image:
             starts = int(config.explain == "probability")  # whether f is flat there
@@ -227,14 +228,14 @@ def _likely_schedule(cell: Cell) -> Schedule:
     return optimize_schedules(stand_in, [cell.samples], [rule], "density")[rule, cell.samples]
 
 
-def _passes_at_ends(family: str, cells: Sequence[Cell], schedules: Sequence[Schedule]) -> int:
+def _passes_at_ends(family: str, cells: Sequence[Cell], sums: Sums) -> int:
     """Forward passes for f at an end of the path that no gradient is taken at, or before one is (IDGI)."""
     if not isinstance(FAMILIES[family], FixedPath):
         # A walk of the left rule ends one step before the image.
-        return len({schedule for cell, schedule in zip(cells, schedules, strict=True) if cell.rule == "left"})
-    sampled = {point for schedule in schedules for point in schedule.points}
-    ahead = any(METHODS[cell.method].idgi for cell in cells)
-    return sum(ahead or end not in sampled for end in (0.0, 1.0))
+        walks = zip(cells, sums.schedules, strict=True)
+        return len({schedule for cell, schedule in walks if cell.rule == "left"})
+    sampled = {point for schedule in sums.sampled for point in schedule.points}
+    return sum(bool(sums.idgi) or end not in sampled for end in (0.0, 1.0)) if sampled else 0
 
 
 def _whole_batches(asked: int, images: int, config: Config) -> int:

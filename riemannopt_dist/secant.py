@@ -1,0 +1,157 @@
+"""Sums of secants: over each interval of a path, one backward pass through the model's mean slopes.
+
+Over an interval [a, b] of the path the integral of the gradient is approximated by the backward pass in which
+every operation has its mean slope between a and b (mean_slopes.py), and the softmax its mean Jacobian. A
+network's kinks are averaged over the interval instead of sampled at its ends, and the sum over features is
+f(γ(b)) − f(γ(a)) up to rounding: maps are complete under every schedule. One interval from the baseline to
+the input is the Rescale rule of DeepLIFT (Shrikumar et al., ICML 2017); as intervals shrink the sum becomes
+the integral. n intervals cost n backward and n + 1 forward passes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from riemannopt_dist.arguments import check_choice, check_model, check_positive, check_targets
+from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.gradients import (
+    DEFAULT_INTERNAL_BATCH_SIZE,
+    OUTPUTS,
+    Index,
+    Output,
+    explained_output,
+    micro_batches,
+)
+from riemannopt_dist.mean_slopes import MeanSlopes
+from riemannopt_dist.paths import Path
+from riemannopt_dist.schedule import Array, Schedule, gauss_legendre, partition_of
+
+SOFTMAX_POINTS = 32
+"""Gauss-Legendre points of the mean of the softmax's Jacobian."""
+
+
+def secant_attribution(
+    model: nn.Module,
+    path: Path,
+    targets: Tensor,
+    schedule: Schedule,
+    *,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Attribution:
+    """Maps from one secant over each interval of a schedule of the left or right rule.
+
+    Only the schedule's partition matters. Its `gradient_evaluations` are the intervals. A micro-batch holds
+    at most `internal_batch_size` samples, two at least; it changes nothing beyond rounding.
+
+    Raises ValueError for a schedule of another rule, targets that do not fit, a model with an operation whose
+    mean slopes are not known, and one whose sums are not complete: torch's functions do not show all of it.
+    """
+    check_model(model)
+    check_targets(targets, path.images, model)
+    edges, _ = partition_of(schedule)
+    maps = torch.zeros_like(path.images)
+    values = path.images.new_empty((len(targets), len(edges)))
+    for part in secants(model, path, targets, edges, output, internal_batch_size):
+        sums = part.parts.flatten(1).sum(1, dtype=torch.float64)
+        _check_complete(sums, part.values[1:] - part.values[:-1], part.inside)
+        # Image by image: the order of summation is fixed.
+        for row in range(int(part.rows[0]), int(part.rows[-1]) + 1):
+            first, last = np.searchsorted(part.rows, [row, row + 1]).tolist()
+            maps[row] += part.parts[first : last - 1].sum(0)
+        values[part.rows, part.columns] = part.values.to(values)
+    return Attribution(maps, values[:, -1], values[:, 0], torch.full_like(targets, len(edges) - 1))
+
+
+@dataclass(frozen=True)
+class Secants:
+    """A micro-batch of N samples along the paths of some images, and the intervals between them.
+
+    rows and columns (N,), on the host, say which image and which edge each sample is at; values (N,) is f
+    there. parts (N − 1, C, H, W) are the attributions over the interval from each sample to the next, where
+    both are of one image (`inside`), else 0.
+    """
+
+    rows: Index
+    columns: Index
+    values: Tensor
+    parts: Tensor
+    inside: Tensor
+
+
+def secants(
+    model: nn.Module, path: Path, targets: Tensor, edges: Array, output: Output, internal_batch_size: int
+) -> Iterator[Secants]:
+    """The secants between `edges` (n + 1,) of every image's path, a micro-batch at a time, in order."""
+    check_choice(output, OUTPUTS, "output")
+    check_positive(internal_batch_size, "internal_batch_size")
+    device = path.images.device
+    for rows, columns in _micro_batches(len(path.images), len(edges), max(internal_batch_size, 2)):
+        index = torch.from_numpy(rows).to(device)
+        places, _ = path.at(index, torch.from_numpy(edges[columns]).to(device))
+        inside = index[1:] == index[:-1]
+        values, gradients = mean_gradients(model, places, targets[index], inside, output)
+        yield Secants(rows, columns, values, gradients * (places[1:] - places[:-1]), inside)
+
+
+def _micro_batches(images: int, samples: int, size: int) -> Iterator[tuple[Index, Index]]:
+    """The rows and columns of at most `size` ≥ 2 samples at a time: of whole images, or of parts of one.
+
+    Parts of one share a sample, so that the interval between them is not lost.
+    """
+    if samples <= size:
+        for part in micro_batches(images, size // samples):
+            count = part.stop - part.start
+            yield np.repeat(np.arange(part.start, part.stop), samples), np.tile(np.arange(samples), count)
+        return
+    for row in range(images):
+        for start in range(0, samples - 1, size - 1):
+            columns = np.arange(start, min(start + size, samples))
+            yield np.full_like(columns, row), columns
+
+
+def mean_gradients(
+    model: nn.Module, places: Tensor, targets: Tensor, inside: Tensor, output: Output
+) -> tuple[Tensor, Tensor]:
+    """f at N places (N, C, H, W), (N,), and its mean gradients from each to the next, (N − 1, C, H, W).
+
+    They are zero where `inside` (N − 1,) is false: between places that do not belong together.
+    """
+    inputs = places.detach().requires_grad_()
+    with torch.enable_grad(), MeanSlopes(len(places)):
+        logits = model(inputs)
+    found = logits.detach()
+    slopes = torch.zeros_like(found)
+    slopes[:-1] = mean_output_slopes(found, targets[:-1], output) * inside[:, None]
+    (gradients,) = torch.autograd.grad(logits, inputs, slopes)
+    return explained_output(found, targets, output), gradients[:-1]
+
+
+def mean_output_slopes(logits: Tensor, targets: Tensor, output: Output) -> Tensor:
+    """The mean of ∂f/∂logits on the line from each row of logits (N, classes) to the next: (N − 1, classes).
+
+    `targets` (N − 1,) are the classes. For a probability ∂p_c/∂z_j = p_c ([j = c] − p_j), by quadrature.
+    """
+    target = nn.functional.one_hot(targets, logits.shape[1]).to(logits)
+    if output == "logit":
+        return target
+    total = torch.zeros_like(target)
+    for node, weight in zip(*gauss_legendre(SOFTMAX_POINTS), strict=True):
+        p = torch.lerp(logits[:-1], logits[1:], node).softmax(1)
+        total += weight * p.gather(1, targets[:, None]) * (target - p)
+    return total
+
+
+def _check_complete(sums: Tensor, changes: Tensor, inside: Tensor) -> None:
+    """Raise ValueError where the sum over features is not the change of f between two samples."""
+    tolerance = torch.finfo(changes.dtype).eps ** 0.5
+    scale = changes.abs().amax().clamp_min(1.0)
+    worst = float(((sums - changes).abs() * inside).amax() / scale)
+    if not worst <= tolerance:
+        raise ValueError(
+            f"model: its sums are off by {worst:.2g} from the change of the output between two samples, "
+            f"expected at most {tolerance:.2g}: an operation's mean slopes are not its own"
+        )

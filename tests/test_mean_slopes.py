@@ -1,0 +1,149 @@
+"""Mean slopes of single operations: by hand, by numerical integrals, and on torchvision's architectures."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from riemannopt_dist.mean_slopes import MeanSlopes
+from riemannopt_dist.models import load_model
+
+ROWS = 4
+
+
+def rows(*shape: int, scale: float = 3.0, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(ROWS, *shape, dtype=torch.float64, generator=generator)
+
+
+def passed_back(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of Σ weights · function(x) by mean slopes; the last row has no next one."""
+    inputs = x.clone().requires_grad_()
+    with MeanSlopes(len(x)):
+        found = function(inputs)
+    torch.testing.assert_close(found, function(x), rtol=0, atol=1e-12)
+    (gradient,) = torch.autograd.grad(found, inputs, weights)
+    assert not gradient[-1].any()
+    return gradient[:-1]
+
+
+def averaged(function: Callable[[Tensor], Tensor], x: Tensor, weights: Tensor, points: int) -> Tensor:
+    """The same by its definition: derivatives on the lines between rows, by a midpoint rule."""
+    total = torch.zeros_like(x[:-1])
+    for point in range(points):
+        between = torch.lerp(x[:-1], x[1:], (point + 0.5) / points).requires_grad_()
+        (part,) = torch.autograd.grad(function(between), between, weights[:-1])
+        total += part / points
+    return total
+
+
+def gated(x: Tensor) -> Tensor:
+    """A channel's gate, as in squeeze-and-excitation: the product of two linear functions of x."""
+    return x * x.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functional.relu,
+        torch.relu,
+        functional.relu6,
+        nn.Hardtanh(-0.5, 2.0),
+        nn.ReLU(inplace=True),
+        lambda x: x.clamp(min=0.3),
+        lambda x: functional.leaky_relu(x, 0.2),
+        functional.hardsigmoid,
+        torch.sigmoid,
+        functional.silu,
+        functional.gelu,
+        functional.elu,
+        lambda x: torch.tanh(x) / 2 - x,
+        gated,
+        lambda x: functional.layer_norm(x, x.shape[1:]),
+        lambda x: functional.avg_pool2d(x, 2),
+    ],
+)
+def test_a_mean_slope_is_the_mean_of_derivatives_on_the_line(function: Callable[[Tensor], Tensor]) -> None:
+    x = rows(3, 4, 4)
+    weights = torch.rand(function(x.clone()).shape, dtype=torch.float64)
+    weights[-1] = 0
+    expected = averaged(lambda values: function(values.clone()), x, weights, points=2000)
+    found = passed_back(lambda values: function(values.clone()), x, weights)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functional.hardswish,
+        lambda x: functional.hardswish(x) * torch.sigmoid(x),
+        lambda x: x / (2 + torch.sigmoid(x)),
+        lambda x: functional.max_pool2d(x, 3, 2, 1),
+        lambda x: functional.max_pool2d(x, 2),
+        lambda x: functional.max_pool2d(x, (3, 2), (1, 2), (1, 0), ceil_mode=True),
+        lambda x: functional.max_pool2d(x, 2, 1, dilation=2),
+        lambda x: torch.softmax(x.flatten(1), dim=1),
+        lambda x: torch.cat([torch.relu(x - 1), x[:, :1]], dim=1),
+    ],
+)
+def test_contributions_sum_to_the_change_between_rows(function: Callable[[Tensor], Tensor]) -> None:
+    """Σ of mean slope × step over inputs is each output's change, for every output alone."""
+    x = rows(2, 5, 6, scale=1.0)
+    outputs = function(x).flatten(1)
+    for output in range(0, outputs.shape[1], 7):
+        weights = torch.zeros_like(outputs)
+        weights[:-1, output] = 1
+        found = passed_back(function, x, weights.view_as(function(x)))
+        sums = (found * (x[1:] - x[:-1])).flatten(1).sum(1)
+        torch.testing.assert_close(sums, outputs[1:, output] - outputs[:-1, output], rtol=0, atol=1e-6)
+
+
+def test_slopes_by_hand() -> None:
+    """ReLU from −1 to 3 rises by 3 over 4; where nothing moves it is the derivative."""
+    x = torch.tensor([[-1.0, 2.0, -2.0], [3.0, 2.0, -2.0]])
+    found = passed_back(torch.relu, x, torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
+    assert found.tolist() == [[0.75, 1.0, 0.0]]
+
+
+def test_small_steps_lose_no_digits() -> None:
+    """In float32, quotients of differences at steps of 1e-6 would be off by percents."""
+    x = torch.tensor([[1.5], [1.5 + 1e-6]])
+    found = passed_back(functional.silu, x, torch.tensor([[1.0], [0.0]]))
+    exact = torch.tensor(1.5, dtype=torch.float64).requires_grad_()
+    (derivative,) = torch.autograd.grad(functional.silu(exact), exact)
+    assert abs(float(found) - float(derivative)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("function", "named"),
+    [
+        (torch.sin, "operation sin"),
+        (lambda x: functional.adaptive_max_pool2d(x, 1), "adaptive_max_pool2d"),
+        (lambda x: torch.relu(x.flatten(0, 1)), r"operation relu has an input of shape \(8, 3, 3\)"),
+    ],
+)
+def test_an_operation_that_is_not_known_is_named(function: Callable[[Tensor], Tensor], named: str) -> None:
+    x = rows(2, 3, 3).requires_grad_()
+    with pytest.raises(ValueError, match=named), MeanSlopes(ROWS):
+        function(x)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "inception_v3", "mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"],
+)
+def test_torchvision_networks_are_complete(name: str) -> None:
+    """Logits' changes between noise images, from contributions of mean slopes alone."""
+    model = load_model(name, "random").double()
+    x = torch.rand(2, 3, 96, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    inputs = x.clone().requires_grad_()
+    with MeanSlopes(2):
+        logits = model(inputs)
+    weights = torch.zeros_like(logits)
+    weights[0, 7] = 1
+    (gradient,) = torch.autograd.grad(logits, inputs, weights)
+    change = (logits[1, 7] - logits[0, 7]).item()
+    assert change != 0
+    assert float((gradient[0] * (x[1] - x[0])).sum()) == pytest.approx(change, rel=1e-4)

@@ -1,0 +1,150 @@
+"""Sums of secants: exact with one hidden layer, DeepLIFT's Rescale rule in one interval, and their limit."""
+
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import DeepLift
+from torch import Tensor, nn
+
+from riemannopt_dist.blur_path import BlurPath
+from riemannopt_dist.exact_line import exact_integrated_gradients
+from riemannopt_dist.gradients import Output, target_output
+from riemannopt_dist.metrics.reference import compare, converge
+from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.schedule import linear_schedule, schedule_from_partition
+from riemannopt_dist.secant import mean_output_slopes, secant_attribution
+from tests.test_exact_line import stripes, trained_relu_net
+
+UNEVEN = schedule_from_partition((0.0, 0.05, 0.2, 0.55, 0.6, 1.0), "right")
+
+
+def network(*hidden: nn.Module) -> nn.Module:
+    """Layers between (B, 3, 6, 6) and three logits, float64 and seeded."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        layers = nn.Sequential(nn.Conv2d(3, 4, 3), *hidden, nn.Flatten(), nn.Linear(64, 3)).double()
+        for parameter in layers.parameters():
+            nn.init.normal_(parameter, std=0.3)
+    return layers.eval().requires_grad_(False)
+
+
+ONE_LAYER = network(nn.ReLU())
+TWO_LAYERS = network(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+
+
+def test_one_hidden_layer_is_exact_in_one_interval(images: Tensor) -> None:
+    """Its activations move straight along a straight path, and nothing comes after them."""
+    classes = torch.tensor([2, 0, 1])
+    found = secant_attribution(
+        ONE_LAYER, StraightPath.from_black(images), classes, linear_schedule(1), output="logit"
+    )
+    exact = exact_integrated_gradients(ONE_LAYER, images, classes)
+    torch.testing.assert_close(found.maps, exact.maps, rtol=0, atol=1e-12)
+    assert found.gradient_evaluations.tolist() == [1, 1, 1]
+
+
+@pytest.mark.filterwarnings("ignore:Setting forward:UserWarning")
+def test_one_interval_is_the_rescale_rule(images: Tensor) -> None:
+    classes = torch.tensor([2, 0, 1])
+    found = secant_attribution(
+        TWO_LAYERS, StraightPath.from_black(images), classes, linear_schedule(1), output="logit"
+    )
+    expected = DeepLift(TWO_LAYERS, eps=1e-12).attribute(images.clone().requires_grad_(), target=classes)
+    torch.testing.assert_close(found.maps, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("output", ["probability", "logit"])
+@pytest.mark.parametrize("kind", [StraightPath.from_black, partial(BlurPath, sigma_max=3.0)])
+def test_sums_are_the_change_of_the_output(images: Tensor, kind: type, output: Output) -> None:
+    classes, path = torch.tensor([2, 0, 1]), kind(images)
+    found = secant_attribution(TWO_LAYERS, path, classes, UNEVEN, output=output)
+    start, _ = path.at(torch.arange(3), torch.zeros(3, dtype=torch.float64))
+    torch.testing.assert_close(found.f_input, target_output(TWO_LAYERS, images, classes, output=output))
+    torch.testing.assert_close(found.f_baseline, target_output(TWO_LAYERS, start, classes, output=output))
+    change = found.f_input - found.f_baseline
+    torch.testing.assert_close(found.maps.flatten(1).sum(1), change, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_micro_batches_change_nothing(images: Tensor, size: int) -> None:
+    classes, path = torch.tensor([2, 0, 1]), StraightPath.from_black(images)
+    whole = secant_attribution(TWO_LAYERS, path, classes, UNEVEN)
+    parts = secant_attribution(TWO_LAYERS, path, classes, UNEVEN, internal_batch_size=size)
+    torch.testing.assert_close(parts.maps, whole.maps, rtol=0, atol=1e-12)
+    alone = [
+        secant_attribution(TWO_LAYERS, StraightPath.from_black(image[None]), one[None], UNEVEN).maps
+        for image, one in zip(images, classes, strict=True)
+    ]
+    torch.testing.assert_close(torch.cat(alone), whole.maps, rtol=0, atol=1e-12)
+
+
+def test_maps_converge_to_the_integral_faster_than_samples() -> None:
+    """A trained network with pooling: twice the intervals more than halve the errors of the maps."""
+    pictures, labels = stripes(12, seed=3)
+    path = StraightPath.from_black(pictures)
+    exact = exact_integrated_gradients(trained_relu_net(), pictures, labels)
+    errors = []
+    for count in (4, 8, 16, 32):
+        found = secant_attribution(trained_relu_net(), path, labels, linear_schedule(count), output="logit")
+        errors.append(float(compare(found.maps, exact.maps).error.mean()))
+    sampled = converge(trained_relu_net(), path, labels, 32, output="logit")
+    assert errors[-1] < float(compare(sampled.maps, exact.maps).error.mean()) / 4
+    assert all(fine < coarse / 2 for coarse, fine in pairwise(errors))
+
+
+def test_the_softmax_is_averaged_exactly() -> None:
+    """p moves by Σ slope × step, over steps from none to one of 40 log-odds."""
+    logits = torch.tensor([[0.0, 1.0, -1.0], [0.0, 1.0, -1.0], [3.0, 0.0, 0.5], [-20.0, 20.0, 0.0]]).double()
+    classes = torch.tensor([1, 0, 1])
+    slopes = mean_output_slopes(logits, classes, "probability")
+    changes = logits.softmax(1).diff(dim=0).gather(1, classes[:, None]).squeeze(1)
+    torch.testing.assert_close((slopes * logits.diff(dim=0)).sum(1), changes, rtol=0, atol=1e-6)
+
+
+class Hidden(torch.autograd.Function):
+    """A square that torch's functions do not show."""
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        return 2 * ctx.saved_tensors[0] * grad
+
+
+class Squared(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return Hidden.apply(images).flatten(1)[:, :3]
+
+
+def test_what_is_hidden_from_the_rule_is_an_error(images: Tensor) -> None:
+    path = StraightPath.from_black(images)
+    with pytest.raises(ValueError, match="sums are off by"):
+        secant_attribution(Squared(), path, torch.tensor([0, 1, 2]), linear_schedule(2), output="logit")
+
+
+def test_a_rule_without_a_partition_is_an_error(images: Tensor) -> None:
+    with pytest.raises(ValueError, match="left, right or trapezoid"):
+        secant_attribution(
+            TWO_LAYERS,
+            StraightPath.from_black(images),
+            torch.tensor([0, 1, 2]),
+            linear_schedule(4, "midpoint"),
+        )
+
+
+def test_photos_are_nearer_to_their_integral_than_with_samples(
+    classifier: nn.Module, photos: Tensor, predictions: Tensor
+) -> None:
+    """The real network: 16 evaluations at equal intervals, against a converged map."""
+    path = StraightPath.from_black(photos[:2])
+    reference = converge(classifier, path, predictions[:2], 96).maps
+    secants = secant_attribution(classifier, path, predictions[:2], linear_schedule(16)).maps
+    samples = converge(classifier, path, predictions[:2], 16).maps
+    errors = [compare(maps, reference).error.numpy() for maps in (secants, samples)]
+    assert np.all(errors[0] < 0.7 * errors[1])
