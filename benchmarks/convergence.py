@@ -20,6 +20,7 @@ from riemannopt_dist.metrics.reference import compare, converge
 from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import FITTED_RULES, linear_schedule
+from riemannopt_dist.secant import secant_attribution
 from tests.test_exact_line import stripes, trained_relu_net
 
 COUNTS = [16, 32, 64, 128, 256, 512, 1024]
@@ -50,6 +51,8 @@ def main() -> None:
     settings = {"output": "logit", "internal_batch_size": 1024}
     path = StraightPath.from_black(images)
     found = integrate_path(model, path, targets, list(cells.values()), **settings)
+    secants = {(name, "secant", count): cells[name, "right", count] for name, _, count in cells}
+    found += [secant_attribution(model, path, targets, one, **settings) for one in secants.values()]
     rows = pd.DataFrame(
         {
             "method": "ig",
@@ -59,11 +62,11 @@ def main() -> None:
             "gradient_evaluations": count,
             "error": float(compare(result.maps, exact).error.mean()),
         }
-        for (name, rule, count), result in zip(cells, found, strict=True)
+        for (name, rule, count), result in zip([*cells, *secants], found, strict=True)
     )
     for (name, rule), group in rows.groupby(["schedule", "rule"]):
         slope, _ = np.polyfit(np.log(group["gradient_evaluations"]), np.log(group["error"]), 1)
-        errors = " ".join(f"{error:.4f}" for error in group["error"])
+        errors = " ".join(f"{error:.2g}" for error in group["error"])
         print(f"{name} {rule}: order {-slope:.2f}; errors at {COUNTS}: {errors}")
     for intervals in (1024, 4096, 16384):
         reference = converge(model, path, targets, intervals, **settings)

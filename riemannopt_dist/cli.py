@@ -212,10 +212,10 @@ def explain(
     ] = None,
     samples: Annotated[int, typer.Option(min=2, help="Gradient evaluations.")] = 64,
     rule: Annotated[
-        str, typer.Option(help="left, right, midpoint, trapezoid or gauss_legendre.")
+        str, typer.Option(help="secant, left, right, midpoint, trapezoid or gauss_legendre.")
     ] = "trapezoid",
     profile: Annotated[
-        Path | None, typer.Option(help="A profile from `riemannopt fit`: its exact schedule is used.")
+        Path | None, typer.Option(help="A profile from `riemannopt fit`, to place the samples by.")
     ] = None,
 ) -> None:
     """Explain one image: its map beside it, as a PNG."""

@@ -46,7 +46,9 @@ class MeanSlopes(TorchFunctionMode):
 
     Row n of a gradient passes through an operation as by the mean of its Jacobian on the straight line from
     row n of the operation's input to row n + 1. The last row's gradient is zero. Values are what they always
-    are. Raises ValueError, naming the operation, for one that is not known, and where an operation's input
+    are; what writes to its input is computed beside it, so a model must use what such an operation returns.
+
+    Raises ValueError, naming the operation, for one that is not known, and where an operation's input
     does not have a row for each of the batch's `rows` ≥ 2 samples.
     """
 
@@ -231,7 +233,9 @@ def _row_means(x: Tensor) -> Tensor:
 _multiply = _bilinear(torch.mul)
 
 
-def _divide(a: Any, b: Any, *, rounding_mode: None = None) -> Tensor:
+def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
+    if rounding_mode is not None:
+        raise ValueError(f"model: mean slopes are not known for division with rounding_mode {rounding_mode}")
     return _multiply(a, _elementwise(torch.reciprocal)(b)) if _followed(b) else a / b
 
 
@@ -257,20 +261,22 @@ def _max_pool2d(
         step = _of_axis(stride, axis) if stride else size
         outputs, length = pooled.shape[2 + axis], x.shape[2 + axis]
         reach = (outputs - 1) * step + (size - 1) * distance + 1
-        # Below everything, but not by so much that differences would lose digits.
-        floor = float(x.detach().min()) - 1
         sides = (margin, max(reach - length - margin, 0))
-        x = functional.pad(x, (0, 0, *sides) if axis == 0 else sides, value=floor)
-        parts = [
-            x.narrow(2 + axis, place * distance, (outputs - 1) * step + 1)[
-                (slice(None), slice(None), *([slice(None)] * axis), slice(None, None, step))
-            ]
-            for place in range(size)
-        ]
+        if any(sides):
+            # Below everything, but not by so much that differences would lose digits.
+            floor = float(x.detach().min()) - 1
+            x = functional.pad(x, (0, 0, *sides) if axis == 0 else sides, value=floor)
+        starts = [place * distance for place in range(size)]
+        parts = [_strided(x, 2 + axis, start, outputs, step) for start in starts]
         x = parts[0]
         for part in parts[1:]:
             x = x + ramp(part - x)
     return x
+
+
+def _strided(x: Tensor, axis: int, start: int, count: int, step: int) -> Tensor:
+    """`count` entries of an axis, `step` apart."""
+    return x.movedim(axis, 0)[start : start + (count - 1) * step + 1 : step].movedim(0, axis)
 
 
 def _of_axis(value: int | tuple[int, int] | list[int], axis: int) -> int:
@@ -311,9 +317,10 @@ HANDLED: dict[Callable[..., Any], Callable[..., Tensor]] = {
     functional.leaky_relu: _leaky_relu,
     functional.hardsigmoid: _hardsigmoid,
     functional.hardswish: _hardswish,
-    **dict.fromkeys((torch.mul, torch.multiply, Tensor.mul, Tensor.__mul__, Tensor.__rmul__), _multiply),
+    **dict.fromkeys((torch.mul, torch.multiply, Tensor.mul, Tensor.mul_), _multiply),
+    **dict.fromkeys((Tensor.__mul__, Tensor.__rmul__, Tensor.__imul__), _multiply),
     **dict.fromkeys((torch.matmul, torch.bmm, Tensor.matmul, Tensor.__matmul__), _bilinear(torch.matmul)),
-    **dict.fromkeys((torch.div, Tensor.div, Tensor.__truediv__), _divide),
+    **dict.fromkeys((torch.div, Tensor.div, Tensor.div_, Tensor.__truediv__, Tensor.__itruediv__), _divide),
     **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _max_pool2d),
 }
 """What replaces an operation; those in `LINEAR` are left as they are, and others refused."""

@@ -55,14 +55,15 @@ def secant_attribution(
     edges, _ = partition_of(schedule)
     maps = torch.zeros_like(path.images)
     values = path.images.new_empty((len(targets), len(edges)))
+    gaps = []
     for part in secants(model, path, targets, edges, output, internal_batch_size):
-        sums = part.parts.flatten(1).sum(1, dtype=torch.float64)
-        _check_complete(sums, part.values[1:] - part.values[:-1], part.inside)
+        gaps.append(_gap(part))
         # Image by image: the order of summation is fixed.
         for row in range(int(part.rows[0]), int(part.rows[-1]) + 1):
             first, last = np.searchsorted(part.rows, [row, row + 1]).tolist()
             maps[row] += part.parts[first : last - 1].sum(0)
         values[part.rows, part.columns] = part.values.to(values)
+    _check_complete(float(torch.stack(gaps).amax()), values)
     return Attribution(maps, values[:, -1], values[:, 0], torch.full_like(targets, len(edges) - 1))
 
 
@@ -145,13 +146,18 @@ def mean_output_slopes(logits: Tensor, targets: Tensor, output: Output) -> Tenso
     return total
 
 
-def _check_complete(sums: Tensor, changes: Tensor, inside: Tensor) -> None:
-    """Raise ValueError where the sum over features is not the change of f between two samples."""
-    tolerance = torch.finfo(changes.dtype).eps ** 0.5
-    scale = changes.abs().amax().clamp_min(1.0)
-    worst = float(((sums - changes).abs() * inside).amax() / scale)
-    if not worst <= tolerance:
+def _gap(part: Secants) -> Tensor:
+    """The largest distance between the sum over features and the change of f; NaN if one of them is."""
+    sums = part.parts.flatten(1).sum(1, dtype=torch.float64)
+    changes = part.values[1:] - part.values[:-1]
+    return ((sums - changes) * part.inside).abs().amax()
+
+
+def _check_complete(gap: float, values: Tensor) -> None:
+    """Raise ValueError where sums over features were off by `gap` from changes between `values` of f."""
+    tolerance = torch.finfo(values.dtype).eps ** 0.5 * max(1.0, float(values.abs().amax()))
+    if not gap <= tolerance:
         raise ValueError(
-            f"model: its sums are off by {worst:.2g} from the change of the output between two samples, "
+            f"model: its sums are off by {gap:.2g} from the change of the output between two samples, "
             f"expected at most {tolerance:.2g}: an operation's mean slopes are not its own"
         )

@@ -82,6 +82,9 @@ def test_fit_and_explain_go_together(tmp_path: Path) -> None:
     assert "relative error" in shown.output
     with Image.open(png) as picture:
         assert np.asarray(picture).std() > 0
+    secants = ["--rule", "secant", "--samples", "2", "--profile", str(profile)]
+    complete = runner.invoke(app, ["explain", str(folder / "p00.png"), "-o", str(png), *secants, *model])
+    assert "2 rough secant points, relative error 0.000" in complete.output
     refused = runner.invoke(app, ["explain", str(folder / "p00.png"), "--target", "6", *model])
     assert refused.exit_code == 2
 

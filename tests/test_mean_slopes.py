@@ -74,9 +74,16 @@ def test_a_mean_slope_is_the_mean_of_derivatives_on_the_line(function: Callable[
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-3)
 
 
+def scaled_in_place(x: Tensor) -> Tensor:
+    y = x + 1
+    y *= torch.sigmoid(x)
+    return y.div_(2)
+
+
 @pytest.mark.parametrize(
     "function",
     [
+        scaled_in_place,
         functional.hardswish,
         lambda x: functional.hardswish(x) * torch.sigmoid(x),
         lambda x: x / (2 + torch.sigmoid(x)),

@@ -20,10 +20,12 @@ from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile, ProfileSum, equispaced, path_variation
 from riemannopt_dist.run.batches import image_batches
 from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.grid import SECANT
 from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.tally import Tally
 from riemannopt_dist.schedule import linear_schedule
+from riemannopt_dist.secant import secant_attribution
 from riemannopt_dist.stores import without_secrets
 
 
@@ -63,7 +65,8 @@ def explain_image(
 ) -> tuple[bytes, str]:
     """A PNG of the image beside its Integrated Gradients map, and a sentence on how complete the map is.
 
-    `profile` is the JSON text of a fitted profile, whose exact schedule is used; linear without one.
+    `rule` is one of a schedule's, or "secant". `profile` is the JSON text of a fitted profile, whose schedule
+    is used: the rough one for secants, the density's for gauss_legendre, else the exact one. Linear without.
     """
     model = load_model(model_name, weights).to(_device())
     images = _read(path, model)
@@ -71,12 +74,17 @@ def explain_image(
     if target is not None and target >= len(logits):
         raise ValueError(f"target: expected a class below {len(logits)}, got {target}")
     explained = int(logits.argmax()) if target is None else target
+    placing = "right" if rule == SECANT else rule
     if profile is None:
-        name, schedule = "linear", linear_schedule(samples, rule)
+        name, schedule = "linear", linear_schedule(samples, placing)
     else:
-        solver = "density" if rule == "gauss_legendre" else "exact"
-        name, schedule = solver, optimize_schedule(Profile.from_json(profile), samples, rule, solver)
-    result = integrated_gradients(model, images, torch.tensor([explained], device=images.device), schedule)
+        name = {SECANT: "rough", "gauss_legendre": "density"}.get(rule, "exact")
+        schedule = optimize_schedule(Profile.from_json(profile), samples, placing, name)
+    targets = torch.tensor([explained], device=images.device)
+    if rule == SECANT:
+        result = secant_attribution(model, StraightPath.from_black(images), targets, schedule)
+    else:
+        result = integrated_gradients(model, images, targets, schedule)
     error = float(relative_error(result))
     caption = f"IG, {samples} {name} {rule} points\nrelative error {error:.3f}"
     values = result.maps[0].double().cpu().numpy()
