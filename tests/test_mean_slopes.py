@@ -61,7 +61,9 @@ def gated(x: Tensor) -> Tensor:
         functional.elu,
         lambda x: torch.tanh(x) / 2 - x,
         gated,
-        lambda x: functional.layer_norm(x, x.shape[1:]),
+        torch.square,
+        lambda x: torch.sqrt(torch.square(x) + 0.01),
+        lambda x: 1 / (torch.square(x) + 0.5),
         lambda x: functional.avg_pool2d(x, 2),
     ],
 )
@@ -74,6 +76,14 @@ def test_a_mean_slope_is_the_mean_of_derivatives_on_the_line(function: Callable[
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-3)
 
 
+def written_over(x: Tensor) -> Tensor:
+    """The same tensor before and after an activation that writes to it, whose result is not used."""
+    y = x - 0.5
+    functional.relu(y, inplace=True)
+    torch.relu_(y.mul_(2))
+    return y * x
+
+
 def scaled_in_place(x: Tensor) -> Tensor:
     y = x + 1
     y *= torch.sigmoid(x)
@@ -84,6 +94,12 @@ def scaled_in_place(x: Tensor) -> Tensor:
     "function",
     [
         scaled_in_place,
+        written_over,
+        lambda x: functional.layer_norm(x * 1e-3, x.shape[1:]),
+        lambda x: functional.group_norm(x, 2, torch.tensor([2.0, 0.5]).double(), torch.ones(2).double()),
+        lambda x: x / (torch.square(x) + 1e-4),
+        lambda x: torch.mul(input=x, other=torch.sigmoid(input=x)),
+        lambda x: functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2),
         functional.hardswish,
         lambda x: functional.hardswish(x) * torch.sigmoid(x),
         lambda x: x / (2 + torch.sigmoid(x)),
@@ -127,6 +143,7 @@ def test_small_steps_lose_no_digits() -> None:
     ("function", "named"),
     [
         (torch.sin, "operation sin"),
+        (lambda x: torch.div(x, x, rounding_mode="floor"), "rounding_mode floor"),
         (lambda x: functional.adaptive_max_pool2d(x, 1), "adaptive_max_pool2d"),
         (lambda x: torch.relu(x.flatten(0, 1)), r"operation relu has an input of shape \(8, 3, 3\)"),
     ],
@@ -139,7 +156,7 @@ def test_an_operation_that_is_not_known_is_named(function: Callable[[Tensor], Te
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "inception_v3", "mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet"],
+    ["resnet18", "inception_v3", "mobilenet_v3_small", "shufflenet_v2_x0_5", "googlenet", "convnext_tiny"],
 )
 def test_torchvision_networks_are_complete(name: str) -> None:
     """Logits' changes between noise images, from contributions of mean slopes alone."""

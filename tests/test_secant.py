@@ -1,5 +1,6 @@
 """Sums of secants: exact with one hidden layer, DeepLIFT's Rescale rule in one interval, and their limit."""
 
+import copy
 from functools import partial
 from itertools import pairwise
 
@@ -13,9 +14,10 @@ from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.exact_line import exact_integrated_gradients
 from riemannopt_dist.gradients import Output, target_output
 from riemannopt_dist.metrics.reference import compare, converge
+from riemannopt_dist.models import Classifier
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import linear_schedule, schedule_from_partition
-from riemannopt_dist.secant import mean_output_slopes, secant_attribution
+from riemannopt_dist.secant import check_secants, mean_output_slopes, secant_attribution
 from tests.test_exact_line import stripes, trained_relu_net
 
 UNEVEN = schedule_from_partition((0.0, 0.05, 0.2, 0.55, 0.6, 1.0), "right")
@@ -96,9 +98,10 @@ def test_maps_converge_to_the_integral_faster_than_samples() -> None:
 
 
 def test_the_softmax_is_averaged_exactly() -> None:
-    """p moves by Σ slope × step, over steps from none to one of 40 log-odds."""
-    logits = torch.tensor([[0.0, 1.0, -1.0], [0.0, 1.0, -1.0], [3.0, 0.0, 0.5], [-20.0, 20.0, 0.0]]).double()
-    classes = torch.tensor([1, 0, 1])
+    """p moves by Σ slope × step, over steps from none to one of 80 log-odds."""
+    rows = [[0.0, 1.0, -1.0], [0.0, 1.0, -1.0], [3.0, 0.0, 0.5], [-20.0, 20.0, 0.0], [20.0, -20.0, 0.0]]
+    logits = torch.tensor(rows).double()
+    classes = torch.tensor([1, 0, 1, 0])
     slopes = mean_output_slopes(logits, classes, "probability")
     changes = logits.softmax(1).diff(dim=0).gather(1, classes[:, None]).squeeze(1)
     torch.testing.assert_close((slopes * logits.diff(dim=0)).sum(1), changes, rtol=0, atol=1e-6)
@@ -126,6 +129,35 @@ def test_what_is_hidden_from_the_rule_is_an_error(images: Tensor) -> None:
     path = StraightPath.from_black(images)
     with pytest.raises(ValueError, match="sums are off by"):
         secant_attribution(Squared(), path, torch.tensor([0, 1, 2]), linear_schedule(2), output="logit")
+
+
+def test_a_network_that_secants_cannot_take_is_refused_at_once() -> None:
+    """The model of a run is tried on noise before anything is done."""
+
+    def classifier(network: nn.Module) -> Classifier:
+        sizes = {"input_size": 6, "resize_size": 6, "classes": 3}
+        return Classifier(network, name="small", mean=(0.0,) * 3, std=(1.0,) * 3, **sizes)
+
+    check_secants(classifier(copy.deepcopy(TWO_LAYERS).float()))
+    with pytest.raises(ValueError, match="sums are off by"):
+        check_secants(classifier(Squared()))
+    with pytest.raises(ValueError, match="operation sin"):
+        check_secants(classifier(nn.Sequential(nn.Flatten(), Sine(), nn.Linear(108, 3))))
+
+
+class Sine(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.sin(images)
+
+
+def test_weights_that_are_being_trained_are_constants(images: Tensor) -> None:
+    layers = nn.Sequential(nn.GroupNorm(3, 3), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    trained = layers.double().eval()
+    path, classes = StraightPath.from_black(images), torch.tensor([2, 0, 1])
+    found = secant_attribution(trained, path, classes, UNEVEN)
+    change = found.f_input - found.f_baseline
+    torch.testing.assert_close(found.maps.flatten(1).sum(1), change, rtol=0, atol=1e-10)
+    assert not found.maps.requires_grad
 
 
 def test_a_rule_without_a_partition_is_an_error(images: Tensor) -> None:

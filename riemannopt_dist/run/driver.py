@@ -26,7 +26,7 @@ from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.fitting import Fitting
-from riemannopt_dist.run.grid import cell_schedules
+from riemannopt_dist.run.grid import SECANT, cell_schedules
 from riemannopt_dist.run.ledger import Done, Failed, Task
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
@@ -38,6 +38,7 @@ from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.telemetry import DriverTelemetry
 from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Array, linear_partition
+from riemannopt_dist.secant import check_secants
 from riemannopt_dist.stores import without_secrets
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ def evaluate(config: Config) -> RunDirectory:
     one; Stopped if SIGTERM or SIGINT came, or another driver took over.
     """
     model = load_model(config.model.name, config.model.weights)
+    if any(cell.rule == SECANT for cell in config.cells()):
+        check_secants(model)
     state = model_state(model)
     directory = RunDirectory(Storage(config.output))
     crew = find_crew(config.means)

@@ -29,11 +29,12 @@ from riemannopt_dist.run import rows
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.grid import Cell, partition_rule, sums_of
-from riemannopt_dist.run.memory import measured_batch_size
+from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.text import duration, table_lines
 from riemannopt_dist.schedule import Schedule, intervals, linear_schedule, partition_of
+from riemannopt_dist.secant import samples_taken
 from riemannopt_dist.stores import without_secrets
 
 PASSES_A_GRADIENT = 3.0
@@ -170,10 +171,11 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
     for cell in cells:
         if not cell.per_image:
             shared[METHODS[cell.method].family].append(cell)
+    at_once = CPU_BATCH if config.internal_batch_size == "auto" else max(config.internal_batch_size, 2)
     for name, members in shared.items():
         ordered, sums = sums_of(members, {cell: _likely_schedule(cell) for cell in members})
-        # The start of a path goes through the model with the ends of its secants.
-        gradients = FAMILIES[name].evaluations(sums) + len(sums.secant)
+        sampled = FAMILIES[name].evaluations(sums._replace(secant=())) if sums.sampled else 0
+        gradients = sampled + sum(samples_taken(len(schedule), at_once) for schedule in sums.secant)
         label = f"{name}, {len(members)} cells"
         yield Work("results", label, images, gradients, _passes_at_ends(name, ordered, sums))
     for cell in cells:
