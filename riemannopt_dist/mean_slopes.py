@@ -78,7 +78,7 @@ class MeanSlopes(TorchFunctionMode):
         args = (*args, *(kwargs.pop(key) for key in ("input", "other") if key in kwargs))
         in_place = kwargs.pop("inplace", False) or name in IN_PLACE
         result = handler(*args, **kwargs)
-        return args[0].copy_(result) if in_place else result
+        return _Written.apply(args[0], result) if in_place else result
 
 
 class _Slanted(torch.autograd.Function):
@@ -96,6 +96,19 @@ class _Slanted(torch.autograd.Function):
         torch.mul(grad[:-1], slopes, out=passed[:-1])
         passed[-1] = 0
         return passed, None, None
+
+
+class _Written(torch.autograd.Function):
+    """A tensor with other values in it; its own gradient ends there (`copy_` would add zeros to it)."""
+
+    @staticmethod
+    def forward(ctx: Any, target: Tensor, values: Tensor) -> Tensor:
+        ctx.mark_dirty(target)
+        return target.copy_(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        return None, grad
 
 
 def _slanted(x: Tensor, y: Tensor, slopes: Tensor) -> Tensor:
