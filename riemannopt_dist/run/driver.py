@@ -73,8 +73,8 @@ def evaluate(config: Config) -> RunDirectory:
 
     Ray must be up (`ray_session`). Raises ValueError, before anything is written, for a model or images that
     cannot be had, a model that the grid's secants cannot be taken of, and a directory that holds another run;
-    InUse where another driver is at work on this one; Stopped if SIGTERM or SIGINT came, or another driver took
-    over.
+    InUse where another driver is at work on this one; Stopped if SIGTERM or SIGINT came, or another driver
+    took over.
     """
     model = load_model(config.model.name, config.model.weights)
     if any(cell.rule == SECANT for cell in config.cells()):
