@@ -212,7 +212,7 @@ def explain(
     ] = None,
     samples: Annotated[int, typer.Option(min=2, help="Gradient evaluations.")] = 64,
     rule: Annotated[
-        str, typer.Option(help="secant, left, right, midpoint, trapezoid or gauss_legendre.")
+        str, typer.Option(help="A rule of a configuration, such as trapezoid or secant.")
     ] = "trapezoid",
     profile: Annotated[
         Path | None, typer.Option(help="A profile from `riemannopt fit`, to place the samples by.")

@@ -25,7 +25,6 @@ from riemannopt_dist.gradients import (
     Output,
     explained_output,
     micro_batches,
-    target_output,
 )
 from riemannopt_dist.mean_slopes import MeanSlopes
 from riemannopt_dist.models import Classifier
@@ -74,18 +73,11 @@ def secant_attribution(
 
 
 def check_secants(model: Classifier) -> None:
-    """Raise ValueError where `secant_attribution` would, or would explain another output: tried on noise."""
+    """Raise ValueError where `secant_attribution` would because of the model: tried on an image of noise."""
     size = model.input_size
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.mean)
     target = torch.zeros(1, dtype=torch.int64, device=noise.device)
-    path = StraightPath.from_black(noise)
-    found = secant_attribution(model, path, target, linear_schedule(1), output="logit").f_input
-    expected = target_output(model, noise, target, output="logit")
-    if not torch.allclose(found, expected, rtol=INCOMPLETE, atol=INCOMPLETE):
-        raise ValueError(
-            f"model: with mean slopes its output is {found.item():.4g} instead of {expected.item():.4g}: "
-            "one of its operations writes to its input and its result is not used"
-        )
+    secant_attribution(model, StraightPath.from_black(noise), target, linear_schedule(1), output="logit")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
 """Small work in this process, without Ray: fit a profile, explain one image."""
 
+from typing import get_args
+
 import numpy as np
 import torch
 
 from riemannopt_dist.analysis.figures import attribution_figure
-from riemannopt_dist.attribution import integrated_gradients
+from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.images import (
     UnreadableImage,
     decode_image,
@@ -13,19 +15,17 @@ from riemannopt_dist.images import (
     prepare_image,
     read_image,
 )
+from riemannopt_dist.methods import FAMILIES, Question
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import Classifier, load_model
-from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile, ProfileSum, equispaced, path_variation
 from riemannopt_dist.run.batches import image_batches
 from riemannopt_dist.run.engine import Engine
-from riemannopt_dist.run.grid import SECANT
+from riemannopt_dist.run.grid import SECANT, Rule, cell_schedules, product_of, sums_of
 from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.tally import Tally
-from riemannopt_dist.schedule import linear_schedule
-from riemannopt_dist.secant import secant_attribution
 from riemannopt_dist.stores import without_secrets
 
 
@@ -65,7 +65,7 @@ def explain_image(
 ) -> tuple[bytes, str]:
     """A PNG of the image beside its Integrated Gradients map, and a sentence on how complete the map is.
 
-    `rule` is one of a schedule's, or "secant". `profile` is the JSON text of a fitted profile, whose schedule
+    `rule` is one of a configuration's. `profile` is the JSON text of a fitted profile, whose schedule
     is used: the rough one for secants, the density's for gauss_legendre, else the exact one. Linear without.
     """
     model = load_model(model_name, weights).to(_device())
@@ -74,17 +74,14 @@ def explain_image(
     if target is not None and target >= len(logits):
         raise ValueError(f"target: expected a class below {len(logits)}, got {target}")
     explained = int(logits.argmax()) if target is None else target
-    placing = "right" if rule == SECANT else rule
-    if profile is None:
-        name, schedule = "linear", linear_schedule(samples, placing)
-    else:
-        name = {SECANT: "rough", "gauss_legendre": "density"}.get(rule, "exact")
-        schedule = optimize_schedule(Profile.from_json(profile), samples, placing, name)
-    targets = torch.tensor([explained], device=images.device)
-    if rule == SECANT:
-        result = secant_attribution(model, StraightPath.from_black(images), targets, schedule)
-    else:
-        result = integrated_gradients(model, images, targets, schedule)
+    check_choice(rule, get_args(Rule), "rule")
+    fitted = {SECANT: "rough", "gauss_legendre": "density"}.get(rule, "exact")
+    name = "linear" if profile is None else fitted
+    profiles = {} if profile is None else {"ig": Profile.from_json(profile)}
+    cells = product_of(["ig"], [name], [rule], [samples])
+    _, sums = sums_of(cells, cell_schedules(cells, profiles))
+    question = Question(model, images, torch.tensor([explained], device=images.device))
+    (result,) = FAMILIES["ig"].attributions(question, sums)
     error = float(relative_error(result))
     caption = f"IG, {samples} {name} {rule} points\nrelative error {error:.3f}"
     values = result.maps[0].double().cpu().numpy()

@@ -174,7 +174,7 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
     at_once = CPU_BATCH if config.internal_batch_size == "auto" else max(config.internal_batch_size, 2)
     for name, members in shared.items():
         ordered, sums = sums_of(members, {cell: _likely_schedule(cell) for cell in members})
-        sampled = FAMILIES[name].evaluations(sums._replace(secant=())) if sums.sampled else 0
+        sampled = FAMILIES[name].evaluations(sums._replace(secant=()))
         gradients = sampled + sum(samples_taken(len(schedule), at_once) for schedule in sums.secant)
         label = f"{name}, {len(members)} cells"
         yield Work("results", label, images, gradients, _passes_at_ends(name, ordered, sums))
