@@ -31,7 +31,6 @@ SHARD = 3
 DETECTION = {  # a dead node is noticed within two seconds
     "RAY_health_check_initial_delay_ms": "0",
     "RAY_health_check_period_ms": "500",
-    "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
 }
 KINDS = ("worker", "node", "driver")

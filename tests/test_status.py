@@ -194,7 +194,9 @@ def test_a_driver_that_loses_its_lock_stops(
     def usurp() -> None:
         while not (output / "images.parquet").exists():
             time.sleep(0.01)
-        Storage(output).write_bytes(LOCK, usurper.to_bytes())
+        # Again where a renewal that had begun came after it: that is what a driver sees that takes over.
+        while not Storage(output).replace(LOCK, usurper.to_bytes()):
+            pass
 
     thread = threading.Thread(target=usurp)
     thread.start()
