@@ -9,7 +9,7 @@ Operations that are linear in each sample, such as convolutions, keep their grad
 tensors takes the mean of the other factor, which is exact. Maxima and normalisations are made of these.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,9 @@ from riemannopt_dist.schedule import gauss_legendre
 
 JACOBIANS = 16
 """Gauss-Legendre points of a softmax's mean Jacobian, inside the model."""
+
+SLAB = 1 << 18
+"""Numbers of one tensor that are worked on at a time on a CPU."""
 
 _ARITHMETIC = "add add_ addmm cat concat concatenate mean neg rsub stack sub sub_ subtract sum"
 _OPERATORS = "__add__ __get__ __getitem__ __iadd__ __isub__ __neg__ __pos__ __radd__ __rsub__ __sub__"
@@ -117,15 +120,37 @@ def _slanted(x: Tensor, y: Tensor, slopes: Tensor) -> Tensor:
 
 
 def ramp(x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
-    """x between two bounds. Exact in floating point: with both rows on the rising piece the slope is 1."""
+    """x between two bounds. Exact in floating point: with both rows on the rising piece the slope is 1.
+
+    Where rows do not differ it is the derivative: the least of numbers, added to a step of 0, and to the
+    other difference where x is inside, leaves it as their quotient, and is lost in any other step.
+    """
     with torch.no_grad():
-        y = x.clamp(low, high)
-        step = x[1:] - x[:-1]
-        slopes = (y[1:] - y[:-1]).div_(step)
-        # The derivative, already as a number: to convert from bool takes as long as all the rest.
-        inside = torch.eq(x[:-1], y[:-1], out=torch.empty_like(slopes))
-        slopes = torch.where(step == 0, inside, slopes)
+        y = torch.empty_like(x)
+        slopes = torch.empty_like(x[1:])
+        least = torch.finfo(x.dtype).smallest_normal
+        for before, after, slope in _slabs(x, y, slopes):
+            torch.clamp(before, low, high, out=after)
+            step = before[1:] - before[:-1]
+            torch.sub(after[1:], after[:-1], out=slope)
+            # As a number at once: to convert from bool takes as long as all the rest.
+            inside = torch.eq(before[:-1], after[:-1], out=torch.empty_like(step))
+            slope.add_(inside, alpha=least).div_(step.add_(least))
     return _slanted(x, y, slopes)
+
+
+def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of tensors of equal layout, all rows of some of their values: as many as a CPU's caches hold."""
+    if all(x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) for x in tensors):
+        tensors = tuple(x.movedim(1, -1) for x in tensors)
+    on_cpu = all(x.device.type == "cpu" and x.is_contiguous() for x in tensors)
+    if not on_cpu:
+        yield tensors
+        return
+    flat = [x.view(len(x), -1) for x in tensors]
+    width = max(SLAB // len(flat[0]), 1)
+    for start in range(0, flat[0].shape[1], width):
+        yield tuple(x[:, start : start + width] for x in flat)
 
 
 def _smooth(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

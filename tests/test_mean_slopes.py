@@ -130,6 +130,27 @@ def test_slopes_by_hand() -> None:
     assert found.tolist() == [[0.75, 1.0, 0.0]]
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_large_activations_have_the_slopes_of_their_values(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Worked on in parts, in the order of memory, every value has the slope that it has alone."""
+    monkeypatch.setattr("riemannopt_dist.mean_slopes.SLAB", 50)
+    x = rows(5, 4, 3).mul(4).contiguous(memory_format=layout)
+    x[1, :2] = x[0, :2]
+    weights = torch.rand_like(x)
+    weights[-1] = 0
+    found = passed_back(functional.relu6, x, weights)
+    alone = [
+        passed_back(functional.relu6, column[:, None], weight[:, None])
+        for column, weight in (zip(x.flatten(1).T, weights.flatten(1).T, strict=True))
+    ]
+    assert torch.equal(found.flatten(1), torch.cat(alone, dim=1))
+    moved = x[1:] != x[:-1]
+    slopes = (x.clamp(0, 6).diff(dim=0) / x.diff(dim=0))[moved]
+    torch.testing.assert_close((found / weights[:-1])[moved], slopes, rtol=1e-12, atol=0)
+
+
 def test_small_steps_lose_no_digits() -> None:
     """In float32, quotients of differences at steps of 1e-6 would be off by percents."""
     x = torch.tensor([[1.5], [1.5 + 1e-6]])
