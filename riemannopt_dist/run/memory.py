@@ -11,8 +11,8 @@ CPU_BATCH = 16
 """On a CPU: more do not make a gradient cheaper."""
 LARGEST = 256
 """On a GPU: there more do not either."""
-SHARE = 0.5
-"""Of the free memory, what gradients may take. Maps, references and metrics need some as well."""
+SHARE = 0.4
+"""Of the free memory, what gradients may take: secants keep up to twice as much, and maps need some too."""
 PROBES = (1, 5)
 
 
