@@ -28,6 +28,7 @@ from riemannopt_dist.schedule import (
 logger = logging.getLogger(__name__)
 
 CANDIDATES = 512
+BLOCK = 64
 DENSITY_KNOTS = 4096
 DENSITY_FLOOR = 1e-3
 GAMED_FACTOR = 2.0
@@ -80,7 +81,7 @@ def integral_bound(profile: Profile, partition: Array, rule: str) -> float:
     distance to the nearer end (midpoint), |t − c| (trapezoid).
     """
     check_choice(rule, tuple(PARTITION_RULES), "rule")
-    return float(_interval_bounds(_Moments.of(profile), partition[:-1], partition[1:], rule).sum())
+    return _bound(_Moments.of(profile), partition, rule)
 
 
 def powell_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
@@ -125,8 +126,9 @@ def exact_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Arr
     grid = np.union1d(linear_partition(half), candidates)
     found = least_cost_partitions(grid, _pairwise_bounds(profile, grid, rule), counts)
     dense = density_partitions(profile, rule, counts)
+    moments = _Moments.of(profile)
     return [
-        min((best, linear_partition(count), density), key=lambda edges: integral_bound(profile, edges, rule))
+        min((best, linear_partition(count), density), key=lambda edges: _bound(moments, edges, rule))
         for best, count, density in zip(found, counts, dense, strict=True)
     ]
 
@@ -141,11 +143,12 @@ def least_cost_partitions(grid: Array, costs: Array, counts: list[int]) -> list[
     least = costs[0]
     origins = [np.zeros(len(grid), dtype=np.int64)]
     closing = np.ascontiguousarray(costs.T)  # a row for each end: its minimum is found several times faster
-    totals = np.empty_like(closing)
+    # Ends by the block, with the starts before the last of them: half of the table, a cache's size at a time.
+    blocks = [slice(start, min(start + BLOCK, len(grid))) for start in range(0, len(grid), BLOCK)]
     for _ in range(max(counts) - 1):
-        np.add(closing, least, out=totals)
-        origin = totals.argmin(axis=1)
-        least = totals[np.arange(len(grid)), origin]
+        totals = [closing[block, : block.stop] + least[: block.stop] for block in blocks]
+        origin = np.concatenate([total.argmin(axis=1) for total in totals])
+        least = least[origin] + closing[np.arange(len(grid)), origin]
         origins.append(origin)
     return [grid[_trace(origins[:count])] for count in counts]
 
@@ -267,6 +270,10 @@ def _interval_bounds(moments: _Moments, a: Array, b: Array, rule: str) -> Array:
         closing = far * (zeroth_b - zeroth_c) - (first_b - first_c)
         bounds = np.abs(opening) + np.abs(closing)
     return np.asarray(np.maximum(bounds, 0.0))
+
+
+def _bound(moments: _Moments, partition: Array, rule: str) -> float:
+    return float(_interval_bounds(moments, partition[:-1], partition[1:], rule).sum())
 
 
 def _pairwise_bounds(profile: Profile, grid: Array, rule: str) -> Array:

@@ -167,9 +167,9 @@ def gauss_legendre(samples: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _floats(values: Iterable[float], name: str) -> tuple[float, ...]:
     """`values` as Python floats; ValueError if one is not a finite number."""
     try:
-        numbers = tuple(float(value) for value in values)
+        numbers = tuple(map(float, values))
     except (TypeError, ValueError):
         raise ValueError(f"{name}: expected numbers, got {values!r}") from None
-    if not all(math.isfinite(number) for number in numbers):
+    if not all(map(math.isfinite, numbers)):
         raise ValueError(f"{name}: expected finite numbers, got {numbers}")
     return numbers
