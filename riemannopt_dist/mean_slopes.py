@@ -120,22 +120,17 @@ def _slanted(x: Tensor, y: Tensor, slopes: Tensor) -> Tensor:
 
 
 def ramp(x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
-    """x between two bounds. Exact in floating point: with both rows on the rising piece the slope is 1.
-
-    Where rows do not differ it is the derivative: the least of numbers, added to a step of 0, and to the
-    other difference where x is inside, leaves it as their quotient, and is lost in any other step.
-    """
+    """x between two bounds. Exact in floating point: with both rows on the rising piece the slope is 1."""
     with torch.no_grad():
         y = torch.empty_like(x)
         slopes = torch.empty_like(x[1:])
-        least = torch.finfo(x.dtype).smallest_normal
         for before, after, slope in _slabs(x, y, slopes):
             torch.clamp(before, low, high, out=after)
             step = before[1:] - before[:-1]
-            torch.sub(after[1:], after[:-1], out=slope)
-            # As a number at once: to convert from bool takes as long as all the rest.
+            torch.sub(after[1:], after[:-1], out=slope).div_(step)
+            # The derivative, already as a number: to convert from bool takes as long as all the rest.
             inside = torch.eq(before[:-1], after[:-1], out=torch.empty_like(step))
-            slope.add_(inside, alpha=least).div_(step.add_(least))
+            torch.where(step == 0, inside, slope, out=slope)
     return _slanted(x, y, slopes)
 
 

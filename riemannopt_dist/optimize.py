@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 CANDIDATES = 512
 BLOCK = 64
+"""Last edges at a time in the dynamic programme."""
 DENSITY_KNOTS = 4096
 DENSITY_FLOOR = 1e-3
 GAMED_FACTOR = 2.0

@@ -123,11 +123,13 @@ def test_contributions_sum_to_the_change_between_rows(function: Callable[[Tensor
         torch.testing.assert_close(sums, outputs[1:, output] - outputs[:-1, output], rtol=0, atol=1e-6)
 
 
-def test_slopes_by_hand() -> None:
-    """ReLU from −1 to 3 rises by 3 over 4; where nothing moves it is the derivative."""
-    x = torch.tensor([[-1.0, 2.0, -2.0], [3.0, 2.0, -2.0]])
-    found = passed_back(torch.relu, x, torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
-    assert found.tolist() == [[0.75, 1.0, 0.0]]
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_slopes_by_hand(dtype: torch.dtype) -> None:
+    """ReLU from −1 to 3 rises by 3 over 4; where nothing moves it is the derivative, to any least step 1."""
+    least = torch.finfo(dtype).smallest_normal
+    x = torch.tensor([[-1.0, 2.0, -2.0, 2 * least], [3.0, 2.0, -2.0, least]], dtype=dtype)
+    found = passed_back(torch.relu, x, torch.tensor([[1.0] * 4, [0.0] * 4], dtype=dtype))
+    assert found.tolist() == [[0.75, 1.0, 0.0, 1.0]]
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -143,7 +145,7 @@ def test_large_activations_have_the_slopes_of_their_values(
     found = passed_back(functional.relu6, x, weights)
     alone = [
         passed_back(functional.relu6, column[:, None], weight[:, None])
-        for column, weight in (zip(x.flatten(1).T, weights.flatten(1).T, strict=True))
+        for column, weight in zip(x.flatten(1).T, weights.flatten(1).T, strict=True)
     ]
     assert torch.equal(found.flatten(1), torch.cat(alone, dim=1))
     moved = x[1:] != x[:-1]
