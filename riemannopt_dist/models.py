@@ -30,7 +30,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
 
 RANDOM = "random"
 
@@ -177,8 +176,13 @@ def _recipe(name: str, weights: str | None) -> _Recipe:
     raise ValueError(f"model: unknown name {name!r}{_closest(name, known)}")
 
 
+def _zoo() -> ModuleType:
+    """torchvision's models, loaded when asked for: that takes seconds, which other models do without."""
+    return importlib.import_module("torchvision.models")
+
+
 def _torchvision_names() -> list[str]:
-    names: list[str] = torchvision_models.list_models(module=torchvision_models)
+    names: list[str] = _zoo().list_models(module=_zoo())
     return names
 
 
@@ -187,7 +191,7 @@ _AUXILIARY_HEADS = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux
 
 
 def _torchvision(name: str, weights: str | None) -> _Recipe:
-    members = torchvision_models.get_model_weights(name)
+    members = _zoo().get_model_weights(name)
     by_file = {member.url.rsplit("/", 1)[-1]: member for member in members}
     if weights in members.__members__:
         chosen = members[weights]
@@ -202,7 +206,7 @@ def _torchvision(name: str, weights: str | None) -> _Recipe:
             options = {"transform_input": True, "aux_logits": False, "init_weights": False}
         elif name.startswith("vit_"):
             options = {"image_size": input_size}
-        network: nn.Module = torchvision_models.get_model(name, weights=None, **options)
+        network: nn.Module = _zoo().get_model(name, weights=None, **options)
         return network
 
     def fetch() -> State:
@@ -317,8 +321,8 @@ def _local_file(name: str, weights: str | None) -> Path | None:
     if weights is None:
         return None
     members: list[str] = []
-    if name in _torchvision_names():
-        members = list(torchvision_models.get_model_weights(name).__members__)
+    if ":" not in name and name not in _LITE_PACKAGES and name in _torchvision_names():
+        members = list(_zoo().get_model_weights(name).__members__)
     if weights in members:
         return None
     path = Path(weights).expanduser()

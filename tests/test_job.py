@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -45,8 +46,10 @@ def head() -> Iterator[dict[str, str]]:
         assert time.monotonic() < deadline, "the head node does not answer"
         time.sleep(1)
     yield environment
-    os.killpg(started.pid, signal.SIGTERM)
+    started.terminate()  # the group at once would wait half a minute for each other
     started.wait(timeout=60)
+    with suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
 
 
 def _submit(config: Path, name: str, environment: dict[str, str]) -> "subprocess.Popen[str]":

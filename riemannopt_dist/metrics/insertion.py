@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
 from riemannopt_dist.arguments import check_choice, check_images, check_targets
 from riemannopt_dist.gradients import (
@@ -124,6 +123,9 @@ def smoothed_insertion(
 
 def smoothed(maps: Tensor) -> Tensor:
     """Maps of the same shape (…, C, H, W) whose |channel sum| is that of `maps`, blurred, edges reflected."""
+    # Loading torchvision takes seconds, which every worker that does not smooth is spared.
+    from torchvision.transforms.functional import gaussian_blur
+
     saliency = pixel_saliency(maps)
     sigma = SMOOTHING * maps.shape[-2]
     # Torch reflects by less than a side.
