@@ -1,6 +1,7 @@
 """Fixtures shared by the tests, all seeded: small float64 networks, random images, a real one, photos."""
 
 import os
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,8 +22,26 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 settings.register_profile("repeatable", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("repeatable")
 
+SESSION = pytest.StashKey[pytest.Session]()
+
 CLASSES = 5
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[SESSION] = session
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End at once when all is reported: what libraries destroy at exit, threads that Ray leaves still use.
+
+    A process that crashes then would be taken for a test that failed. Ray's workers end the same way.
+    """
+    if SESSION in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[SESSION].exitstatus)
 
 
 @pytest.fixture(scope="session")
