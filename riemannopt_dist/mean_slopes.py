@@ -41,20 +41,97 @@ LINEAR = frozenset(" ".join((_ARITHMETIC, _OPERATORS, _LAYERS, _SHAPES, _TYPES))
 """Names of operations with the same gradient for all values of a sample; batch_norm in evaluation mode."""
 
 
+Ends = tuple[Tensor, ...]
+"""An operation's inputs at some samples."""
+
+Transposed = Callable[[Ends, Ends, Tensor, Ends], None]
+"""Takes an operation's inputs at samples and at their neighbours, and a gradient with respect to its values;
+writes the gradients with respect to its inputs, by the mean Jacobian between the two, into the last."""
+
+
+Handler = Callable[..., Tensor]
+"""Takes the pass and an operation's arguments, and returns its value with other gradients."""
+
+
+class Tape:
+    """What a model's operations were given, at the samples of one forward pass or of several.
+
+    A sample's neighbour is the next one of its pass, and the last has none, unless `join` says otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._passes = 0
+        self._operations: list[Operation] = []
+        self._neighbours: Sequence[Tensor] | None = None
+
+    def begin(self) -> int:
+        """The number of a new pass."""
+        self._passes += 1
+        return self._passes - 1
+
+    def join(self, neighbours: Sequence[Tensor]) -> None:
+        """For each pass (N_k,) int64: its samples' neighbours, counted through all passes' samples in turn.
+
+        A sample without one is its own.
+        """
+        self._neighbours = neighbours
+
+    def record(self, index: int, number: int, name: str, inputs: list[Tensor]) -> "Operation":
+        """Keep what operation `index` of pass `number` is given; the list may get copies of it later."""
+        if number == 0:
+            self._operations.append(Operation(self, name))
+        if index >= len(self._operations) or self._operations[index].name != name:
+            raise ValueError(f"model: its operation {name} is not among those of other samples")
+        self._operations[index].given.append(inputs)
+        return self._operations[index]
+
+    def neighbours(self, given: Sequence[Sequence[Tensor]], number: int) -> Ends:
+        """What an operation was given at the neighbours of a pass's samples (or of all but the last)."""
+        if self._neighbours is None:
+            return tuple(x[1:] for x in given[number])
+        places = self._neighbours[number]
+        return tuple(torch.cat(parts)[places] for parts in zip(*given, strict=True))
+
+
+class Operation:
+    """One operation of the model, and what it was given in each pass."""
+
+    def __init__(self, tape: Tape, name: str) -> None:
+        self.name = name
+        self.given: list[list[Tensor]] = []
+        self._tape = tape
+        self._used = 0
+
+    def ends(self, number: int) -> tuple[Ends, Ends]:
+        """What it was given at a pass's samples, and at their neighbours.
+
+        That is let go once all passes have gone back through the operation.
+        """
+        given = self.given
+        self._used += 1
+        if self._used == len(given):
+            self.given = []
+        return tuple(given[number]), self._tape.neighbours(given, number)
+
+
 class MeanSlopes(TorchFunctionMode):
-    """While it is active, torch's functions are differentiated by mean slopes between a batch's rows.
+    """While it is active, torch's functions are differentiated by mean slopes between a pass's samples.
 
     Row n of a gradient passes through an operation as by the mean of its Jacobian on the straight line from
-    row n of the operation's input to row n + 1. The last row's gradient is zero. Values stay as they are, but
-    for rounding. No gradient may be asked of the model's parameters.
+    row n of the operation's input to its neighbour on the `tape`; without one it is zero. Values stay as they
+    are, but for rounding. No gradient may be asked of the model's parameters.
 
     Raises ValueError, naming the operation, for one that is not known, and where an operation's input does
     not have a row for each of the batch's `rows` ≥ 2 samples.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, tape: Tape | None = None) -> None:
         super().__init__()
         self._rows = rows
+        self._tape = Tape() if tape is None else tape
+        self._number = self._tape.begin()
+        self._index = 0
+        self._kept: dict[int, list[list[Tensor]]] = {}
 
     def __torch_function__(
         self,
@@ -68,6 +145,8 @@ class MeanSlopes(TorchFunctionMode):
         handler = HANDLED.get(func)
         name = getattr(func, "__name__", str(func))
         if handler is None or not followed:
+            if _writes(name):
+                self._spare(args[0])
             result = func(*args, **kwargs)
             if _followed(result) and name not in LINEAR:
                 raise ValueError(f"model: mean slopes are not known for its operation {name}")
@@ -79,26 +158,57 @@ class MeanSlopes(TorchFunctionMode):
                     f"expected a row for each of {self._rows} samples"
                 )
         args = (*args, *(kwargs.pop(key) for key in ("input", "other") if key in kwargs))
-        in_place = kwargs.pop("inplace", False) or name in IN_PLACE
-        result = handler(*args, **kwargs)
-        return _Written.apply(args[0], result) if in_place else result
+        if not (kwargs.pop("inplace", False) or _writes(name)):
+            return handler(self, *args, **kwargs)
+        result = handler(self, args[0].clone(), *args[1:], **kwargs)
+        self._spare(args[0])
+        return _Written.apply(args[0], result)
+
+    def slanted(self, name: str, value: Tensor, transposed: Transposed, *inputs: Tensor) -> Tensor:
+        """The value of an operation on `inputs`, with the gradients of `transposed`."""
+        kept = [x.detach() for x in inputs]
+        for x in kept:
+            self._kept.setdefault(_memory(x), []).append(kept)
+        operation = self._tape.record(self._index, self._number, name, kept)
+        self._index += 1
+        result: Tensor = _Slanted.apply(operation, self._number, transposed, value, *inputs)
+        return result
+
+    def _spare(self, written: Tensor) -> None:
+        """Copy what operations were given of a tensor's memory, before it is written to."""
+        for kept in self._kept.pop(_memory(written), []):
+            kept[:] = [x.clone() if _memory(x) == _memory(written) else x for x in kept]
+
+
+def _memory(x: Tensor) -> int:
+    return x.untyped_storage().data_ptr()
+
+
+def _writes(name: str) -> bool:
+    """Whether a function writes to its first argument, by its name: `add_` and `__iadd__` do."""
+    return name.endswith("_") and (name.startswith("__i") or not name.endswith("__"))
 
 
 class _Slanted(torch.autograd.Function):
-    """y = φ(x) with the gradient of `slopes`, one for each row of x but the last."""
+    """A value with gradients by an operation's mean Jacobian: zero for rows without a neighbour."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, slopes: Tensor) -> Tensor:
-        ctx.save_for_backward(slopes)
-        return y.view_as(y)
+    def forward(
+        ctx: Any, operation: Operation, number: int, transposed: Transposed, value: Tensor, *inputs: Tensor
+    ) -> Tensor:
+        ctx.operation, ctx.number, ctx.transposed = operation, number, transposed
+        return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (slopes,) = ctx.saved_tensors
-        passed = torch.empty_like(grad)
-        torch.mul(grad[:-1], slopes, out=passed[:-1])
-        passed[-1] = 0
-        return passed, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        before, after = ctx.operation.ends(ctx.number)
+        passed = tuple(torch.empty_like(x) for x in before)
+        count = len(after[0])
+        for part in passed:
+            part[count:] = 0
+        before, slots = (tuple(x[:count] for x in of_all) for of_all in (before, passed))
+        ctx.transposed(before, after, grad[:count], slots)
+        return None, None, None, None, *passed
 
 
 class _Written(torch.autograd.Function):
@@ -114,24 +224,19 @@ class _Written(torch.autograd.Function):
         return None, grad
 
 
-def _slanted(x: Tensor, y: Tensor, slopes: Tensor) -> Tensor:
-    result: Tensor = _Slanted.apply(x, y, slopes)
-    return result
+def ramp(model: MeanSlopes, x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
+    """x between two bounds. Exact in floating point: with both ends on the rising piece the slope is 1."""
 
-
-def ramp(x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
-    """x between two bounds. Exact in floating point: with both rows on the rising piece the slope is 1."""
-    with torch.no_grad():
-        y = torch.empty_like(x)
-        slopes = torch.empty_like(x[1:])
-        for before, after, slope in _slabs(x, y, slopes):
-            torch.clamp(before, low, high, out=after)
-            step = before[1:] - before[:-1]
-            torch.sub(after[1:], after[:-1], out=slope).div_(step)
+    def transposed(before: Ends, after: Ends, grad: Tensor, passed: Ends) -> None:
+        for a, b, slanted, result in _slabs(*before, *after, grad, *passed):
+            step = b - a
+            clamped = a.clamp(low, high)
+            slope = b.clamp(low, high).sub_(clamped).div_(step)
             # The derivative, already as a number: to convert from bool takes as long as all the rest.
-            inside = torch.eq(before[:-1], after[:-1], out=torch.empty_like(step))
-            torch.where(step == 0, inside, slope, out=slope)
-    return _slanted(x, y, slopes)
+            inside = torch.eq(a, clamped, out=clamped)
+            torch.mul(slanted, torch.where(step == 0, inside, slope, out=slope), out=result)
+
+    return model.slanted("clamp", x.detach().clamp(low, high), transposed, x)
 
 
 def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -148,37 +253,43 @@ def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         yield tuple(x[:, start : start + width] for x in flat)
 
 
-def _smooth(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _smooth(function: Callable[..., Tensor]) -> Handler:
     """An elementwise function without kinks: its quotients, or its derivative in the middle of small steps.
 
     A quotient of rounded differences over a step h is off by about ε/h, the derivative by about h².
     """
 
-    def slanted(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        middle = ((x[1:] + x[:-1]) / 2).detach().requires_grad_()
-        (derivative,) = torch.autograd.grad(function(middle, *args, **kwargs).sum(), middle)
-        with torch.no_grad():
-            y = function(x, *args, **kwargs)
-            step = x[1:] - x[:-1]
-            small = step.abs() < torch.finfo(x.dtype).eps ** (1 / 3)
-            slopes = torch.where(small, derivative, (y[1:] - y[:-1]) / step)
-        return _slanted(x, y, slopes)
+    def handler(model: MeanSlopes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        def slope(a: Tensor, b: Tensor) -> Tensor:
+            with torch.enable_grad():
+                middle = ((a + b) / 2).requires_grad_()
+                (derivative,) = torch.autograd.grad(function(middle, *args, **kwargs).sum(), middle)
+            step = b - a
+            small = step.abs() < torch.finfo(a.dtype).eps ** (1 / 3)
+            rise = function(b, *args, **kwargs) - function(a, *args, **kwargs)
+            return torch.where(small, derivative, rise / step)
 
-    return slanted
+        value = function(x.detach(), *args, **kwargs)
+        return model.slanted(function.__name__, value, _elementwise(slope), x)
+
+    return handler
 
 
-def _closed_form(
-    function: Callable[[Tensor], Tensor], slope: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
-    """An elementwise function whose quotient follows from x and y at both rows without a difference."""
+def _closed_form(function: Callable[[Tensor], Tensor], slope: Callable[..., Tensor]) -> Handler:
+    """An elementwise function whose quotient follows from x and y at both ends without a difference."""
 
-    def slanted(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            y = function(x)
-            slopes = slope(x[:-1], x[1:], y[:-1], y[1:])
-        return _slanted(x, y, slopes)
+    def handler(model: MeanSlopes, x: Tensor) -> Tensor:
+        transposed = _elementwise(lambda a, b: slope(a, b, function(a), function(b)))
+        return model.slanted(function.__name__, function(x.detach()), transposed, x)
 
-    return slanted
+    return handler
+
+
+def _elementwise(slope: Callable[[Tensor, Tensor], Tensor]) -> Transposed:
+    def transposed(before: Ends, after: Ends, grad: Tensor, passed: Ends) -> None:
+        torch.mul(grad, slope(*before, *after), out=passed[0])
+
+    return transposed
 
 
 _square = _closed_form(torch.square, lambda a, b, p, q: a + b)
@@ -187,32 +298,19 @@ _rsqrt = _closed_form(torch.rsqrt, lambda a, b, p, q: -((p * q) ** 2) / (p + q))
 _reciprocal = _closed_form(torch.reciprocal, lambda a, b, p, q: -p * q)
 
 
-class _Mixing(torch.autograd.Function):
-    """A function that mixes the values of each row: the mean of its Jacobian by quadrature."""
+def _softmax(model: MeanSlopes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """It mixes the values of each row: the mean of its Jacobian by quadrature."""
+    kwargs.pop("_stacklevel", None)
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.function = function
-        result: Tensor = function(x)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (x,) = ctx.saved_tensors
-        passed = torch.zeros_like(x)
+    def transposed(before: Ends, after: Ends, grad: Tensor, passed: Ends) -> None:
+        passed[0].zero_()
         for node, weight in zip(*gauss_legendre(JACOBIANS), strict=True):
             with torch.enable_grad():
-                between = torch.lerp(x[:-1], x[1:], node).requires_grad_()
-                (part,) = torch.autograd.grad(ctx.function(between), between, grad[:-1])
-            passed[:-1] += weight * part
-        return passed, None
+                between = torch.lerp(before[0], after[0], node).requires_grad_()
+                (part,) = torch.autograd.grad(torch.softmax(between, *args, **kwargs), between, grad)
+            passed[0].add_(part, alpha=weight)
 
-
-def _softmax(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    kwargs.pop("_stacklevel", None)
-    result: Tensor = _Mixing.apply(x, lambda values: torch.softmax(values, *args, **kwargs))
-    return result
+    return model.slanted("softmax", torch.softmax(x.detach(), *args, **kwargs), transposed, x)
 
 
 def _followed(value: object) -> bool:
@@ -222,26 +320,26 @@ def _followed(value: object) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def _bilinear(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
-    """A product whose gradients are by the other factor's mean over both rows, its values as they are."""
+def _bilinear(function: Callable[[Any, Any], Tensor]) -> Handler:
+    """A product: the mean of its Jacobian is its Jacobian at the mean of both factors."""
 
-    def product(a: Any, b: Any) -> Tensor:
+    def transposed(before: Ends, after: Ends, grad: Tensor, passed: Ends) -> None:
+        with torch.enable_grad():
+            means = [((x + y) / 2).requires_grad_() for x, y in zip(before, after, strict=True)]
+            parts = torch.autograd.grad(function(*means), means, grad)
+        for part, result in zip(parts, passed, strict=True):
+            result.copy_(part)
+
+    def product(model: MeanSlopes, a: Any, b: Any) -> Tensor:
         if not (_followed(a) and _followed(b)):
             return function(a, b)
         if a.ndim != b.ndim:
             raise ValueError(
                 f"model: mean slopes are not known for products of shapes {tuple(a.shape)}, {tuple(b.shape)}"
             )
-        linear = function(a, _row_means(b)) + function(_row_means(a), b)
-        return _with_values(linear, function(a.detach(), b.detach()))
+        return model.slanted(function.__name__, function(a.detach(), b.detach()), transposed, a, b)
 
     return product
-
-
-def _row_means(x: Tensor) -> Tensor:
-    """The mean of each row and the next, constant; the last row has none, and stays."""
-    x = x.detach()
-    return torch.cat([(x[:-1] + x[1:]) / 2, x[-1:]])
 
 
 def _with_values(slanted: Tensor, values: Tensor) -> Tensor:
@@ -253,80 +351,83 @@ _multiply = _bilinear(torch.mul)
 _matmul = _bilinear(torch.matmul)
 
 
-def _divide(a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
+def _divide(model: MeanSlopes, a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is not None:
         raise ValueError(f"model: mean slopes are not known for division with rounding_mode {rounding_mode}")
     if not _followed(b):
         return torch.div(a, b)
-    return _with_values(_multiply(a, _reciprocal(b)), torch.div(a, b))
+    return _with_values(_multiply(model, a, _reciprocal(model, b)), torch.div(a, b))
 
 
-def _divide_by(b: Tensor, a: Any) -> Tensor:
-    return _divide(a, b)
+def _divide_by(model: MeanSlopes, b: Tensor, a: Any) -> Tensor:
+    return _divide(model, a, b)
 
 
-def _relu(x: Tensor) -> Tensor:
-    return ramp(x, 0.0)
+def _relu(model: MeanSlopes, x: Tensor) -> Tensor:
+    return ramp(model, x, 0.0)
 
 
-def _relu6(x: Tensor) -> Tensor:
-    return ramp(x, 0.0, 6.0)
+def _relu6(model: MeanSlopes, x: Tensor) -> Tensor:
+    return ramp(model, x, 0.0, 6.0)
 
 
-def _hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    return ramp(x, min_val, max_val)
+def _hardtanh(model: MeanSlopes, x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    return ramp(model, x, min_val, max_val)
 
 
-def _clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-    return ramp(x, -torch.inf if min is None else min, torch.inf if max is None else max)
+def _clamp(model: MeanSlopes, x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    return ramp(model, x, -torch.inf if min is None else min, torch.inf if max is None else max)
 
 
-def _leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    slanted = negative_slope * x + (1 - negative_slope) * _relu(x)
+def _leaky_relu(model: MeanSlopes, x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    slanted = negative_slope * x + (1 - negative_slope) * _relu(model, x)
     return _with_values(slanted, functional.leaky_relu(x, negative_slope))
 
 
-def _hardsigmoid(x: Tensor) -> Tensor:
-    return ramp(x + 3, 0.0, 6.0) / 6
+def _hardsigmoid(model: MeanSlopes, x: Tensor) -> Tensor:
+    return ramp(model, x + 3, 0.0, 6.0) / 6
 
 
-def _hardswish(x: Tensor) -> Tensor:
-    return _with_values(_multiply(x, _hardsigmoid(x)), functional.hardswish(x))
+def _hardswish(model: MeanSlopes, x: Tensor) -> Tensor:
+    return _with_values(_multiply(model, x, _hardsigmoid(model, x)), functional.hardswish(x))
 
 
 def _layer_norm(
+    model: MeanSlopes,
     x: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    normal = _normalised(x, list(range(-len(normalized_shape), 0)), eps)
+    normal = _normalised(model, x, list(range(-len(normalized_shape), 0)), eps)
     normal = normal if weight is None else normal * weight
     return normal if bias is None else normal + bias
 
 
 def _group_norm(
+    model: MeanSlopes,
     x: Tensor,
     num_groups: int,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    normal = _normalised(x.reshape(len(x), num_groups, -1), [-1], eps).reshape(x.shape)
+    normal = _normalised(model, x.reshape(len(x), num_groups, -1), [-1], eps).reshape(x.shape)
     over_channels = (1, -1, *[1] * (x.ndim - 2))
     normal = normal if weight is None else normal * weight.view(over_channels)
     return normal if bias is None else normal + bias.view(over_channels)
 
 
-def _normalised(x: Tensor, dims: list[int], eps: float) -> Tensor:
+def _normalised(model: MeanSlopes, x: Tensor, dims: list[int], eps: float) -> Tensor:
     """x less its mean, over its standard deviation."""
     centred = x - x.mean(dims, keepdim=True)
-    variance = _square(centred).mean(dims, keepdim=True)
-    return _multiply(centred, _rsqrt(variance + eps))
+    variance = _square(model, centred).mean(dims, keepdim=True)
+    return _multiply(model, centred, _rsqrt(model, variance + eps))
 
 
 def _max_pool2d(
+    model: MeanSlopes,
     x: Tensor,
     kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None,
@@ -354,7 +455,7 @@ def _max_pool2d(
         parts = [_strided(x, axis, start, outputs, step) for start in starts]
         x = parts[0]
         for part in parts[1:]:
-            x = x + _relu(part - x)
+            x = x + _relu(model, part - x)
     return _with_values(x, pooled)
 
 
@@ -387,7 +488,7 @@ _SMOOTH: tuple[Callable[..., Tensor], ...] = (
     torch.Tensor.exp,
 )
 
-HANDLED: dict[Callable[..., Any], Callable[..., Tensor]] = {
+HANDLED: dict[Callable[..., Any], Handler] = {
     **{function: _smooth(function) for function in _SMOOTH},
     **dict.fromkeys((torch.square, Tensor.square), _square),
     **dict.fromkeys((torch.sqrt, Tensor.sqrt), _sqrt),
@@ -411,6 +512,3 @@ HANDLED: dict[Callable[..., Any], Callable[..., Tensor]] = {
     **dict.fromkeys((functional.max_pool2d, torch.max_pool2d), _max_pool2d),
 }
 """What replaces an operation; those in `LINEAR` are left as they are, and others refused."""
-
-IN_PLACE = frozenset(("relu_", "clamp_", "mul_", "div_", "__imul__", "__itruediv__"))
-"""Names of operations among these that write to their input, as others do that are called with `inplace`."""

@@ -26,7 +26,7 @@ from riemannopt_dist.gradients import (
     explained_output,
     micro_batches,
 )
-from riemannopt_dist.mean_slopes import MeanSlopes
+from riemannopt_dist.mean_slopes import MeanSlopes, Tape
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import Array, Schedule, gauss_legendre, linear_schedule, partition_of
@@ -68,7 +68,7 @@ def secant_attribution(
             first, last = np.searchsorted(part.rows, [row, row + 1]).tolist()
             maps[row] += part.parts[first : last - 1].sum(0)
         values[part.rows, part.columns] = part.values.to(values)
-    _check_complete(float(torch.stack(gaps).amax()), values)
+    check_complete(float(torch.stack(gaps).amax()), values)
     return Attribution(maps, values[:, -1], values[:, 0], torch.full_like(targets, len(edges) - 1))
 
 
@@ -139,39 +139,48 @@ def mean_gradients(
 
     They are zero where `inside` (N − 1,) is false: between places that do not belong together.
     """
-    inputs = places.detach().requires_grad_()
-    constant = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-    with torch.enable_grad(), MeanSlopes(len(places)):
-        logits = torch.func.functional_call(model, constant, (inputs,))
+    inputs, logits = forward_pass(model, places, Tape())
     found = logits.detach()
     slopes = torch.zeros_like(found)
-    slopes[:-1] = mean_output_slopes(found, targets[:-1], output) * inside[:, None]
+    slopes[:-1] = mean_output_slopes(found[:-1], found[1:], targets[:-1], output) * inside[:, None]
     (gradients,) = torch.autograd.grad(logits, inputs, slopes)
     return explained_output(found, targets, output), gradients[:-1]
 
 
-def mean_output_slopes(logits: Tensor, targets: Tensor, output: Output) -> Tensor:
-    """The mean of ∂f/∂logits on the line from each row of logits (N, classes) to the next: (N − 1, classes).
+def forward_pass(model: nn.Module, places: Tensor, tape: Tape) -> tuple[Tensor, Tensor]:
+    """Places (N, C, H, W) as gradients can be asked of, and their logits (N, classes), noted on the tape."""
+    inputs = places.detach().requires_grad_()
+    constant = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+    with torch.enable_grad(), MeanSlopes(len(places), tape):
+        logits = torch.func.functional_call(model, constant, (inputs,))
+    return inputs, logits
 
-    `targets` (N − 1,) are the classes. For a probability ∂p_c/∂z_j = p_c ([j = c] − p_j), by quadrature.
+
+def mean_output_slopes(before: Tensor, after: Tensor, targets: Tensor, output: Output) -> Tensor:
+    """The mean of ∂f/∂logits on the lines between logits, all (N, classes). `targets` (N,) are the classes.
+
+    For a probability ∂p_c/∂z_j = p_c ([j = c] − p_j), by quadrature.
     """
-    target = nn.functional.one_hot(targets, logits.shape[1]).to(logits)
+    target = nn.functional.one_hot(targets, before.shape[1]).to(before)
     if output == "logit":
         return target
-    nodes, weights = (logits.new_tensor(values)[:, None, None] for values in gauss_legendre(SOFTMAX_POINTS))
-    p = torch.lerp(logits[:-1], logits[1:], nodes).softmax(-1)
+    nodes, weights = (before.new_tensor(values)[:, None, None] for values in gauss_legendre(SOFTMAX_POINTS))
+    p = torch.lerp(before, after, nodes).softmax(-1)
     chosen = weights * (p * target).sum(-1, keepdim=True)
     return (chosen * (target - p)).sum(0)
 
 
 def _gap(part: Secants) -> Tensor:
     """The largest distance between the sum over features and the change of f; NaN if one of them is."""
-    sums = part.parts.flatten(1).sum(1, dtype=torch.float64)
-    changes = part.values[1:] - part.values[:-1]
-    return ((sums - changes) * part.inside).abs().amax()
+    return gap(part.parts, (part.values[1:] - part.values[:-1]) * part.inside)
 
 
-def _check_complete(gap: float, values: Tensor) -> None:
+def gap(parts: Tensor, changes: Tensor) -> Tensor:
+    """The largest distance between sums over features (N, C, H, W) and changes of f (N,); NaN if one is."""
+    return (parts.flatten(1).sum(1, dtype=torch.float64) - changes).abs().amax()
+
+
+def check_complete(gap: float, values: Tensor) -> None:
     """Raise ValueError where sums over features were off by `gap` from changes between `values` of f."""
     tolerance = max(INCOMPLETE, torch.finfo(values.dtype).eps ** 0.5) * max(1.0, float(values.abs().amax()))
     if not gap <= tolerance:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from riemannopt_dist.mean_slopes import MeanSlopes
+from riemannopt_dist.mean_slopes import MeanSlopes, Tape
 from riemannopt_dist.models import load_model
 
 ROWS = 4
@@ -90,27 +90,37 @@ def scaled_in_place(x: Tensor) -> Tensor:
     return y.div_(2)
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        scaled_in_place,
-        written_over,
-        lambda x: functional.layer_norm(x * 1e-3, x.shape[1:]),
-        lambda x: functional.group_norm(x, 2, torch.tensor([2.0, 0.5]).double(), torch.ones(2).double()),
-        lambda x: x / (torch.square(x) + 1e-4),
-        lambda x: torch.mul(input=x, other=torch.sigmoid(input=x)),
-        lambda x: functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2),
-        functional.hardswish,
-        lambda x: functional.hardswish(x) * torch.sigmoid(x),
-        lambda x: x / (2 + torch.sigmoid(x)),
-        lambda x: functional.max_pool2d(x, 3, 2, 1),
-        lambda x: functional.max_pool2d(x, 2),
-        lambda x: functional.max_pool2d(x, (3, 2), (1, 2), (1, 0), ceil_mode=True),
-        lambda x: functional.max_pool2d(x, 2, 1, dilation=2),
-        lambda x: torch.softmax(x.flatten(1), dim=1),
-        lambda x: torch.cat([torch.relu(x - 1), x[:, :1]], dim=1),
-    ],
+def swish_in_place(x: Tensor) -> Tensor:
+    """The sigmoid's input is written to before any gradient passes."""
+    y = 2 * x
+    y.mul_(torch.sigmoid(y))
+    z = torch.relu(y)
+    y += 1
+    return y * z
+
+
+OPERATIONS = (
+    scaled_in_place,
+    written_over,
+    swish_in_place,
+    lambda x: functional.layer_norm(x * 1e-3, x.shape[1:]),
+    lambda x: functional.group_norm(x, 2, torch.tensor([2.0, 0.5]).double(), torch.ones(2).double()),
+    lambda x: x / (torch.square(x) + 1e-4),
+    lambda x: torch.mul(input=x, other=torch.sigmoid(input=x)),
+    lambda x: functional.max_pool2d(functional.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2),
+    functional.hardswish,
+    lambda x: functional.hardswish(x) * torch.sigmoid(x),
+    lambda x: x / (2 + torch.sigmoid(x)),
+    lambda x: functional.max_pool2d(x, 3, 2, 1),
+    lambda x: functional.max_pool2d(x, 2),
+    lambda x: functional.max_pool2d(x, (3, 2), (1, 2), (1, 0), ceil_mode=True),
+    lambda x: functional.max_pool2d(x, 2, 1, dilation=2),
+    lambda x: torch.softmax(x.flatten(1), dim=1),
+    lambda x: torch.cat([torch.relu(x - 1), x[:, :1]], dim=1),
 )
+
+
+@pytest.mark.parametrize("function", OPERATIONS)
 def test_contributions_sum_to_the_change_between_rows(function: Callable[[Tensor], Tensor]) -> None:
     """Σ of mean slope × step over inputs is each output's change, for every output alone."""
     x = rows(2, 5, 6, scale=1.0)
@@ -121,6 +131,36 @@ def test_contributions_sum_to_the_change_between_rows(function: Callable[[Tensor
         found = passed_back(function, x, weights.view_as(function(x)))
         sums = (found * (x[1:] - x[:-1])).flatten(1).sum(1)
         torch.testing.assert_close(sums, outputs[1:, output] - outputs[:-1, output], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", OPERATIONS)
+@pytest.mark.parametrize("passes", [((3, 0), (1, 2)), ((2,), (0,), (3, 1))])
+def test_passes_that_are_joined_are_one(
+    function: Callable[[Tensor], Tensor], passes: tuple[tuple[int, ...], ...]
+) -> None:
+    """Rows in any order in several passes have the gradients that they have as neighbours in one."""
+    x = rows(2, 5, 6, scale=1.0)
+    weights = torch.rand(function(x.clone()).shape, dtype=torch.float64)
+    weights[-1] = 0
+    tape, parts = Tape(), [x[list(taken)].requires_grad_() for taken in passes]
+    values = []
+    for part in parts:
+        with MeanSlopes(len(part), tape):
+            values.append(function(part))
+    order = [row for taken in passes for row in taken]
+    following = torch.tensor([order.index(min(row + 1, ROWS - 1)) for row in order])
+    tape.join(following.split([len(taken) for taken in passes]))
+    gradients = torch.autograd.grad(values, parts, [weights[list(taken)] for taken in passes])
+    found = torch.cat(gradients)[torch.tensor(order).argsort()]
+    torch.testing.assert_close(found[:-1], passed_back(function, x, weights), rtol=0, atol=1e-12)
+
+
+def test_passes_of_other_operations_are_refused() -> None:
+    tape, x = Tape(), rows(2).requires_grad_()
+    with MeanSlopes(ROWS, tape):
+        torch.relu(x)
+    with pytest.raises(ValueError, match="operation sigmoid is not among"), MeanSlopes(ROWS, tape):
+        torch.sigmoid(x)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -102,7 +102,7 @@ def test_the_softmax_is_averaged_exactly() -> None:
     rows = [[0.0, 1.0, -1.0], [0.0, 1.0, -1.0], [3.0, 0.0, 0.5], [-20.0, 20.0, 0.0], [20.0, -20.0, 0.0]]
     logits = torch.tensor(rows).double()
     classes = torch.tensor([1, 0, 1, 0])
-    slopes = mean_output_slopes(logits, classes, "probability")
+    slopes = mean_output_slopes(logits[:-1], logits[1:], classes, "probability")
     changes = logits.softmax(1).diff(dim=0).gather(1, classes[:, None]).squeeze(1)
     torch.testing.assert_close((slopes * logits.diff(dim=0)).sum(1), changes, rtol=0, atol=1e-6)
 
