@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from riemannopt_dist.adaptive import adaptive_attribution, adaptive_to_tolerance
+    from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
     from riemannopt_dist.attribution import Attribution, integrate_path, integrated_gradients
     from riemannopt_dist.blur_path import BlurPath
     from riemannopt_dist.exact_line import breakpoints, exact_integrated_gradients
@@ -36,6 +37,7 @@ _HOME = {
     "Profile": "profile",
     "BlurPath": "blur_path",
     "adaptive_attribution": "adaptive",
+    "adaptive_secant_attribution": "adaptive_secant",
     "adaptive_to_tolerance": "adaptive",
     "blur_ig": "methods",
     "estimate_profile": "methods",
@@ -62,6 +64,7 @@ __all__ = [
     "Schedule",
     "StraightPath",
     "adaptive_attribution",
+    "adaptive_secant_attribution",
     "adaptive_to_tolerance",
     "blur_ig",
     "breakpoints",

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, TypedDict
 from torch import Tensor, nn
 
 from riemannopt_dist.adaptive import adaptive_attribution, adaptive_to_tolerance
+from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.arguments import check_choice, check_images
 from riemannopt_dist.attribution import Attribution, integrate_path, union_of_points
 from riemannopt_dist.blur_path import BlurPath
@@ -128,6 +129,11 @@ class FixedPath:
         if tolerance is None:
             return adaptive_attribution(*given, samples, **question.settings)
         return adaptive_to_tolerance(*given, tolerance, maximum=samples, **question.settings)
+
+    def secants_per_image(self, question: Question, profile: Profile, samples: int) -> Attribution:
+        """Maps from `samples` secants over intervals of each image's own."""
+        given = (question.model, self.path(question.images), question.targets, profile)
+        return adaptive_secant_attribution(*given, samples, **question.settings)
 
     def references(
         self, question: Question, schedules: Sequence[Schedule], edges: Array

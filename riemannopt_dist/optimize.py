@@ -184,15 +184,20 @@ def rough_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Arr
     in units of each image's own variation and in the mean over images; equal shares minimise it as the count
     grows. The same for every rule. Raises ValueError for a profile without roughness.
     """
-    if profile.roughness is None:
-        raise ValueError("profile: the solver rough needs one with roughness (estimate it again)")
-    alphas, shares, _ = _coordinate(profile, profile.roughness, 1 / 3)
+    alphas, shares, _ = rough_coordinate(profile)
     return [np.interp(linear_partition(count), shares, alphas) for count in counts]
 
 
 def density_coordinate(profile: Profile) -> tuple[Array, Array, Array]:
     """Positions α, the share u(α) of ∫|g′|^½ to their left (from 0 to 1), and du/dα there."""
     return _coordinate(profile, profile.magnitudes, 1 / 2)
+
+
+def rough_coordinate(profile: Profile) -> tuple[Array, Array, Array]:
+    """As `density_coordinate`, of ∫roughness^⅓. Raises ValueError for a profile without roughness."""
+    if profile.roughness is None:
+        raise ValueError("profile: expected one with roughness (estimate it again)")
+    return _coordinate(profile, profile.roughness, 1 / 3)
 
 
 def _coordinate(profile: Profile, values: tuple[float, ...], power: float) -> tuple[Array, Array, Array]:

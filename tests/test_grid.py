@@ -60,11 +60,12 @@ def test_linear_cells_need_no_profile() -> None:
 
 def test_points_per_image_are_cells_without_a_schedule() -> None:
     cells = [
-        *product_of(["ig"], ["adaptive"], ["end_weights"], [16]),
+        *product_of(["ig"], ["adaptive"], ["end_weights", "secant"], [16]),
         *tolerance_cells(["blur_ig"], [0.05], 99),
     ]
     assert [(str(cell), cell.tolerance) for cell in cells] == [
         ("ig/adaptive/end_weights/16", None),
+        ("ig/adaptive/secant/16", None),
         ("blur_ig/auto_0.05/end_weights/99", 0.05),
     ]
     assert all(cell.fitted and cell.per_image for cell in cells)
@@ -74,7 +75,7 @@ def test_points_per_image_are_cells_without_a_schedule() -> None:
 @pytest.mark.parametrize(
     ("method", "schedule", "rule", "named"),
     [
-        ("ig", "adaptive", "left", "adaptive goes with rule end_weights only"),
+        ("ig", "adaptive", "left", "adaptive goes with the rules end_weights and secant only"),
         ("ig_idgi", "linear", "end_weights", "left, right and trapezoid"),
         ("guided_ig", "adaptive", "end_weights", "ig and blur_ig only"),
         ("ig", "density", "mean", "goes with linear only"),
@@ -82,7 +83,7 @@ def test_points_per_image_are_cells_without_a_schedule() -> None:
         ("guided_ig", "linear", "right", "left, trapezoid and end_weights"),
         ("guided_ig", "linear", "secant", "left, trapezoid and end_weights"),
         ("ig_idgi", "linear", "secant", "left, right and trapezoid"),
-        ("ig", "adaptive", "secant", "adaptive goes with rule end_weights only"),
+        ("ig_idgi", "adaptive", "secant", "ig and blur_ig only"),
     ],
 )
 def test_combinations_that_do_not_exist_are_named(method: str, schedule: str, rule: str, named: str) -> None:

@@ -63,7 +63,7 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
             "rules": ["secant"],
             "samples": [4, 6, 40],
         },
-        {"methods": ["ig"], "schedules": ["adaptive"], "rules": ["end_weights"], "samples": [9]},
+        {"methods": ["ig"], "schedules": ["adaptive"], "rules": ["end_weights", "secant"], "samples": [9]},
         {
             "methods": ["blur_ig", "guided_ig"],
             "schedules": ["density"],

@@ -203,14 +203,19 @@ def test_every_method_and_metric_goes_through_the_grid(pictures: Path, tmp_path:
 
 def test_points_per_image_and_the_true_error_go_through_the_grid(pictures: Path, tmp_path: Path) -> None:
     blocks = [
-        {"methods": ["ig", "blur_ig"], "schedules": ["adaptive"], "rules": ["end_weights"], "samples": [9]},
+        {
+            "methods": ["ig", "blur_ig"],
+            "schedules": ["adaptive"],
+            "rules": ["end_weights", "secant"],
+            "samples": [9],
+        },
         {"methods": ["ig"], "schedules": ["linear"], "rules": ["left"], "samples": [9], "tolerances": [0.05]},
         {"methods": ["ig", "blur_ig"], "schedules": ["rough"], "rules": ["secant"], "samples": [9]},
     ]
     changes = {"metrics": ["completeness", "reference"], "reference": {"images": 2, "intervals": 256}}
     directory = evaluate(small_config(pictures, tmp_path / "run", grid=blocks, limit=4, **changes))
     rows = results(directory)
-    assert len(rows) == 4 * 6
+    assert len(rows) == 4 * 8
     with_reference = [row for row in rows if not math.isnan(row["reference_error"])]
     # Two images were asked for, which is one whole batch.
     assert len({row["image_id"] for row in with_reference}) == 2
@@ -221,8 +226,13 @@ def test_points_per_image_and_the_true_error_go_through_the_grid(pictures: Path,
             assert START <= row["gradient_evaluations"] < row["samples"] == 256
         else:
             assert row["gradient_evaluations"] == 9
-    error = {row["schedule"]: row["reference_error"] for row in with_reference if row["method"] == "ig"}
-    assert error["rough"] < error["adaptive"] < error["linear"]
+    error = {
+        (row["schedule"], row["rule"]): row["reference_error"]
+        for row in with_reference
+        if row["method"] == "ig"
+    }
+    assert error["rough", "secant"] < error["adaptive", "end_weights"] < error["linear", "left"]
+    assert error["adaptive", "secant"] < error["adaptive", "end_weights"]
     assert all(row["relative_error"] < 1e-3 for row in rows if row["rule"] == "secant")
 
 

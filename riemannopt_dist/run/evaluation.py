@@ -90,7 +90,11 @@ class Evaluation:
         family = FAMILIES[METHODS[cell.method].family]
         assert isinstance(family, FixedPath)  # the grid has no other such cells
         start = time.perf_counter()
-        result = family.placed_per_image(question, self.profiles[cell.method], cell.samples, cell.tolerance)
+        profile = self.profiles[cell.method]
+        if cell.rule == SECANT:
+            result = family.secants_per_image(question, profile, cell.samples)
+        else:
+            result = family.placed_per_image(question, profile, cell.samples, cell.tolerance)
         made = int(result.gradient_evaluations.sum())
         return _Mapped(cell, result, _seconds_since(start, question.images) / made)
 

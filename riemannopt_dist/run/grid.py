@@ -87,8 +87,9 @@ def tolerance_cells(methods: Iterable[str], tolerances: Iterable[float], maximum
 def _check(cell: Cell) -> None:
     """Raise ValueError if a cell's method, schedule and rule do not go together."""
     if cell.per_image:
-        if cell.rule != END_WEIGHTS:
-            raise ValueError(f"schedule {ADAPTIVE} goes with rule {END_WEIGHTS} only, not with {cell.rule}")
+        if cell.rule not in OTHER_SUMS:
+            rules = " and ".join(OTHER_SUMS)
+            raise ValueError(f"schedule {ADAPTIVE} goes with the rules {rules} only, not with {cell.rule}")
         if METHODS[cell.method] not in (Method("ig"), Method("blur_ig")):
             raise ValueError(f"schedule {ADAPTIVE} goes with ig and blur_ig only, not with {cell.method}")
         if cell.samples < 2:

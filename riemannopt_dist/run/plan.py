@@ -28,7 +28,7 @@ from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.grid import Cell, partition_rule, sums_of
+from riemannopt_dist.run.grid import SECANT, Cell, partition_rule, sums_of
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.storage import Storage
@@ -179,7 +179,9 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
         label = f"{name}, {len(members)} cells"
         yield Work("results", label, images, gradients, _passes_at_ends(name, ordered, sums))
     for cell in cells:
-        if cell.per_image:
+        if cell.per_image and cell.rule == SECANT:
+            yield Work("results", str(cell), images, cell.samples + 1, 0)
+        elif cell.per_image:
             starts = int(config.explain == "probability")  # whether f is flat there
             yield Work("results", str(cell), images, cell.samples, starts)
     if "reference" in config.metrics:
