@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.gradients import value_and_gradient
 from riemannopt_dist.guided_ig import guided_ig
 from riemannopt_dist.models import Classifier, load_model
 from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.profile import equispaced, path_variation
+from riemannopt_dist.profile import Profile, equispaced, path_variation
 from riemannopt_dist.schedule import linear_schedule
 from riemannopt_dist.secant import secant_attribution
 
@@ -42,6 +43,7 @@ def methods(
 ) -> dict[str, Callable[[], object]]:
     """Each method on the same images with the same number of gradients: `samples` for each image."""
     schedule = linear_schedule(samples, "trapezoid")
+    even = Profile((0.5,), (1.0,), (0.0,), 1, roughness=(1.0,))
     return {
         "IG": lambda: integrate_path(
             model, StraightPath.from_black(images), targets, [schedule], internal_batch_size=batch
@@ -55,6 +57,9 @@ def methods(
             targets,
             linear_schedule(samples),
             internal_batch_size=batch,
+        ),
+        "IG's adaptive secants": lambda: adaptive_secant_attribution(
+            model, StraightPath.from_black(images), targets, even, samples, internal_batch_size=batch
         ),
         "Guided IG": lambda: guided_ig(model, images, targets, schedule, internal_batch_size=batch),
         "IG and IDGI": lambda: integrate_path(

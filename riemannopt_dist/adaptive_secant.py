@@ -120,12 +120,13 @@ def _secants(
     common = np.linspace(0.0, 1.0, max(1, round(FIRST * samples)) + 1)
     first = passed(np.tile(common, (len(rows), 1)))
     second = passed(divided(first.shares, _expected_errors(first, targets, output), samples))
-    chain = torch.from_numpy(_in_order(first.shares, second.shares)).to(device)
-    neighbours = torch.arange(chain.numel(), device=device)
-    neighbours[chain[:, :-1]] = chain[:, 1:]
-    cut = len(first.logits)
-    tape.join([neighbours[:cut], neighbours[cut:]])
+    ordered = _in_order(first.shares, second.shares)
+    following = np.arange(ordered.size)
+    following[ordered[:, :-1]] = ordered[:, 1:]
+    cut = first.shares.size
+    tape.join([following[:cut].tolist(), following[cut:].tolist()])
 
+    chain, neighbours = (torch.from_numpy(places).to(device) for places in (ordered, following))
     logits = torch.cat([first.logits, second.logits]).detach()
     places = torch.cat([first.places, second.places]).detach()
     asked = torch.empty_like(neighbours)

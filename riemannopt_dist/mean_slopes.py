@@ -62,15 +62,15 @@ class Tape:
     def __init__(self) -> None:
         self._passes = 0
         self._operations: list[Operation] = []
-        self._neighbours: Sequence[Tensor] | None = None
+        self._neighbours: Sequence[Sequence[int]] | None = None
 
     def begin(self) -> int:
         """The number of a new pass."""
         self._passes += 1
         return self._passes - 1
 
-    def join(self, neighbours: Sequence[Tensor]) -> None:
-        """For each pass (N_k,) int64: its samples' neighbours, counted through all passes' samples in turn.
+    def join(self, neighbours: Sequence[Sequence[int]]) -> None:
+        """For each pass: its samples' neighbours, counted through all passes' samples in turn.
 
         A sample without one is its own.
         """
@@ -89,8 +89,13 @@ class Tape:
         """What an operation was given at the neighbours of a pass's samples (or of all but the last)."""
         if self._neighbours is None:
             return tuple(x[1:] for x in given[number])
-        places = self._neighbours[number]
-        return tuple(torch.cat(parts)[places] for parts in zip(*given, strict=True))
+        return tuple(_picked(parts, self._neighbours[number]) for parts in zip(*given, strict=True))
+
+
+def _picked(parts: Sequence[Tensor], places: Sequence[int]) -> Tensor:
+    """Rows of several tensors, counted through all; copied once, in the layout that they have."""
+    rows = [row for part in parts for row in torch.split(part, 1)]
+    return torch.cat([rows[place] for place in places])
 
 
 class Operation:
