@@ -191,7 +191,8 @@ def _memory(x: Tensor) -> int:
 
 def _writes(name: str) -> bool:
     """Whether a function writes to its first argument, by its name: `add_` and `__iadd__` do."""
-    return name.endswith("_") and (name.startswith("__i") or not name.endswith("__"))
+    dunder = name.endswith("__")
+    return name.startswith(("__i", "__set")) if dunder else name.endswith("_")
 
 
 class _Slanted(torch.autograd.Function):

@@ -95,6 +95,7 @@ def swish_in_place(x: Tensor) -> Tensor:
     y = 2 * x
     y.mul_(torch.sigmoid(y))
     z = torch.relu(y)
+    y[:, :1] = 3
     y += 1
     return y * z
 
