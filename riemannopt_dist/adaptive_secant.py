@@ -5,10 +5,11 @@ samples can tell where the others are needed, without any evaluation being spent
 mean_slopes.py holds both passes, and knows which samples are neighbours.
 
 What they tell: the gradient of a probability changes between two samples like p (1 − p) ‖Δz‖, with z the
-logits: on 10 ImageNet photos and EfficientNet-Lite0 the ratio of the two stayed within 1.8 and 2.5 thousand
-where both went through three orders of magnitude. So an interval's error is taken to be like the mean of
-p (1 − p) times ‖Δz‖₂ ‖Δγ‖₁. Errors of different places are independent, and fall like n^-1.5 as the intervals
-of a convolutional network's path are divided into n: that is the least measured order.
+logits. Over 1,280 steps of 1/128 on the straight paths of ten ImageNet photos (EfficientNet-Lite0) the ratio
+of the two was within 1.8 and 2.8 thousand for half of the steps and within 0.7 and 4.1 thousand for nine in
+ten, while the changes went through four orders of magnitude. So an interval's error is taken to be like the
+mean of p (1 − p) times ‖Δz‖₂ ‖Δγ‖₁. Errors of different places count as independent, and to fall like n^-1.5
+where an interval is divided into n; to reckon with n^-1 or n^-2.5 placed them worse for the same photos.
 """
 
 from dataclasses import dataclass
