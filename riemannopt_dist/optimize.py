@@ -196,7 +196,7 @@ def density_coordinate(profile: Profile) -> tuple[Array, Array, Array]:
 def rough_coordinate(profile: Profile) -> tuple[Array, Array, Array]:
     """As `density_coordinate`, of ∫roughness^⅓. Raises ValueError for a profile without roughness."""
     if profile.roughness is None:
-        raise ValueError("profile: expected one with roughness (estimate it again)")
+        raise ValueError("profile: placing by roughness needs one with roughness (estimate it again)")
     return _coordinate(profile, profile.roughness, 1 / 3)
 
 

@@ -141,7 +141,7 @@ def test_bad_arguments_are_named(images: Tensor) -> None:
     with pytest.raises(ValueError, match=r"samples: expected at least 2.* got 1"):
         adaptive_secant_attribution(TWO_LAYERS, path, CLASSES, EVEN, 1)
     smooth = Profile((0.5,), (1.0,), (0.0,), 2)
-    with pytest.raises(ValueError, match="profile: expected one with roughness"):
+    with pytest.raises(ValueError, match="profile: placing by roughness needs one with roughness"):
         adaptive_secant_attribution(TWO_LAYERS, path, CLASSES, smooth, 4)
     with pytest.raises(ValueError, match="output: "):
         adaptive_secant_attribution(TWO_LAYERS, path, CLASSES, EVEN, 4, output="odds")  # type: ignore[arg-type]
