@@ -230,9 +230,10 @@ def test_a_lost_node_loses_no_task(cluster: Cluster, tmp_path: Path) -> None:
 
     drawn: list[str] = []
     removed = False
+    deadline = time.monotonic() + 240  # a machine that is busy takes long to start an actor
 
     def work() -> Iterator[Task]:
-        while (not removed or len(drawn) % 8) and len(drawn) < 200:
+        while (not removed or len(drawn) % 8) and time.monotonic() < deadline:
             drawn.append(str(len(drawn)))
             yield Task(drawn[-1], ("slow",))
 
