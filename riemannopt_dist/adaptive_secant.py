@@ -34,7 +34,7 @@ from riemannopt_dist.optimize import rough_coordinate
 from riemannopt_dist.paths import Path
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import Array
-from riemannopt_dist.secant import check_complete, forward_pass, gap, mean_output_slopes
+from riemannopt_dist.secant import complete_attribution, forward_pass, gap, mean_output_slopes
 
 FIRST = 3 / 8
 """The part of the intervals that is the same for all images: tuned on images of a fit subset."""
@@ -77,8 +77,7 @@ def adaptive_secant_attribution(
         found = _secants(model, path, targets, rows, samples, (shares, alphas), output)
         maps[part], ends[part] = found.maps, found.values[:, [0, -1]].to(ends)
         gaps.append(found.gap)
-    check_complete(float(torch.stack(gaps).amax()), ends)
-    return Attribution(maps, ends[:, 1], ends[:, 0], torch.full_like(targets, samples))
+    return complete_attribution(maps, ends, gaps, torch.full_like(targets, samples))
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,14 +40,12 @@ _TYPES = "bfloat16 detach double float half to type_as"
 LINEAR = frozenset(" ".join((_ARITHMETIC, _OPERATORS, _LAYERS, _SHAPES, _TYPES)).split())
 """Names of operations with the same gradient for all values of a sample; batch_norm in evaluation mode."""
 
-
 Ends = tuple[Tensor, ...]
 """An operation's inputs at some samples."""
 
 Transposed = Callable[[Ends, Ends, Tensor, Ends], None]
 """Takes an operation's inputs at samples and at their neighbours, and a gradient with respect to its values;
 writes the gradients with respect to its inputs, by the mean Jacobian between the two, into the last."""
-
 
 Handler = Callable[..., Tensor]
 """Takes the pass and an operation's arguments, and returns its value with other gradients."""
@@ -230,7 +228,7 @@ class _Written(torch.autograd.Function):
         return None, grad
 
 
-def ramp(model: MeanSlopes, x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
+def ramp(mode: MeanSlopes, x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
     """x between two bounds. Exact in floating point: with both ends on the rising piece the slope is 1."""
 
     def transposed(before: Ends, after: Ends, grad: Tensor, passed: Ends) -> None:
@@ -242,7 +240,7 @@ def ramp(model: MeanSlopes, x: Tensor, low: float = -torch.inf, high: float = to
             inside = torch.eq(a, clamped, out=clamped)
             torch.mul(slanted, torch.where(step == 0, inside, slope, out=slope), out=result)
 
-    return model.slanted("clamp", x.detach().clamp(low, high), transposed, x)
+    return mode.slanted("clamp", x.detach().clamp(low, high), transposed, x)
 
 
 def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -265,7 +263,7 @@ def _smooth(function: Callable[..., Tensor]) -> Handler:
     A quotient of rounded differences over a step h is off by about ε/h, the derivative by about h².
     """
 
-    def handler(model: MeanSlopes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def handler(mode: MeanSlopes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         def slope(a: Tensor, b: Tensor) -> Tensor:
             with torch.enable_grad():
                 middle = ((a + b) / 2).requires_grad_()
@@ -276,7 +274,7 @@ def _smooth(function: Callable[..., Tensor]) -> Handler:
             return torch.where(small, derivative, rise / step)
 
         value = function(x.detach(), *args, **kwargs)
-        return model.slanted(function.__name__, value, _elementwise(slope), x)
+        return mode.slanted(function.__name__, value, _elementwise(slope), x)
 
     return handler
 
@@ -284,9 +282,9 @@ def _smooth(function: Callable[..., Tensor]) -> Handler:
 def _closed_form(function: Callable[[Tensor], Tensor], slope: Callable[..., Tensor]) -> Handler:
     """An elementwise function whose quotient follows from x and y at both ends without a difference."""
 
-    def handler(model: MeanSlopes, x: Tensor) -> Tensor:
+    def handler(mode: MeanSlopes, x: Tensor) -> Tensor:
         transposed = _elementwise(lambda a, b: slope(a, b, function(a), function(b)))
-        return model.slanted(function.__name__, function(x.detach()), transposed, x)
+        return mode.slanted(function.__name__, function(x.detach()), transposed, x)
 
     return handler
 
@@ -304,7 +302,7 @@ _rsqrt = _closed_form(torch.rsqrt, lambda a, b, p, q: -((p * q) ** 2) / (p + q))
 _reciprocal = _closed_form(torch.reciprocal, lambda a, b, p, q: -p * q)
 
 
-def _softmax(model: MeanSlopes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _softmax(mode: MeanSlopes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """It mixes the values of each row: the mean of its Jacobian by quadrature."""
     kwargs.pop("_stacklevel", None)
 
@@ -316,7 +314,7 @@ def _softmax(model: MeanSlopes, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
                 (part,) = torch.autograd.grad(torch.softmax(between, *args, **kwargs), between, grad)
             passed[0].add_(part, alpha=weight)
 
-    return model.slanted("softmax", torch.softmax(x.detach(), *args, **kwargs), transposed, x)
+    return mode.slanted("softmax", torch.softmax(x.detach(), *args, **kwargs), transposed, x)
 
 
 def _followed(value: object) -> bool:
@@ -336,14 +334,14 @@ def _bilinear(function: Callable[[Any, Any], Tensor]) -> Handler:
         for part, result in zip(parts, passed, strict=True):
             result.copy_(part)
 
-    def product(model: MeanSlopes, a: Any, b: Any) -> Tensor:
+    def product(mode: MeanSlopes, a: Any, b: Any) -> Tensor:
         if not (_followed(a) and _followed(b)):
             return function(a, b)
         if a.ndim != b.ndim:
             raise ValueError(
                 f"model: mean slopes are not known for products of shapes {tuple(a.shape)}, {tuple(b.shape)}"
             )
-        return model.slanted(function.__name__, function(a.detach(), b.detach()), transposed, a, b)
+        return mode.slanted(function.__name__, function(a.detach(), b.detach()), transposed, a, b)
 
     return product
 
@@ -357,83 +355,83 @@ _multiply = _bilinear(torch.mul)
 _matmul = _bilinear(torch.matmul)
 
 
-def _divide(model: MeanSlopes, a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
+def _divide(mode: MeanSlopes, a: Any, b: Any, *, rounding_mode: str | None = None) -> Tensor:
     if rounding_mode is not None:
         raise ValueError(f"model: mean slopes are not known for division with rounding_mode {rounding_mode}")
     if not _followed(b):
         return torch.div(a, b)
-    return _with_values(_multiply(model, a, _reciprocal(model, b)), torch.div(a, b))
+    return _with_values(_multiply(mode, a, _reciprocal(mode, b)), torch.div(a, b))
 
 
-def _divide_by(model: MeanSlopes, b: Tensor, a: Any) -> Tensor:
-    return _divide(model, a, b)
+def _divide_by(mode: MeanSlopes, b: Tensor, a: Any) -> Tensor:
+    return _divide(mode, a, b)
 
 
-def _relu(model: MeanSlopes, x: Tensor) -> Tensor:
-    return ramp(model, x, 0.0)
+def _relu(mode: MeanSlopes, x: Tensor) -> Tensor:
+    return ramp(mode, x, 0.0)
 
 
-def _relu6(model: MeanSlopes, x: Tensor) -> Tensor:
-    return ramp(model, x, 0.0, 6.0)
+def _relu6(mode: MeanSlopes, x: Tensor) -> Tensor:
+    return ramp(mode, x, 0.0, 6.0)
 
 
-def _hardtanh(model: MeanSlopes, x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    return ramp(model, x, min_val, max_val)
+def _hardtanh(mode: MeanSlopes, x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    return ramp(mode, x, min_val, max_val)
 
 
-def _clamp(model: MeanSlopes, x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
-    return ramp(model, x, -torch.inf if min is None else min, torch.inf if max is None else max)
+def _clamp(mode: MeanSlopes, x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    return ramp(mode, x, -torch.inf if min is None else min, torch.inf if max is None else max)
 
 
-def _leaky_relu(model: MeanSlopes, x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    slanted = negative_slope * x + (1 - negative_slope) * _relu(model, x)
+def _leaky_relu(mode: MeanSlopes, x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    slanted = negative_slope * x + (1 - negative_slope) * _relu(mode, x)
     return _with_values(slanted, functional.leaky_relu(x, negative_slope))
 
 
-def _hardsigmoid(model: MeanSlopes, x: Tensor) -> Tensor:
-    return ramp(model, x + 3, 0.0, 6.0) / 6
+def _hardsigmoid(mode: MeanSlopes, x: Tensor) -> Tensor:
+    return ramp(mode, x + 3, 0.0, 6.0) / 6
 
 
-def _hardswish(model: MeanSlopes, x: Tensor) -> Tensor:
-    return _with_values(_multiply(model, x, _hardsigmoid(model, x)), functional.hardswish(x))
+def _hardswish(mode: MeanSlopes, x: Tensor) -> Tensor:
+    return _with_values(_multiply(mode, x, _hardsigmoid(mode, x)), functional.hardswish(x))
 
 
 def _layer_norm(
-    model: MeanSlopes,
+    mode: MeanSlopes,
     x: Tensor,
     normalized_shape: Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    normal = _normalised(model, x, list(range(-len(normalized_shape), 0)), eps)
+    normal = _normalised(mode, x, list(range(-len(normalized_shape), 0)), eps)
     normal = normal if weight is None else normal * weight
     return normal if bias is None else normal + bias
 
 
 def _group_norm(
-    model: MeanSlopes,
+    mode: MeanSlopes,
     x: Tensor,
     num_groups: int,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    normal = _normalised(model, x.reshape(len(x), num_groups, -1), [-1], eps).reshape(x.shape)
+    normal = _normalised(mode, x.reshape(len(x), num_groups, -1), [-1], eps).reshape(x.shape)
     over_channels = (1, -1, *[1] * (x.ndim - 2))
     normal = normal if weight is None else normal * weight.view(over_channels)
     return normal if bias is None else normal + bias.view(over_channels)
 
 
-def _normalised(model: MeanSlopes, x: Tensor, dims: list[int], eps: float) -> Tensor:
+def _normalised(mode: MeanSlopes, x: Tensor, dims: list[int], eps: float) -> Tensor:
     """x less its mean, over its standard deviation."""
     centred = x - x.mean(dims, keepdim=True)
-    variance = _square(model, centred).mean(dims, keepdim=True)
-    return _multiply(model, centred, _rsqrt(model, variance + eps))
+    variance = _square(mode, centred).mean(dims, keepdim=True)
+    return _multiply(mode, centred, _rsqrt(mode, variance + eps))
 
 
 def _max_pool2d(
-    model: MeanSlopes,
+    mode: MeanSlopes,
     x: Tensor,
     kernel_size: int | tuple[int, int],
     stride: int | tuple[int, int] | None = None,
@@ -461,7 +459,7 @@ def _max_pool2d(
         parts = [_strided(x, axis, start, outputs, step) for start in starts]
         x = parts[0]
         for part in parts[1:]:
-            x = x + _relu(model, part - x)
+            x = x + _relu(mode, part - x)
     return _with_values(x, pooled)
 
 

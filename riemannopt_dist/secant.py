@@ -62,14 +62,13 @@ def secant_attribution(
     values = path.images.new_empty((len(targets), len(edges)))
     gaps = []
     for part in secants(model, path, targets, edges, output, internal_batch_size):
-        gaps.append(_gap(part))
+        gaps.append(gap(part.parts, part.values.diff() * part.inside))
         # Image by image: the order of summation is fixed.
         for row in range(int(part.rows[0]), int(part.rows[-1]) + 1):
             first, last = np.searchsorted(part.rows, [row, row + 1]).tolist()
             maps[row] += part.parts[first : last - 1].sum(0)
         values[part.rows, part.columns] = part.values.to(values)
-    check_complete(float(torch.stack(gaps).amax()), values)
-    return Attribution(maps, values[:, -1], values[:, 0], torch.full_like(targets, len(edges) - 1))
+    return complete_attribution(maps, values, gaps, torch.full_like(targets, len(edges) - 1))
 
 
 def check_secants(model: Classifier) -> None:
@@ -170,21 +169,23 @@ def mean_output_slopes(before: Tensor, after: Tensor, targets: Tensor, output: O
     return (chosen * (target - p)).sum(0)
 
 
-def _gap(part: Secants) -> Tensor:
-    """The largest distance between the sum over features and the change of f; NaN if one of them is."""
-    return gap(part.parts, (part.values[1:] - part.values[:-1]) * part.inside)
-
-
 def gap(parts: Tensor, changes: Tensor) -> Tensor:
     """The largest distance between sums over features (N, C, H, W) and changes of f (N,); NaN if one is."""
     return (parts.flatten(1).sum(1, dtype=torch.float64) - changes).abs().amax()
 
 
-def check_complete(gap: float, values: Tensor) -> None:
-    """Raise ValueError where sums over features were off by `gap` from changes between `values` of f."""
+def complete_attribution(
+    maps: Tensor, values: Tensor, gaps: list[Tensor], gradient_evaluations: Tensor
+) -> Attribution:
+    """Sums of secants (B, C, H, W) with f at their edges (B, n + 1), whose parts were off by `gaps`.
+
+    Raises ValueError where that is more than rounding.
+    """
     tolerance = max(INCOMPLETE, torch.finfo(values.dtype).eps ** 0.5) * max(1.0, float(values.abs().amax()))
-    if not gap <= tolerance:
+    off = float(torch.stack(gaps).amax())
+    if not off <= tolerance:
         raise ValueError(
-            f"model: its sums are off by {gap:.2g} from the change of the output between two samples, "
+            f"model: its sums are off by {off:.2g} from the change of the output between two samples, "
             f"expected at most {tolerance:.2g}: mean slopes do not hold for one of its operations"
         )
+    return Attribution(maps, values[:, -1], values[:, 0], gradient_evaluations)
