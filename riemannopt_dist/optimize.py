@@ -137,21 +137,37 @@ def exact_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Arr
 def least_cost_partitions(grid: Array, costs: Array, counts: list[int]) -> list[Array]:
     """The partitions of `grid`'s span into each of `counts` intervals that cost least in all.
 
-    costs[i, j] is the cost of the interval from grid[i] to grid[j], infinite unless i < j.
+    costs[i, j] is the cost of the interval from grid[i] to grid[j]: at least 0, infinite unless i < j.
     """
     if max(counts) >= len(grid):
         raise ValueError(f"intervals: at most {len(grid) - 1} fit the candidate edges, got {max(counts)}")
     least = costs[0]
     origins = [np.zeros(len(grid), dtype=np.int64)]
     closing = np.ascontiguousarray(costs.T)  # a row for each end: its minimum is found several times faster
-    # Ends by the block, with the starts before the last of them: half of the table, a cache's size at a time.
     blocks = [slice(start, min(start + BLOCK, len(grid))) for start in range(0, len(grid), BLOCK)]
-    for _ in range(max(counts) - 1):
-        totals = [closing[block, : block.stop] + least[: block.stop] for block in blocks]
-        origin = np.concatenate([total.argmin(axis=1) for total in totals])
+    cheapest = [closing[block, : block.stop].min(axis=0) for block in blocks]
+    for made, limit in enumerate(_cost_limits(costs, counts)[1:], start=1):
+        origin = np.zeros(len(grid), dtype=np.int64)
+        for block, cheap in zip(blocks, cheapest, strict=True):
+            # The best partition has no interval that costs more than all of another, and `made` before this.
+            first = min(max(int((cheap <= limit).argmax()), made), block.stop - 1)
+            totals = closing[block, first : block.stop] + least[first : block.stop]
+            origin[block] = first + totals.argmin(axis=1)
         least = least[origin] + closing[np.arange(len(grid)), origin]
         origins.append(origin)
     return [grid[_trace(origins[:count])] for count in counts]
+
+
+def _cost_limits(costs: Array, counts: list[int]) -> Array:
+    """What the best partitions into `counts` of at least 1, 2, … intervals cost at most, (max(counts),).
+
+    Those with as many candidates in each interval cost that; the limit for k is the largest for counts ≥ k.
+    """
+    limits = np.zeros(max(counts))
+    for count in counts:
+        edges = np.linspace(0, len(costs) - 1, count + 1).round().astype(np.int64)
+        limits[count - 1] = costs[edges[:-1], edges[1:]].sum()
+    return np.asarray(np.maximum.accumulate(limits[::-1])[::-1])
 
 
 def density_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:

@@ -157,6 +157,23 @@ def test_dynamic_programming_finds_what_trying_all_partitions_finds(seed: int, s
         np.testing.assert_array_equal(found, best)
 
 
+@given(seed=st.integers(0, 1000), power=st.floats(0.0, 3.0))
+def test_dynamic_programming_equals_a_table_of_all_costs(seed: int, power: float) -> None:
+    # More candidates than are worked on at a time, and costs that grow with the interval, as bounds do.
+    size, counts = 150, [1, 2, 7, 30, 100]
+    places = np.arange(float(size))
+    lengths = np.clip(places[None, :] - places[:, None], 0, None)
+    costs = np.random.default_rng(seed).random((size, size)) * lengths**power
+    costs[np.tril_indices(size)] = np.inf
+    least = {1: costs[0]}
+    for count in range(2, max(counts) + 1):
+        least[count] = (least[count - 1][:, None] + costs).min(axis=0)
+    for count, found in zip(counts, least_cost_partitions(places, costs, counts), strict=True):
+        edges = found.astype(int)
+        assert len(edges) == count + 1
+        assert math.isclose(costs[edges[:-1], edges[1:]].sum(), least[count][-1], rel_tol=1e-12)
+
+
 @EACH_RULE
 @EACH_PROFILE
 def test_exact_beats_all_partitions_of_a_small_grid(profile: Profile, rule: str) -> None:
