@@ -27,11 +27,16 @@ def test_defaults_are_the_papers() -> None:
         ({"fit": {"image": 3}}, "fit.image: unknown key"),
         ({"model": {}}, "model.name: missing"),
         ({"limit": 0}, "limit: .* got 0"),
-        ({"grid": []}, "grid: .* at least 1"),
+        ({"grid": []}, r"grid: expected at least one, got \[\]"),
         ({"grid": [{"schedules": ["lienar"]}]}, "grid.0.schedules.0: .*'linear'.*got 'lienar'"),
         ({"grid": [{"schedules": ["exact"], "rules": ["gauss_legendre"]}]}, "gauss_legendre goes with"),
         ({"grid": [{"rules": ["trapezoid"], "samples": [1]}]}, "trapezoid needs at least 2"),
         ({"explain": "loss"}, "explain: .*got 'loss'"),
+        ({"grid": [{"samples": [0]}]}, "test: grid.0.samples.0: [^;]* got 0$"),
+        (
+            {"grid": [{"methods": ["guided_ig"], "schedules": ["adaptive"], "rules": ["secant"]}]},
+            "test: grid.0: schedule adaptive goes with ig and blur_ig only, not with guided_ig$",
+        ),
     ],
 )
 def test_bad_fields_are_named_in_one_line(changes: dict[str, Any], named: str) -> None:

@@ -204,11 +204,21 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(fields)
     except ValidationError as error:
+        found = error.errors()
+        # Of a list, the items' problems alone: it is called too short where they are bad.
+        inner = [
+            problem for problem in found if not any(_inside(other["loc"], problem["loc"]) for other in found)
+        ]
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {_sentence(problem['msg'], problem['input'])}"
-            for problem in error.errors()
+            for problem in inner
         )
         raise ValueError(f"{source}: {problems}") from None
+
+
+def _inside(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    """Whether one place in a configuration lies below another."""
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _sentence(message: str, value: Any) -> str:
@@ -216,5 +226,7 @@ def _sentence(message: str, value: Any) -> str:
         return "unknown key"
     if message == "Field required":
         return "missing"
+    if message.startswith("Tuple should have at least 1 item"):
+        return f"expected at least one, got {value!r}"
     text = message.removeprefix("Value error, ")
     return text if isinstance(value, dict) else f"{text}, got {value!r}"
