@@ -310,6 +310,6 @@ def _errors() -> Iterator[None]:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
         if isinstance(error, Stopped | KeyboardInterrupt):
-            typer.echo(f"{error or 'interrupted'}; the same command goes on from here", err=True)
+            typer.echo(f"{str(error) or 'interrupted'}; the same command goes on from here", err=True)
             raise typer.Exit(STOPPED) from None
         raise

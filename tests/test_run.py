@@ -1,7 +1,11 @@
 """Whole runs on a real Ray: the same rows whatever the workers, resumption, refusal of what does not fit."""
 
 import math
+import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import yaml
+from typer.testing import CliRunner, Result
 
 from riemannopt_dist.adaptive import START
 from riemannopt_dist.analysis.summary import read_results, summaries_of, summarize
 from riemannopt_dist.attribution import integrated_gradients
+from riemannopt_dist.cli import app
 from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.methods import FAMILIES, METHODS
 from riemannopt_dist.metrics.completeness import relative_error
@@ -24,7 +31,7 @@ from riemannopt_dist.run.driver import draw, evaluate, evaluated_subjects
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.schedule import Schedule
-from tests.small_world import FIT, PICTURES, make_pictures, small_config
+from tests.small_world import FIT, PICTURES, make_pictures, small_config, small_fields
 
 CELLS = 8
 
@@ -267,3 +274,46 @@ def test_columns_carry_their_meaning(finished: tuple[Config, RunDirectory]) -> N
     assert metadata[b"direction"] == b"lower is better"
     assert all(field.metadata[b"description"] for field in table.schema)
     assert {summary.name for summary in summaries_of(table)} >= {"relative_error_mean", "insertion_mean"}
+
+
+def test_signals_stop_a_run_and_the_same_command_goes_on(pictures: Path, tmp_path: Path) -> None:
+    fields = small_fields(pictures, tmp_path / "run", means={"max_workers": 1})
+    fields |= {"model": {"name": "tests.small_world:slow_classifier"}, "shard_size": 1}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(fields))
+    asked = stopped_by([signal.SIGTERM], config, tmp_path / "run/results")
+    assert asked.exit_code == 130
+    done, of, rest = asked.stderr.partition(" of 11 images done in stage results")
+    assert int(done.rpartition(" ")[2]) == len(list((tmp_path / "run/results").glob("*.parquet"))), of
+    assert rest == "; the same command goes on from here\n"
+    at_once = stopped_by([signal.SIGTERM, signal.SIGINT], config, tmp_path / "run/results")
+    assert at_once.exit_code == 130
+    assert at_once.stderr.endswith("interrupted; the same command goes on from here\n")
+    assert len(list((tmp_path / "run/results").glob("*.parquet"))) < PICTURES - FIT
+    whole = CliRunner().invoke(app, ["evaluate", "--config", str(config)])
+    assert whole.exit_code == 0, whole.output
+    assert list(problems(RunDirectory(Storage(str(tmp_path / "run"))))) == []
+
+
+def stopped_by(signals: list[signal.Signals], config: Path, results: Path) -> Result:
+    """What `riemannopt evaluate` says that gets these signals, all different, once there is a new result."""
+
+    def stop() -> None:
+        before = len(list(results.glob("*.parquet")))
+        while len(list(results.glob("*.parquet"))) == before:
+            time.sleep(0.01)
+        for number in signals:
+            os.kill(os.getpid(), number)
+
+    # One that came late would end the tests.
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    try:
+        ended = CliRunner().invoke(app, ["evaluate", "--config", str(config)])
+        thread.join(timeout=60)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert not thread.is_alive()
+    return ended
