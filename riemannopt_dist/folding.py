@@ -2,9 +2,13 @@
 
 In evaluation mode a batch normalisation is a fixed scale and shift of each channel, which the convolution's
 own weights can carry. It saves about a fifth of a gradient's time with EfficientNet-Lite0 on a CPU.
+
+Activations that overwrite their input, but for ReLU, whose result tells its derivative, have autograd keep a
+copy of it first. Out of place they need none, and no more memory.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,11 +24,13 @@ TOLERANCE = 1e-3
 def folded(model: Classifier) -> Classifier:
     """`model` with every convolution and the batch normalisation registered right after it made one.
 
-    That a layer registered next is also computed next is checked on an image of noise: where the logits
-    differ by more than rounding, `model` itself is returned.
+    That a layer registered next is also computed next, and that no other layer relies on what an activation
+    overwrites, is checked on an image of noise: where the logits differ by more than rounding, `model` itself
+    is returned.
     """
     candidate = copy.deepcopy(model)
     _fold(candidate)
+    candidate.apply(_out_of_place)
     size = model.input_size
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.mean)
     with torch.no_grad():
@@ -42,6 +48,11 @@ def _fold(module: nn.Module) -> None:
         else:
             _fold(layer)
         previous = name, layer
+
+
+def _out_of_place(layer: Any) -> None:
+    if getattr(layer, "inplace", False) and not isinstance(layer, nn.ReLU):
+        layer.inplace = False
 
 
 def _what_follows(norm: nn.Module) -> nn.Module:

@@ -1,9 +1,12 @@
 """Folded networks compute what they computed before, in fewer layers, or are left alone."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from riemannopt_dist.folding import folded
 from riemannopt_dist.gradients import value_and_gradient
@@ -22,6 +25,35 @@ def random_statistics(model: Classifier) -> Classifier:
             layer.running_mean.normal_(std=0.1, generator=generator)
             layer.running_var.uniform_(0.5, 2.0, generator=generator)
     return model
+
+
+class Copies(TorchDispatchMode):
+    """Counts the copies that operations make of tensors as large as a batch of feature maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten.clone.default and args[0].ndim == 4
+        return func(*args, **(kwargs or {}))
+
+
+def copies(model: nn.Module, images: Tensor) -> int:
+    with Copies() as found:
+        value_and_gradient(model, images, torch.zeros(len(images), dtype=torch.int64))
+    return found.count
+
+
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [("mobilenet_v2", nn.ReLU6), ("efficientnet_b0", nn.SiLU), ("resnet18", type(None))],
+)
+def test_activations_keep_no_copies(name: str, before: type[nn.Module]) -> None:
+    model = load_model(name, "random")
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    assert copies(model, images) == sum(isinstance(layer, before) for layer in model.modules())
+    assert copies(folded(model), images) == 0
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "timm:tf_efficientnet_lite0"])
@@ -56,4 +88,23 @@ def test_layers_that_are_not_computed_in_their_order_are_left_alone() -> None:
     sizes = {"input_size": 8, "resize_size": 8, "classes": 4}
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     model = random_statistics(Classifier(Crossed(), name="crossed", mean=mean, std=std, **sizes))
+    assert folded(model) is model
+
+
+def test_a_layer_that_relies_on_what_an_activation_overwrites_is_left_alone() -> None:
+    class Overwritten(nn.Module):
+        """Adds to an activation its own input, which the activation has overwritten."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.act = nn.Conv2d(3, 4, 3), nn.Hardtanh(-0.1, 0.1, inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x)
+            return (self.act(y) + y).mean((2, 3))
+
+    sizes = {"input_size": 8, "resize_size": 8, "classes": 4}
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    model = Classifier(Overwritten(), name="overwritten", mean=mean, std=std, **sizes)
     assert folded(model) is model
