@@ -46,13 +46,13 @@ def copies(model: nn.Module, images: Tensor) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "before"),
+    ("name", "copying"),
     [("mobilenet_v2", nn.ReLU6), ("efficientnet_b0", nn.SiLU), ("resnet18", type(None))],
 )
-def test_activations_keep_no_copies(name: str, before: type[nn.Module]) -> None:
+def test_activations_keep_no_copies(name: str, copying: type[nn.Module]) -> None:
     model = load_model(name, "random")
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    assert copies(model, images) == sum(isinstance(layer, before) for layer in model.modules())
+    assert copies(model, images) == sum(isinstance(layer, copying) for layer in model.modules())
     assert copies(folded(model), images) == 0
 
 

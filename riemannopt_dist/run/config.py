@@ -204,21 +204,13 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(fields)
     except ValidationError as error:
-        found = error.errors()
-        # Of a list, the items' problems alone: it is called too short where they are bad.
-        inner = [
-            problem for problem in found if not any(_inside(other["loc"], problem["loc"]) for other in found)
-        ]
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {_sentence(problem['msg'], problem['input'])}"
-            for problem in inner
+            for problem in error.errors()
+            # A list with bad items is called too short besides.
+            if problem["type"] != "too_short" or not problem["input"]
         )
         raise ValueError(f"{source}: {problems}") from None
-
-
-def _inside(inner: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
-    """Whether one place in a configuration lies below another."""
-    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _sentence(message: str, value: Any) -> str:
