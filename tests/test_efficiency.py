@@ -72,6 +72,22 @@ def test_efficiency_of_errors_that_fall_like_one_over_n() -> None:
     )
 
 
+def test_what_an_image_costs_is_of_the_images_compared_and_resampled_with_its_error() -> None:
+    table = results(LINEAR | {("auto_0.05", "end_weights", 256): 1.6 / 48}).to_pandas()
+    table = table.astype({"gradient_evaluations": float})
+    auto = table["schedule"] == "auto_0.05"
+    table.loc[auto, "gradient_evaluations"] = 16 * SCALES
+    elsewhere = table[auto].assign(reference_error=np.nan, gradient_evaluations=1000)
+    elsewhere["image_id"] += " without a converged map"
+    frame = sample_efficiency(pa.Table.from_pandas(pd.concat([table, elsewhere])))
+    row = frame.set_index("schedule").loc["auto_0.05"]
+    assert (row["images"], row["gradient_evaluations"]) == (25, 16)
+    # Linear left's count is 48 in every resample; only the cost's mean moves.
+    assert row["efficiency"] == pytest.approx(3)
+    spread = 3 * SCALES.std() / np.sqrt(len(SCALES))
+    assert row["efficiency_high"] - row["efficiency_low"] == pytest.approx(2 * 1.96 * spread, rel=0.1)
+
+
 def test_the_last_larger_error_counts_where_errors_go_up_and_down() -> None:
     counts = np.array([1.0, 2.0, 4.0, 8.0])
     yardstick = np.array([[8.0, 1.0, 4.0, 1.0]] * 4)
@@ -90,6 +106,10 @@ def test_a_tolerance_is_compared_with_the_count_that_keeps_as_many_images_within
     assert row["linear_count"] == 64
     assert row["cost"] == 20 / 64
     assert (row["images"], row["at_maximum"], row["bound"]) == (25, 0.0, EXACT)
+    # The share is that of 25 independent images. With linear 64 is enough in every resample, 32 in hardly any.
+    spread = np.sqrt(row["within"] * (1 - row["within"]) / 25)
+    assert row["within_high"] - row["within_low"] == pytest.approx(2 * 1.96 * spread, abs=1.5 / 25)
+    assert (row["cost_low"], row["cost_high"]) == (20 / 64, 20 / 64)
 
 
 def test_a_tolerance_that_no_count_of_the_grid_holds_costs_at_most_what_the_largest_says() -> None:

@@ -4,6 +4,7 @@ Errors are the mean over images of a score such as `reference_error`; 95 % inter
 images, which are the same for every cell of a method.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from riemannopt_dist.analysis.statistics import CELL, LEVEL, RESAMPLES, bootstrap_interval
+from riemannopt_dist.analysis.statistics import CELL, LEVEL, RESAMPLES
 
 Array = NDArray[np.float64]
 
@@ -26,7 +27,7 @@ def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     Linear left's count is interpolated between those of the grid, straight in log-log. `bound` says "at
     least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken. `low`
     and `high` of both numbers are 95 % intervals. Methods without linear left at two counts or more are left
-    out, and so are images for which a method's cells do not all have the score.
+    out, and so are images for which a method's cells do not all have the score, with what they cost.
     """
     if score not in results.column_names:
         return pd.DataFrame()
@@ -37,12 +38,13 @@ def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
 
 def _of_method(group: pd.DataFrame, score: str) -> pd.DataFrame:
     errors = group.pivot(index="image_id", columns=CELL, values=score).dropna(axis=0)
-    costs = group.groupby(CELL)["gradient_evaluations"].mean()
+    taken = group.pivot(index="image_id", columns=CELL, values="gradient_evaluations").loc[errors.index]
     cells: list[tuple[Any, ...]] = [tuple(cell) for cell in errors.columns]
     linear = [cell for cell in cells if cell[1:3] == ("linear", "left")]
     if len(linear) < 2 or len(errors) < 2:
         return pd.DataFrame()
-    means = _resampled_means(errors.to_numpy())
+    # The same images are drawn for both: what an image costs may go with its error.
+    means, costs = (_resampled_means(table[cells].to_numpy()) for table in (errors, taken))
     column = {cell: index for index, cell in enumerate(cells)}
     counts = np.array([cell[3] for cell in linear], dtype=np.float64)
     yardstick = means[:, [column[cell] for cell in linear]]
@@ -50,13 +52,13 @@ def _of_method(group: pd.DataFrame, score: str) -> pd.DataFrame:
     for cell in cells:
         found = means[:, column[cell]]
         needed = equivalent_count(found, counts, yardstick)
-        efficiency = needed / costs[cell]
+        cost = costs[:, column[cell]]
         least, most = yardstick[0].min(), yardstick[0].max()
         rows.append(
             dict(zip(CELL, cell, strict=True))
-            | {"images": len(errors), "gradient_evaluations": costs[cell]}
+            | {"images": len(errors), "gradient_evaluations": cost[0]}
             | _with_interval(f"{score}_mean", found)
-            | _with_interval("efficiency", efficiency)
+            | _with_interval("efficiency", needed / cost)
             | {"bound": AT_LEAST if found[0] < least else AT_MOST if found[0] > most else EXACT}
         )
     return pd.DataFrame(rows)
@@ -83,42 +85,42 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
 
     `linear_count` is the least count of linear left that keeps as many images within the tolerance, `cost`
     is the mean evaluations an image over that count. Where no count of the grid does, the largest is taken
-    and `bound` says that the cost is "at most" that; both are NaN for a grid without linear left.
+    and `bound` says that the cost is "at most" that; both are NaN for a grid without linear left. `low` and
+    `high` of the share, the evaluations and the cost are 95 % intervals.
     """
-    frame = results.to_pandas()
-    rows = []
-    if score not in frame:
+    if score not in results.column_names:
         return pd.DataFrame()
-    for cell, group in frame[frame["schedule"].str.startswith(AUTO)].groupby(CELL, sort=True):
+    known = results.to_pandas().dropna(subset=[score])
+    rows = []
+    for cell, group in known[known["schedule"].str.startswith(AUTO)].groupby(CELL, sort=True):
         method, schedule, _, maximum = cell
-        tolerance = float(schedule.removeprefix(AUTO))
-        known = group.dropna(subset=[score])
-        if len(known) < 2:
+        if len(group) < 2:
             continue
-        share, low, high = bootstrap_interval(known[score] <= tolerance)
-        equal = (frame["method"] == method) & (frame["schedule"] == "linear") & (frame["rule"] == "left")
-        linear = frame[equal].dropna(subset=[score])
-        shares = (linear[score] <= tolerance).groupby(linear["samples"]).mean()
-        enough = [count for count, found in shares.items() if found >= share]
-        count = min(enough, default=shares.index.max())
-        mean = known["gradient_evaluations"].mean()
+        tolerance = float(schedule.removeprefix(AUTO))
+        equal = (known["method"] == method) & (known["schedule"] == "linear") & (known["rule"] == "left")
         rows.append(
-            {
-                "method": method,
-                "tolerance": tolerance,
-                "maximum": maximum,
-                "images": len(known),
-                "within": share,
-                "low": low,
-                "high": high,
-                "gradient_evaluations": mean,
-                "at_maximum": (known["gradient_evaluations"] >= maximum).mean(),
-                "linear_count": count,
-                "cost": mean / count,
-                "bound": AT_MOST if len(shares) and not enough else EXACT,
-            }
+            {"method": method, "tolerance": tolerance, "maximum": maximum}
+            | {"images": len(group), "at_maximum": (group["gradient_evaluations"] >= maximum).mean()}
+            | _of_tolerance(tolerance, group.set_index("image_id"), known[equal], score)
         )
     return pd.DataFrame(rows)
+
+
+def _of_tolerance(tolerance: float, auto: pd.DataFrame, linear: pd.DataFrame, score: str) -> dict[str, Any]:
+    """The numbers of `tolerances` that have intervals, from the rows of a cell and those of linear left."""
+    errors = linear.pivot(index="image_id", columns="samples", values=score).reindex(auto.index)
+    columns = [auto[score] <= tolerance, auto["gradient_evaluations"], *(errors <= tolerance).T.to_numpy()]
+    within, evaluations, *shares = _resampled_means(np.column_stack(columns).astype(np.float64)).T
+    counts = [float(count) for count in errors.columns] or [math.nan]
+    enough = [share >= within for share in shares] or [np.isnan(within)]
+    count = np.select(enough, counts, default=counts[-1])
+    return (
+        _with_interval("within", within)
+        | _with_interval("gradient_evaluations", evaluations)
+        | {"linear_count": count[0]}
+        | _with_interval("cost", evaluations / count)
+        | {"bound": AT_MOST if shares and not any(found[0] for found in enough) else EXACT}
+    )
 
 
 def _resampled_means(values: Array, seed: int = 0) -> Array:
