@@ -1,5 +1,6 @@
 """The storage on a local disk and on a real S3 server, with writers killed and servers that fail."""
 
+import errno
 import os
 import pickle
 import signal
@@ -66,6 +67,22 @@ def test_times_are_those_of_the_writing_and_a_file_is_created_once_and_deleted(s
     storage.delete("results/one.bin")
     assert storage.list() == ["two.bin"]
     assert storage.create("results/one.bin", b"second")
+
+
+def test_a_creation_that_seemed_to_fail_is_known_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As over NFS, where a request can be repeated after it was served."""
+    link = Path.hardlink_to
+
+    def link_without_an_answer(path: Path, target: Path) -> None:
+        monkeypatch.setattr(Path, "hardlink_to", link)
+        link(path, target)
+        raise OSError(errno.EIO, "no answer")
+
+    monkeypatch.setattr(Path, "hardlink_to", link_without_an_answer)
+    assert Storage(tmp_path).create("lock.json", b"mine")
+    assert not Storage(tmp_path).create("lock.json", b"another's")
 
 
 def test_tables_keep_their_units_and_json_its_text(storage: Storage) -> None:

@@ -148,12 +148,10 @@ class _Folder:
         with self._temporary(name, data) as (temporary, path):
             try:
                 path.hardlink_to(temporary)
-            except FileExistsError:
-                return False
-            except OSError:  # a file system without hard links: as good as it can be done there
-                if path.exists():
-                    return False
-                temporary.replace(path)
+            except OSError:
+                if path.exists():  # it may be from an attempt of this call that seemed to fail
+                    return path.read_bytes() == data
+                temporary.replace(path)  # no hard links here: as good as it can be done
         return True
 
     def delete(self, name: str) -> None:
