@@ -54,6 +54,19 @@ def test_it_is_held_for_a_context_and_then_gone(storage: Storage) -> None:
         pass
 
 
+def test_a_process_that_proc_does_not_show_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's, where /proc is mounted with hidepid: the kernel tells that it is there, and no more."""
+    holder = Holder.this_process()
+    monkeypatch.setattr(lock, "_start_of", lambda pid: None)
+    assert holder.running is False
+
+    def not_permitted(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", not_permitted)
+    assert holder.running is None
+
+
 def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     storage, ready, got = Storage(tmp_path), threading.Barrier(8), []
 

@@ -72,7 +72,8 @@ class Holder:
         """Whether its process runs; None where that cannot be told from here."""
         if not self.pids or self.pids != _process_space():
             return None
-        return _start_of(self.pid) == self.started
+        started = _start_of(self.pid)
+        return None if started is None and _is_hidden(self.pid) else started == self.started
 
     def to_bytes(self) -> bytes:
         """As JSON."""
@@ -170,6 +171,17 @@ def _process_space() -> str:
         return f"{platform.node()} {boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether process `pid` runs though /proc does not show it: another user's, under hidepid."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _start_of(pid: int) -> str | None:
