@@ -5,6 +5,7 @@ of its divided differences is averaged over features and then over images.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -60,8 +61,9 @@ class Profile:
         return np.interp(np.asarray(alphas, dtype=np.float64), self.points, self.magnitudes)
 
     def to_json(self) -> str:
-        """The profile as a JSON object; floats survive the round trip exactly."""
-        return json.dumps(asdict(self))
+        """The profile as a JSON object; floats survive the round trip exactly, and NaN is null."""
+        errors = [None if math.isnan(error) else error for error in self.standard_errors]
+        return json.dumps(asdict(self) | {"standard_errors": errors}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Profile":
@@ -78,7 +80,7 @@ class Profile:
             return cls(
                 tuple(fields["points"]),
                 tuple(fields["magnitudes"]),
-                tuple(fields["standard_errors"]),
+                tuple(math.nan if error is None else error for error in fields["standard_errors"]),
                 fields["images"],
                 tuple(fields["roughness"]) if fields.get("roughness") else None,
             )

@@ -321,7 +321,7 @@ def test_a_task_whose_probes_all_pass_is_tried_once_more_whole() -> None:
         ledger.add_worker(0)
         ((_, call),) = ledger.hand_out(0.0)
         assert (call.method, call.items) == ("process", ("a", "b"))
-        assert ledger.lost(0, "out of memory", "raised") == []
+        assert ledger.lost(0, "out of memory", "raised", 1.0) == []
         ledger.add_worker(1)
         for item in ("a", "b"):
             ((_, call),) = ledger.hand_out(0.0)
@@ -332,7 +332,8 @@ def test_a_task_whose_probes_all_pass_is_tried_once_more_whole() -> None:
         if second_works:
             assert ledger.succeeded(1, "result", 5.0) == [Done(task, ("a", "b"), "result", 3.0)]
         else:
-            assert ledger.lost(1, "out of memory", "raised") == [Failed(task, ("a", "b"), "out of memory", 1)]
+            failed = Failed(task, ("a", "b"), "out of memory", 1, "raised")
+            assert ledger.lost(1, "out of memory", "raised", 5.0) == [failed]
         assert ledger.finished
 
 
@@ -341,15 +342,73 @@ def test_calls_that_die_together_are_not_charged_and_go_alone() -> None:
     ledger = Ledger(tasks, lookahead=2, attempts=1, in_flight=2)
     ledger.add_worker(0)
     assert [call.task.key for _, call in ledger.hand_out(0.0)] == ["0", "1"]
-    assert ledger.lost(0, "crash", "died") == []
+    assert ledger.lost(0, "crash", "died", 1.0) == []
     ledger.add_worker(1)
     assert [call.task.key for _, call in ledger.hand_out(1.0)] == ["0"]
     assert ledger.succeeded(1, None, 2.0) == [Done(tasks[0], ("x",), None, 1.0)]
     assert [call.task.key for _, call in ledger.hand_out(2.0)] == ["1"]
-    assert ledger.lost(1, "crash", "died") == [Failed(tasks[1], ("x",), "crash", 1)]
+    assert ledger.lost(1, "crash", "died", 2.5) == [Failed(tasks[1], ("x",), "crash", 1, "died")]
     ledger.add_worker(2)
     assert [call.task.key for _, call in ledger.hand_out(3.0)] == ["2", "3"]
     # A time limit tells which call ran: that one is charged, the one behind goes back unharmed.
-    assert ledger.lost(2, "too long", "overdue") == [Failed(tasks[2], ("x",), "too long", 1)]
+    failed = Failed(tasks[2], ("x",), "too long", 1, "overdue")
+    assert ledger.lost(2, "too long", "overdue", 8.0) == [failed]
     ledger.add_worker(3)
     assert [call.task.key for _, call in ledger.hand_out(9.0)] == ["3", "4"]
+
+
+def test_items_that_were_each_within_the_time_limit_have_as_many_together() -> None:
+    ledger = Ledger([Task("t", ("a", "b", "c"))], lookahead=1, attempts=1, in_flight=1)
+    ledger.add_worker(0)
+    list(ledger.hand_out(0.0))
+    assert ledger.overdue(10.5, 10.0) == [0]
+    assert ledger.lost(0, "too long", "overdue", 10.5) == []
+    ledger.add_worker(1)
+    for probe in range(3):
+        list(ledger.hand_out(20.0 * probe))
+        assert ledger.overdue(20.0 * probe + 10.5, 10.0) == [1]
+        ledger.succeeded(1, None, 20.0 * probe + 5.0)
+    ((_, call),) = ledger.hand_out(100.0)
+    assert call.items == ("a", "b", "c")
+    assert ledger.overdue(129.0, 10.0) == []
+    assert ledger.overdue(131.0, 10.0) == [1]
+
+
+def test_a_storage_that_does_not_answer_is_no_fault_of_the_items() -> None:
+    task = Task("t", ("a", "b"))
+    ledger = Ledger([task], lookahead=1, attempts=1, in_flight=1, patience=80.0)
+    for attempt in range(3):
+        ledger.add_worker(attempt)
+        # A rest is a fortieth of the patience: 2 seconds.
+        assert attempt == 0 or list(ledger.hand_out(3.0 * attempt - 1.5)) == []
+        ((_, call),) = ledger.hand_out(3.0 * attempt)
+        assert (call.method, call.items) == ("process", ("a", "b"))
+        assert ledger.lost(attempt, "no answer", "unanswered", 3.0 * attempt) == []
+        assert (ledger.queued, ledger.finished) == (1, False)
+    ledger.add_worker(3)
+    ((_, call),) = ledger.hand_out(70.0)
+    # Its one attempt is still its own.
+    assert ledger.lost(3, "crash", "raised", 71.0) == []
+    ledger.add_worker(4)
+    ((_, call),) = ledger.hand_out(72.0)
+    assert (call.method, call.items) == ("probe", ("a",))
+
+
+def test_a_storage_that_never_answers_ends_the_patience_and_rests_end_with_a_stop() -> None:
+    task = Task("t", ("a", "b"))
+    ledger = Ledger([task], lookahead=1, attempts=9, in_flight=1, patience=80.0)
+    for worker, now in enumerate((0.0, 79.0)):
+        ledger.add_worker(worker)
+        list(ledger.hand_out(now))
+        assert ledger.lost(worker, "no answer", "unanswered", now) == []
+    ledger.add_worker(2)
+    list(ledger.hand_out(90.0))
+    failed = Failed(task, ("a", "b"), "no answer", 3, "unanswered")
+    assert ledger.lost(2, "no answer", "unanswered", 90.0) == [failed]
+    assert ledger.finished
+    ledger = Ledger([task], lookahead=1, attempts=9, in_flight=1)
+    ledger.add_worker(0)
+    list(ledger.hand_out(0.0))
+    assert ledger.lost(0, "no answer", "unanswered", 0.0) == []
+    ledger.drain()
+    assert ledger.finished

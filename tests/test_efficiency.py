@@ -106,7 +106,7 @@ def test_a_tolerance_is_compared_with_the_count_that_keeps_as_many_images_within
     assert row["linear_count"] == 64
     assert row["cost"] == 20 / 64
     assert (row["images"], row["at_maximum"], row["bound"]) == (25, 0.0, EXACT)
-    # The share is that of 25 independent images. With linear 64 is enough in every resample, 32 in hardly any.
+    # The share of 25 independent images. Of linear's, 64 is enough in all resamples, 32 in hardly any.
     spread = np.sqrt(row["within"] * (1 - row["within"]) / 25)
     assert row["within_high"] - row["within_low"] == pytest.approx(2 * 1.96 * spread, abs=1.5 / 25)
     assert (row["cost_low"], row["cost_high"]) == (20 / 64, 20 / 64)

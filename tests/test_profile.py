@@ -1,5 +1,6 @@
 """Algorithm 1 against hand values, and profiles as means over images in pieces."""
 
+import json
 import math
 
 import numpy as np
@@ -144,6 +145,7 @@ def test_a_json_round_trip_is_exact(profile: Profile) -> None:
 
 def test_a_json_round_trip_keeps_missing_standard_errors() -> None:
     profile = Profile((0.5,), (0.1,), (math.nan,), 1)
+    assert json.loads(profile.to_json())["standard_errors"] == [None]  # JSON has no NaN
     again = Profile.from_json(profile.to_json())
     assert (again.points, again.magnitudes, again.images) == ((0.5,), (0.1,), 1)
     assert np.isnan(again.standard_errors).all()

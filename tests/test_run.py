@@ -24,10 +24,11 @@ from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.methods import FAMILIES, METHODS
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import load_model
+from riemannopt_dist.run import driver
 from riemannopt_dist.run.batches import read_tensor
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.driver import draw, evaluate, evaluated_subjects
+from riemannopt_dist.run.driver import Stopped, draw, evaluate, evaluated_subjects
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.schedule import Schedule
@@ -124,6 +125,74 @@ def test_only_missing_shards_are_done_again(
     assert set(after) - set(before) == {output / "results/shard-00001.parquet"}
     assert all(after[path] == before[path] for path in before)
     assert results(directory) == results(finished[1])
+
+
+def test_a_storage_that_does_not_answer_stops_the_run_and_costs_no_image(
+    finished: tuple[Config, RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a shard of the selection is to be written stands a folder: for good, then for a while."""
+    config, directory = finished
+    again = small_config(Path(config.images), tmp_path / "run")
+    in_the_way = tmp_path / "run/selection/shard-00001.parquet"
+    in_the_way.mkdir(parents=True)
+    monkeypatch.setattr(driver, "PATIENCE", 0.5)
+    with pytest.raises(Stopped, match=r"selection: no answer for 0.5 s \(.*shard-00001.parquet"):
+        evaluate(again)
+    assert not (tmp_path / "run/images.parquet").exists()
+    monkeypatch.setattr(driver, "PATIENCE", 60.0)
+    threading.Timer(2.0, in_the_way.rmdir).start()
+    found = evaluate(again)
+    assert found.read_failures() == []
+    assert results(found) == results(directory)
+
+
+def test_schedules_stay_when_a_fit_image_can_be_read_again(tmp_path: Path) -> None:
+    pictures, output = make_pictures(tmp_path / "pictures", 8), tmp_path / "run"
+    fit = {"images": FIT, "samples": 16, "refine": "always"}
+    config = small_config(pictures, output, fit=fit, shard_size=1)
+    directory = evaluate(config)
+    # As if the run were just behind the selection, and an image of the fit subset gone.
+    for folder in ("fit", "refine", "schedules", "results"):
+        shutil.rmtree(output / folder)
+    (gone, *_) = (row["image_id"] for row in directory.read_images() or [] if row["in_fit"])
+    (pictures / gone).rename(tmp_path / gone)
+    evaluate(config)
+    expected, schedules = results(directory), (output / "schedules/ig.json").read_bytes()
+    failed = directory.read_failures()
+    assert [(failure.stage, failure.image_id) for failure in failed] == [("fit", gone), ("refine", gone)]
+
+    (tmp_path / gone).rename(pictures / gone)
+    (output / "results/shard-00000.parquet").unlink()
+    evaluate(config)
+    assert results(directory) == expected
+    assert (output / "schedules/ig.json").read_bytes() == schedules
+    assert directory.read_failures() == failed
+
+    # As if it had been killed in the second pass: that one goes on at its positions.
+    for folder in ("schedules", "results"):
+        shutil.rmtree(output / folder)
+    next((output / "refine").iterdir()).unlink()
+    evaluate(config)
+    assert {len(directory.shard_rows(folder)) for folder in ("fit", "refine")} == {FIT}
+    assert len({tuple(row["alphas"]) for row in directory.shard_rows("refine")}) == 1
+    assert directory.read_failures() == []
+
+
+def test_a_fit_subset_of_which_nothing_can_be_read_is_one_line(tmp_path: Path) -> None:
+    pictures, output = make_pictures(tmp_path / "pictures", 6), tmp_path / "run"
+    config = small_config(pictures, output, fit={"images": 2, "samples": 8})
+    directory = evaluate(config)
+    for folder in ("fit", "schedules", "results"):
+        shutil.rmtree(output / folder)
+    first, second = (row["image_id"] for row in directory.read_images() or [] if row["in_fit"])
+    for name in (first, second):
+        (pictures / name).rename(tmp_path / name)
+    with pytest.raises(ValueError, match=r"fit: none of the 2 images .* \(.*failures.parquet says why\)"):
+        evaluate(config)
+    # A mean over one image has no standard error, and is a mean all the same.
+    (tmp_path / first).rename(pictures / first)
+    evaluate(config)
+    assert [failure.image_id for failure in directory.read_failures()] == [second]
 
 
 def test_another_configuration_is_refused(pictures: Path, tmp_path: Path) -> None:

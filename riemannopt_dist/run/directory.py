@@ -142,6 +142,14 @@ class RunDirectory:
         table = pa.Table.from_pylist([vars(failure) for failure in failures], schema=rows.FAILURES)
         self.storage.write_table(FAILURES, table)
 
+    def read_profile(self, family: str) -> dict[str, Any] | None:
+        """The fields of a family's profile, None where it is not there yet."""
+        name = f"schedules/{family}.json"
+        if not self.storage.exists(name):
+            return None
+        profile: dict[str, Any] = self.storage.read_json(name)["profile"]
+        return profile
+
     def write_schedules(self, family: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
         """Commit a family's profile and the `schedules` fitted to it."""
         cells = [

@@ -10,7 +10,8 @@ An actor that exceeds the time limit, dies or becomes unreachable is replaced, a
 call that it was running loses one of its attempts. After a death that call is known only if the actor held no
 other: the answer to an earlier one may have died with it. So calls that die together are not charged; from
 then on each goes alone to an actor. An exception raised by the method counts as a property of the items, not
-as a loss, and costs the actor its place too: a device error outlives the call that met it.
+as a loss, and costs the actor its place too: a device error outlives the call that met it. A StorageError is
+no property of the items: its call is made again, every fortieth part of `patience`, until it is answered.
 """
 
 import math
@@ -26,6 +27,7 @@ from ray.exceptions import RayError, RayTaskError
 from riemannopt_dist.arguments import check_positive
 from riemannopt_dist.run.ledger import Call, Done, Failed, Ledger, Loss, Task
 from riemannopt_dist.run.pool import Pool, one_line
+from riemannopt_dist.stores import StorageError
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def dispatch(
     attempts: int = 3,
     time_limit: float = math.inf,
     in_flight: int = 2,
+    patience: float = 600.0,
     heartbeat: float = 5.0,
     release: bool = True,
     stop: Callable[[], bool] = lambda: False,
@@ -68,18 +71,19 @@ def dispatch(
     a `PoolState` comes every `heartbeat` seconds. Tasks are drawn lazily, at most a worker's number ahead. An
     actor gets work (at most `in_flight` calls) once its constructor has returned, so actors that wait for
     resources hold nothing back. `arguments` go to every call, before its key and items. `time_limit` is in
-    seconds a call. With `release`, actors for which no work is left go at once. Once `stop()` is true no call
-    is sent, those running finish, and tasks without an outcome by then have none. Closing the generator
-    early, or an exception in it, kills the actors.
+    seconds a call, `patience` in seconds since a call's storage first did not answer. With `release`, actors
+    for which no work is left go at once. Once `stop()` is true no call is sent, those running finish, and
+    tasks without an outcome by then have none. Closing the generator early, or an exception in it, kills the
+    actors that hold calls, and all others with them.
 
     Raises ValueError for a bad argument; StartError, while iterating, where no actor can be started.
     """
     check_positive(attempts, "attempts")
     check_positive(in_flight, "in_flight")
-    for name, seconds in (("time_limit", time_limit), ("heartbeat", heartbeat)):
+    for name, seconds in (("time_limit", time_limit), ("patience", patience), ("heartbeat", heartbeat)):
         if not seconds > 0:
             raise ValueError(f"{name}: expected seconds above 0, got {seconds!r}")
-    ledger = Ledger(tasks, lookahead=pool.workers, attempts=attempts, in_flight=in_flight)
+    ledger = Ledger(tasks, lookahead=pool.workers, attempts=attempts, in_flight=in_flight, patience=patience)
     return _run(ledger, pool, arguments, time_limit, heartbeat, release, stop)
 
 
@@ -108,7 +112,8 @@ def _run(
         for call in calls:
             heads.pop(refs.pop(call), None)
         pool.lose(worker)
-        return [Lost(calls[0].task if calls else None, reason), *ledger.lost(worker, reason, loss)]
+        outcomes = ledger.lost(worker, reason, loss, time.monotonic())
+        return [Lost(calls[0].task if calls else None, reason), *outcomes]
 
     def settle_start(ref: ObjectRef[Any]) -> list[Event]:
         try:
@@ -122,7 +127,7 @@ def _run(
         try:
             result = ray.get(ref)
         except RayError as error:
-            return lose(worker, one_line(error), "raised" if isinstance(error, RayTaskError) else "died")
+            return lose(worker, one_line(error), _loss(error))
         del heads[ref], refs[ledger.held(worker)[0]]
         outcomes = ledger.succeeded(worker, result, time.monotonic())
         watch(worker)
@@ -163,6 +168,12 @@ def _run(
         if refs:
             # Left before its end: actors that still hold calls of these tasks are of no use to others.
             pool.close()
+
+
+def _loss(error: RayError) -> Loss:
+    if not isinstance(error, RayTaskError):
+        return "died"
+    return "unanswered" if isinstance(error.cause, StorageError) else "raised"
 
 
 def _wait(refs: list[ObjectRef[Any]], seconds: float) -> list[ObjectRef[Any]]:

@@ -22,7 +22,7 @@ from riemannopt_dist.profile import Profile, ProfileSum, equispaced
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.config import Config, Means
-from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.directory import FAILURES, Failure, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.fitting import Fitting
@@ -55,8 +55,13 @@ KEEP_MEMORY = {
 }
 
 
+PATIENCE = 600.0
+"""Seconds for which a storage that does not answer a worker is asked again."""
+
+
 class Stopped(RuntimeError):
-    """The run was asked to stop; what is finished is stored, and the same command goes on from there."""
+    """The run was asked to stop, or a storage does not answer. What is finished is stored, and the same
+    command goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,8 @@ def evaluate(config: Config) -> RunDirectory:
 
     Ray must be up (`ray_session`). Raises ValueError, before anything is written, for a model or images that
     cannot be had, a model that the grid's secants cannot be taken of, and a directory that holds another run;
-    InUse where another driver is at work on this one; Stopped if SIGTERM or SIGINT came, or another driver
-    took over.
+    InUse where another driver is at work on this one; Stopped if SIGTERM or SIGINT came, another driver took
+    over, or a storage does not answer.
     """
     model = load_model(config.model.name, config.model.weights)
     if any(cell.rule == SECANT for cell in config.cells()):
@@ -84,7 +89,15 @@ def evaluate(config: Config) -> RunDirectory:
     crew = find_crew(config.means)
     files = files_of(config.images)
     payload = ray.put(
-        Payload(config.model.name, state, directory.storage, files, crew.cpus, config.internal_batch_size)
+        Payload(
+            config.model.name,
+            state,
+            directory.storage,
+            files,
+            crew.cpus,
+            crew.gpus,
+            config.internal_batch_size,
+        )
     )
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
@@ -95,7 +108,7 @@ def evaluate(config: Config) -> RunDirectory:
         Pool(lambda: actor.remote([payload]), crew.workers) as pool,
     ):
         telemetry = DriverTelemetry(directory.storage.root)
-        run = _Run(config, directory, pool, telemetry, lambda: stop() or lost())
+        run = _Run(config, directory, pool, crew, telemetry, lambda: stop() or lost())
         images = _selected_images(run, refs)
         profiles = _profiles(run, images)
         schedules = cell_schedules(config.cells(), profiles)
@@ -151,9 +164,16 @@ def find_crew(means: Means) -> Crew:
     gpus = means.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
-    fit = resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / means.cpus_per_worker
-    workers = max(means.min_workers, min(math.floor(fit), means.max_workers or math.floor(fit)))
+    room = math.floor(
+        resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / means.cpus_per_worker
+    )
+    workers = max(means.min_workers, min(room, means.max_workers or room))
     return Crew(workers, means.cpus_per_worker, gpus)
+
+
+def crew_now(crew: Crew, means: Means) -> Crew:
+    """The crew for what is there now, as nodes come and go; what a worker takes stays as it was."""
+    return find_crew(means.model_copy(update={"gpus_per_worker": crew.gpus}))
 
 
 def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
@@ -183,6 +203,7 @@ class _Run:
     config: Config
     directory: RunDirectory
     pool: Pool
+    crew: Crew
     telemetry: DriverTelemetry
     stop: Callable[[], bool]
 
@@ -227,19 +248,33 @@ def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
 
 
 def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
-    """The profile of every family that has a fitted schedule in the grid."""
+    """The profile of every family that has a fitted schedule in the grid.
+
+    Those stored, where all are: results may have been computed with them, and an image that could not be
+    sampled then may be sampled now.
+    """
     fit = run.config.fit
     families = sorted({METHODS[cell.method].family for cell in run.config.cells() if cell.fitted})
+    stored = {family: run.directory.read_profile(family) for family in families}
+    known = {family: Profile.from_fields(fields) for family, fields in stored.items() if fields is not None}
+    if len(known) == len(families):
+        return known
     subjects = [_subject(row) for row in images if row["in_fit"]]
     first = _profile_sums(run, "fit", subjects, dict.fromkeys(families, equispaced(fit.samples)))
     profiles = {family: total.profile() for family, total in first.items()}
-    refining = {
+    # A second pass that has begun keeps its positions, whatever the first one has gained since.
+    refining = _sampled_positions(run, "refine") or {
         family: refining_positions(profile, fit.samples)
         for family, profile in profiles.items()
         if needs_refinement(profile, fit.refine)
     }
     second = _profile_sums(run, "refine", subjects, refining)
     return profiles | {family: merged(first[family], total) for family, total in second.items()}
+
+
+def _sampled_positions(run: _Run, stage: str) -> dict[str, Array]:
+    """At which positions a pass over the fit subset has sampled each family, as far as it has come."""
+    return {row["method"]: np.array(row["alphas"]) for row in run.directory.shard_rows(stage)}
 
 
 def _profile_sums(
@@ -255,6 +290,11 @@ def _profile_sums(
     sums = {family: ProfileSum.empty(alphas) for family, alphas in positions.items()}
     for row in run.directory.shard_rows(name):
         sums[row["method"]] = sums[row["method"]].add(np.array([row["variation"]]))
+    if not all(total.count for total in sums.values()):
+        raise ValueError(
+            f"{name}: none of the {len(subjects)} images to fit on could be sampled "
+            f"({run.directory.storage.uri(FAILURES)} says why)"
+        )
     return sums
 
 
@@ -282,6 +322,7 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
     if not left:
         return
     means = run.config.means
+    unanswered: list[str] = []
     events = dispatch(
         (Task(key, tuple(part)) for key, part in left.items()),
         run.pool,
@@ -289,7 +330,8 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         attempts=means.attempts,
         time_limit=means.time_limit,
         release=last,
-        stop=run.stop,
+        patience=PATIENCE,
+        stop=lambda: run.stop() or bool(unanswered),
     )
     run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
     settled = len(items) - sum(map(len, left.values()))
@@ -303,6 +345,8 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                     run.telemetry.done(stage.name, len(kept))
                     progress.advance(len(kept))
                     settled += len(kept)
+                case Failed(loss="unanswered", reason=reason):
+                    unanswered.append(reason)  # no fault of the images': the run can only stop
                 case Failed(items=failed, reason=reason, attempts=attempts):
                     failures = _without(failures, stage, failed, run.directory)
                     for item in failed:
@@ -318,12 +362,13 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                     logger.warning("a worker was lost and is replaced: %s", reason)
                 case PoolState(alive=alive, starting=starting, in_flight=in_flight):
                     run.telemetry.workers(alive, starting)
-                    run.pool.workers = find_crew(means).workers  # nodes come and go
+                    run.pool.workers = crew_now(run.crew, means).workers
                     progress.note(
                         f"{alive} workers on {in_flight} shards" if alive else "waiting for resources"
                     )
     if settled < len(items):
-        raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}")
+        cause = f": no answer for {PATIENCE:g} s ({unanswered[0]})" if unanswered else ""
+        raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}{cause}")
 
 
 def _without(

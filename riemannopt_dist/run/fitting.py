@@ -36,6 +36,8 @@ class Fitting:
             for family, alphas in self.positions.items():
                 variations = FAMILIES[family].variations(question, np.array(alphas))
                 for subject, variation in zip(subjects, variations, strict=True):
+                    if not np.isfinite(variation).all():
+                        raise ValueError(f"{subject.image.image_id}: its gradients are not all finite")
                     yield {
                         "image_id": subject.image.image_id,
                         "method": family,

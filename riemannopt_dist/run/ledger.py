@@ -3,6 +3,9 @@
 A task that used up its attempts, or raised, is isolated: each item is probed alone, those that fail again end
 as `Failed` at once, and one last `process` commits the others together. Whoever stores each `Failed` before
 asking for the next event has stored all of a task's failures before its other items are committed.
+
+A call whose storage did not answer says nothing about its items: it rests, and is made again until the
+ledger's patience is at an end.
 """
 
 import math
@@ -11,8 +14,12 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Loss = Literal["died", "overdue", "raised"]
-"""How a call ended without a result: with its actor, at the time limit, or by an exception."""
+Loss = Literal["died", "overdue", "raised", "unanswered"]
+"""How a call ended without a result: with its actor, at the time limit, by an exception, or because a storage
+did not answer."""
+
+RESTS = 40
+"""Into how many rests the patience is divided."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """`items` of the task are given up on after `attempts` calls; `reason` is one line."""
+    """`items` of the task are given up on after `attempts` calls; `reason`, of the last loss, is one line."""
 
     task: Task
     items: tuple[Any, ...]
     reason: str
     attempts: int
+    loss: Loss
 
 
 @dataclass(eq=False)
@@ -60,11 +68,18 @@ class Call:
     budget: int
     isolation: "_Isolation | None" = None
     alone: bool = False
+    unanswered: int = 0
+    unanswered_since: float = math.inf
 
     @property
     def items(self) -> tuple[Any, ...]:
         """The items themselves."""
         return tuple(self.task.items[position] for position in self.positions)
+
+    @property
+    def time_limits(self) -> int:
+        """How many time limits it may take: as many as items that were each within one."""
+        return len(self.positions) if self.isolation is not None else 1
 
 
 @dataclass(eq=False)
@@ -79,15 +94,25 @@ class Ledger:
     """Which calls wait, which worker holds which, and what becomes of them. No Ray and no clock in here.
 
     A worker (any integer) runs the calls it holds in order; the first, its head, is the one running.
-    `now` is in seconds of any monotonic clock.
+    `now` is in seconds of any monotonic clock, and so is `patience`.
     """
 
-    def __init__(self, tasks: Iterable[Task], *, lookahead: int, attempts: int, in_flight: int) -> None:
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        *,
+        lookahead: int,
+        attempts: int,
+        in_flight: int,
+        patience: float = 600.0,
+    ) -> None:
         self._tasks = iter(tasks)
         self._exhausted = False
         self._draining = False
         self._lookahead = lookahead
         self._attempts = attempts
+        self._patience = patience
+        self._resting: list[tuple[float, Call]] = []  # and until when
         self._queue: deque[Call] = deque()
         self._held: dict[int, deque[Call]] = {}
         self._since: dict[int, float] = {}  # when a worker's head began to run
@@ -98,18 +123,18 @@ class Ledger:
     @property
     def queued(self) -> int:
         """Calls drawn and held by no worker."""
-        return len(self._queue)
+        return len(self._queue) + len(self._resting)
 
     @property
     def finished(self) -> bool:
         """Whether nothing waits, runs or is still to be drawn."""
         self._refill()
-        return self._exhausted and not self._queue and not self.in_flight
+        return self._exhausted and not self.queued and not self.in_flight
 
     def useful_workers(self, maximum: int) -> int:
         """How many workers, at most `maximum`, the remaining calls can occupy."""
         self._refill()
-        return min(maximum, self.in_flight + len(self._queue)) if self._exhausted else maximum
+        return min(maximum, self.in_flight + self.queued) if self._exhausted else maximum
 
     def add_worker(self, worker: int) -> None:
         """From now on `worker` can be handed calls."""
@@ -138,6 +163,7 @@ class Ledger:
 
     def hand_out(self, now: float) -> Generator[tuple[int, Call], None, None]:
         """Give waiting calls to the workers with the fewest, until either runs out; yield each pair."""
+        self._wake(now)
         self._refill()
         while self._queue and (worker := self._least_loaded()) is not None:
             call = self._queue.popleft()
@@ -150,8 +176,12 @@ class Ledger:
             self._refill()
 
     def overdue(self, now: float, time_limit: float) -> list[int]:
-        """Workers whose head has been running for more than `time_limit` seconds."""
-        return [worker for worker, since in self._since.items() if now - since > time_limit]
+        """Workers whose head has been running for more than its limits of `time_limit` seconds."""
+        return [
+            worker
+            for worker, since in self._since.items()
+            if now - since > time_limit * self._held[worker][0].time_limits
+        ]
 
     def succeeded(self, worker: int, result: Any, now: float) -> list[Done | Failed]:
         """The head of `worker` returned `result`: the outcomes that this settles."""
@@ -163,7 +193,7 @@ class Ledger:
             return []
         return [Done(call.task, call.items, result, seconds)]
 
-    def lost(self, worker: int, reason: str, loss: Loss) -> list[Done | Failed]:
+    def lost(self, worker: int, reason: str, loss: Loss, now: float) -> list[Done | Failed]:
         """Take out `worker`, which lost its head: the outcomes that this settles."""
         calls = self.held(worker)
         if loss == "died" and len(calls) != 1:
@@ -173,22 +203,30 @@ class Ledger:
             return []
         call, _ = self._pop_head(worker, math.nan)
         self.remove_worker(worker)
-        call.attempts += 1
-        call.alone = True
-        if loss != "raised" and call.attempts < call.budget:
-            self._put_back([call])
-            return []
-        if call.isolation is None and len(call.positions) > 1:
-            self._isolate(call)
-            return []
+        if loss == "unanswered":
+            call.unanswered += 1
+            call.unanswered_since = min(call.unanswered_since, now)
+            if now - call.unanswered_since < self._patience:
+                self._rest(call, now)
+                return []
+        else:
+            call.attempts += 1
+            call.alone = True
+            if loss != "raised" and call.attempts < call.budget:
+                self._put_back([call])
+                return []
+            if call.isolation is None and len(call.positions) > 1:
+                self._isolate(call)
+                return []
         if call.isolation is not None and call.method == "probe":
             self._probed(call, call.isolation)
-        return [Failed(call.task, call.items, reason, call.attempts)]
+        return [Failed(call.task, call.items, reason, call.attempts + call.unanswered, loss)]
 
     def drain(self) -> None:
         """Hand out nothing more: what waits is dropped, what runs may finish."""
         self._exhausted = self._draining = True
         self._queue.clear()
+        self._resting.clear()
 
     def _isolate(self, call: Call) -> None:
         isolation = _Isolation(unknown=set(call.positions))
@@ -217,6 +255,15 @@ class Ledger:
     def _put_back(self, calls: Iterable[Call]) -> None:
         if not self._draining:
             self._queue.extendleft(reversed(tuple(calls)))
+
+    def _rest(self, call: Call, now: float) -> None:
+        if not self._draining:
+            self._resting.append((now + self._patience / RESTS, call))
+
+    def _wake(self, now: float) -> None:
+        """Put the calls that have rested in front of the others."""
+        self._put_back([call for until, call in self._resting if until <= now])
+        self._resting = [(until, call) for until, call in self._resting if until > now]
 
     def _least_loaded(self) -> int | None:
         # A second call in advance pays while more are to come: at the end nobody hoards, and an actor that is

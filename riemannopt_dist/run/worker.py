@@ -32,6 +32,7 @@ class Payload:
     storage: Storage
     files: Files
     threads: int
+    gpus: float
     internal_batch_size: int | str
 
 
@@ -41,7 +42,7 @@ class ShardWorker:
     def __init__(self, payload: Sequence["ray.ObjectRef[Payload]"]) -> None:
         given: Payload = ray.get(payload[0])
         torch.set_num_threads(given.threads)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device("cuda" if given.gpus and torch.cuda.is_available() else "cpu")
         # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = given
         model = folded(assemble_model(given.model_name, given.state)).to(device)
