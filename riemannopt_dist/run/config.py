@@ -68,8 +68,9 @@ class ReferenceConfig(_Strict):
 class GridBlock(_Strict):
     """A full product of methods, schedules, rules and sample counts.
 
-    For each of `tolerances` there is a cell besides, whose images take as many points as they need for it, at
-    most `maximum`.
+    For each method and each of `tolerances` there is a cell besides, whose images take as many points as they
+    need for it, at most `maximum`. They are adaptive points with end_weights, whatever the block's schedules
+    and rules, and the cell's schedule is called auto_0.05 for a tolerance of 0.05.
     """
 
     methods: tuple[MethodName, ...] = ("ig",)
