@@ -18,14 +18,17 @@ README = Path("README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
 # make builds its own environment, and jobs need a head node: test_job.py submits one.
 ELSEWHERE = ("make", "ray", "kubectl")
+FOLDER = "FOLDER"
+"""What stands for the reader's own photos: a block with it takes hours, and is planned here instead."""
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-    return [shlex.split(line) for block in blocks("console") for line in block.splitlines()]
+def commands(own_photos: bool = False) -> list[list[str]]:
+    chosen = [block for block in blocks("console") if (FOLDER in block) == own_photos]
+    return [shlex.split(line) for block in chosen for line in block.splitlines()]
 
 
 @pytest.fixture
@@ -58,6 +61,25 @@ def test_every_command_runs_one_after_the_other(place: Path) -> None:
     assert {path.name for path in (place / "runs/demo").iterdir()} >= {"summary.csv", "results", "report"}
     with Image.open(place / "explanation.png") as picture:
         assert min(picture.size) > 100
+
+
+def test_every_command_for_own_photos_has_a_plan(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for n in range(101):
+        (folder / f"{n}.jpg").touch()
+    outputs = []
+    for program, *arguments in commands(own_photos=True):
+        assert program == "riemannopt"
+        if arguments[0] == "report":
+            assert arguments[1] in outputs
+            continue
+        outputs.append(arguments[arguments.index("--output") + 1])
+        given = [str(folder) if word == FOLDER else word for word in arguments]
+        planned = ["--output", str(tmp_path / "run"), "--dry-run", "--rate", "900"]
+        ended = CliRunner().invoke(app, [*given, *planned])
+        assert ended.exit_code == 0, ended.output
+    assert len(outputs) == 3
 
 
 def test_the_commands_that_are_run_elsewhere_exist() -> None:
