@@ -184,8 +184,12 @@ def test_a_class_that_the_blurred_image_has_too_is_skipped_in_aic_alone() -> Non
     assert result.aic.isnan().all()
 
 
-def test_batches_maps_and_threads_change_nothing(case: Case) -> None:
-    together = information_curve(case.model, case.images, case.targets, case.maps, convention="fast")
+@pytest.mark.parametrize(("convention", "internal_batch_size"), [("fast", 5), ("pair", 1)])
+def test_batches_maps_and_threads_change_nothing(
+    case: Case, convention: str, internal_batch_size: int
+) -> None:
+    arguments = (case.model, case.images, case.targets, case.maps)
+    together = information_curve(*arguments, convention=convention)
     for index in range(3):
         one = slice(index, index + 1)
         alone = information_curve(
@@ -193,9 +197,9 @@ def test_batches_maps_and_threads_change_nothing(case: Case) -> None:
             case.images[one],
             case.targets[one],
             case.maps[1, one],
-            convention="fast",
+            convention=convention,
             workers=3,
-            internal_batch_size=5,
+            internal_batch_size=internal_batch_size,
         )
         assert_array_equal(alone.information, together.information[1, one])
         assert_allclose(alone.probability, together.probability[1, one], atol=1e-12)

@@ -277,7 +277,7 @@ def _step_chunks(
         image = image_rows[chosen]
         known = kept[image] | (levels[chosen] <= bounds[chosen, step, None, None])
         if how.filling == "triangles":
-            pairs = zip(blurred.shown[image.cpu()], known.cpu().numpy(), strict=True)
+            pairs = zip(blurred.shown[image.cpu().numpy()], known.cpu().numpy(), strict=True)
             yield image, [pool.submit(_filled_and_measured, *pair, how) for pair in pairs]
             continue
         if how.filling == "pyramid":
