@@ -42,12 +42,22 @@ def folded(model: Classifier) -> Classifier:
 def _fold(module: nn.Module) -> None:
     previous: tuple[str, nn.Module] | None = None
     for name, layer in list(module.named_children()):
-        if previous is not None and isinstance(previous[1], nn.Conv2d) and isinstance(layer, _BatchNorm):
+        if (
+            previous is not None
+            and isinstance(previous[1], nn.Conv2d)
+            and isinstance(layer, _BatchNorm)
+            and _fits(layer, previous[1])
+        ):
             setattr(module, previous[0], fuse_conv_bn_eval(previous[1], layer))
             setattr(module, name, _what_follows(layer))
         else:
             _fold(layer)
         previous = name, layer
+
+
+def _fits(norm: _BatchNorm, conv: nn.Conv2d) -> bool:
+    """Whether `norm` scales the channels that `conv` makes, and always alike."""
+    return norm.running_mean is not None and norm.num_features == conv.out_channels
 
 
 def _out_of_place(layer: Any) -> None:

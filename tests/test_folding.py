@@ -91,6 +91,30 @@ def test_layers_that_are_not_computed_in_their_order_are_left_alone() -> None:
     assert folded(model) is model
 
 
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(3), nn.BatchNorm2d(4, track_running_stats=False)])
+def test_normalisations_that_a_convolution_cannot_carry_are_left_alone(norm: nn.Module) -> None:
+    """Of another width, as that of another branch is, or of the batch's own statistics."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), norm
+            self.last = nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            branches = self.conv(self.norm(x)) if self.norm.num_features == 3 else self.norm(self.conv(x))
+            return self.last(branches).mean((2, 3))
+
+    sizes = {"input_size": 8, "resize_size": 8, "classes": 4}
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    model = Classifier(Branches(), name="branches", mean=mean, std=std, **sizes).double()
+    result = folded(model)
+    assert (norms(model), norms(result)) == (2, 1)
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(result(images), model(images), rtol=1e-8, atol=1e-10)
+
+
 def test_a_layer_that_relies_on_what_an_activation_overwrites_is_left_alone() -> None:
     class Overwritten(nn.Module):
         """Adds to an activation its own input, which the activation has overwritten."""
