@@ -11,7 +11,7 @@ import argparse
 import torch
 from torch import Tensor
 
-from riemannopt_dist.guided_ig import guided_ig
+from riemannopt_dist.guided_path import guided_ig
 from riemannopt_dist.images import decode_image, list_images, prepare_image, read_image
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.metrics.insertion import insertion

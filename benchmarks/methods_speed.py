@@ -21,7 +21,7 @@ from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.gradients import value_and_gradient
-from riemannopt_dist.guided_ig import guided_ig
+from riemannopt_dist.guided_path import guided_ig
 from riemannopt_dist.models import Classifier, load_model
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile, equispaced, path_variation

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.attribution import Attribution, integrate_path, integrated_gradients
     from riemannopt_dist.blur_path import BlurPath
     from riemannopt_dist.exact_line import breakpoints, exact_integrated_gradients
-    from riemannopt_dist.guided_ig import guided_ig
+    from riemannopt_dist.guided_path import guided_ig
     from riemannopt_dist.methods import blur_ig, estimate_profile, idgi
     from riemannopt_dist.metrics.completeness import completeness_delta, ratio_of_sums, relative_error
     from riemannopt_dist.metrics.information import information_curve
@@ -49,7 +49,7 @@ _HOME = {
     "information_curve": "metrics.information",
     "compare": "metrics.reference",
     "converge": "metrics.reference",
-    "guided_ig": "guided_ig",
+    "guided_ig": "guided_path",
     "idgi": "methods",
     "Schedule": "schedule",
     "linear_schedule": "schedule",

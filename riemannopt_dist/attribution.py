@@ -17,7 +17,7 @@ from riemannopt_dist.gradients import (
     sample_path,
     target_output,
 )
-from riemannopt_dist.idgi import IdgiSums
+from riemannopt_dist.important_direction import IdgiSums
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import Array, Schedule
 

@@ -16,7 +16,7 @@ from riemannopt_dist.arguments import check_choice, check_images
 from riemannopt_dist.attribution import Attribution, integrate_path, union_of_points
 from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
-from riemannopt_dist.guided_ig import guided_sums, guided_variation
+from riemannopt_dist.guided_path import guided_sums, guided_variation
 from riemannopt_dist.metrics.reference import Reference, converge, converge_walk
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.profile import PROFILE_SAMPLES, Profile, ProfileSum, equispaced, path_variation

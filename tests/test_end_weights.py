@@ -12,7 +12,7 @@ from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.end_weights import end_weights
 from riemannopt_dist.gradients import Output, value_and_gradient
-from riemannopt_dist.guided_ig import guided_sums
+from riemannopt_dist.guided_path import guided_sums
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import Array, linear_schedule, schedule_from_partition
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.attribution import integrated_gradients
 from riemannopt_dist.exact_line import exact_integrated_gradients
-from riemannopt_dist.guided_ig import guided_ig
+from riemannopt_dist.guided_path import guided_ig
 from riemannopt_dist.metrics.reference import (
     REFERENCE,
     Reference,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from riemannopt_dist.arguments import check_images
 from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, value_and_gradient
-from riemannopt_dist.guided_ig import guided_walk
+from riemannopt_dist.guided_path import guided_walk
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.paths import Path, StraightPath

@@ -22,7 +22,7 @@ from riemannopt_dist.gradients import (
     target_output,
     value_and_gradient,
 )
-from riemannopt_dist.idgi import squared_shares
+from riemannopt_dist.important_direction import squared_shares
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Array, Schedule, partition_of
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.attribution import Attribution, integrated_gradients
 from riemannopt_dist.gradients import target_output
-from riemannopt_dist.guided_ig import advance, guided_ig, guided_walk
+from riemannopt_dist.guided_path import advance, guided_ig, guided_walk
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Array, linear_partition, linear_schedule, schedule_from_partition
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.gradients import value_and_gradient
-from riemannopt_dist.guided_ig import guided_sums
-from riemannopt_dist.idgi import squared_shares
+from riemannopt_dist.guided_path import guided_sums
+from riemannopt_dist.important_direction import squared_shares
 from riemannopt_dist.methods import FAMILIES, METHODS, idgi
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Schedule, linear_schedule, partition_of, schedule_from_partition
