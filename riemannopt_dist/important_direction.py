@@ -48,7 +48,7 @@ class _Differences:
         )
         for s, schedule in enumerate(schedules):
             _, rule = partition_of(schedule)
-            columns = np.searchsorted(points, schedule.points)
+            columns = np.searchsorted(points, np.unique(schedule.points))
             made.next_point[s, columns[:-1]] = columns[1:]
             made.previous_point[s, columns[1:]] = columns[:-1]
             # Each interval's change goes to the sample at its left end, at its right end, or half to both.

@@ -12,7 +12,7 @@ from riemannopt_dist.methods import FAMILIES, METHODS, idgi
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Schedule, linear_schedule, partition_of, schedule_from_partition
 
-UNEVEN = (0.0, 0.05, 0.2, 0.55, 0.6, 1.0)
+UNEVEN = (0.0, 0.0, 0.05, 0.2, 0.2, 0.55, 0.6, 1.0, 1.0)
 RULES = ("left", "right", "trapezoid")
 
 
