@@ -1,7 +1,8 @@
 """IDGI (Yang, Wang & Bilgic, CVPR 2023): each step's change of the output, shared out by squared gradients.
 
 Σ_j (f_{j+1} − f_j) · g_j² / Σ g_j² along a path: gradients decide how a change of the output is divided among
-features, but not how large it is. The sum over features is f(x) − f(x′) under every schedule.
+features, but not how large it is. The sum over features is f(x) − f(x′) under every schedule, less the changes
+of steps whose gradient is zero: nothing tells how to share those out.
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,10 @@ from riemannopt_dist.schedule import Array, Schedule, partition_of
 
 def squared_shares(gradients: Tensor) -> Tensor:
     """g² / Σ g² of each gradient (N, C, H, W) over its features; 0 where the gradient is 0."""
-    squares = gradients**2
+    largest = gradients.abs().flatten(1).amax(1)[:, None, None, None]
+    squares = (gradients / largest).square()  # scaled first: squares of small gradients would vanish
     totals = squares.flatten(1).sum(1)[:, None, None, None]
-    return torch.where(totals > 0, squares / totals, 0.0)
+    return torch.where(largest > 0, squares / totals, 0.0)
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,16 @@ def test_a_zero_gradient_gives_a_zero_map(images: Tensor, targets: Tensor) -> No
     assert torch.equal(result.maps, torch.zeros_like(images))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_shares_do_not_depend_on_how_large_a_gradient_is(dtype: torch.dtype) -> None:
+    sides = torch.tensor([3.0, -4.0], dtype=dtype).view(1, 2, 1, 1)
+    expected = torch.tensor([9 / 25, 16 / 25], dtype=dtype)
+    finfo = torch.finfo(dtype)
+    for scale in (finfo.tiny, 1.0, finfo.max / 8):
+        torch.testing.assert_close(squared_shares(scale * sides).flatten(), expected)
+    assert not squared_shares(0 * sides).any()
+
+
 def test_rules_that_hide_their_intervals_are_refused(
     smooth_net: nn.Module, images: Tensor, targets: Tensor
 ) -> None:
