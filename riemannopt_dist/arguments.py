@@ -2,6 +2,11 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+RANDOM_LAYERS = ("StochasticDepth", "DropPath")
+"""Torchvision's and timm's, by name: to import either takes seconds."""
 
 
 def check_images(images: Tensor, name: str = "images") -> None:
@@ -20,13 +25,24 @@ def check_images(images: Tensor, name: str = "images") -> None:
 
 
 def check_model(model: nn.Module) -> None:
-    """Raise ValueError if a layer whose output depends on chance or the batch in training is in training."""
-    layers = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    """Raise ValueError if a layer's output depends on chance, or on the other images of a batch."""
     for name, layer in model.named_modules():
-        if layer.training and isinstance(layer, layers):
+        if isinstance(layer, _BatchNorm) and layer.running_mean is None:
+            raise ValueError(
+                f"model: expected running statistics, layer {name!r} takes those of the batch in any mode"
+            )
+        if layer.training and _differs_in_training(layer):
             raise ValueError(
                 f"model: expected evaluation mode (model.eval()), layer {name!r} is in training mode"
             )
+
+
+def _differs_in_training(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, (_BatchNorm, _DropoutNd, nn.RReLU))
+        or (isinstance(layer, nn.MultiheadAttention) and layer.dropout > 0)
+        or type(layer).__name__ in RANDOM_LAYERS
+    )
 
 
 def check_targets(targets: Tensor, images: Tensor, model: nn.Module | None = None) -> None:
