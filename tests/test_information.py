@@ -309,6 +309,12 @@ def test_bad_arguments_are_named(case: Case) -> None:
         information_curve(*arguments, case.maps, convention="best")
     with pytest.raises(ValueError, match=r"images: expected values in \[0, 1\], not so in image\(s\) \[1\]"):
         information_blur(case.images + torch.tensor([0.0, 1.0, 0.0])[:, None, None, None])
+    model = nn.Sequential(nn.Dropout(0.5), case.model)
+    with pytest.raises(ValueError, match="model: expected evaluation mode"):
+        information_curve(model.train(), case.images, case.targets, case.maps)
+    model.eval().classes = 4
+    with pytest.raises(ValueError, match="targets: expected class indices from 0 to 3"):
+        information_curve(model, case.images, case.targets + 2, case.maps)
     bad = case.maps.clone()
     bad[1, 2, 0, 5, 5] = torch.inf
     with pytest.raises(ValueError, match=r"maps: .*image\(s\) \[2\]"):

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -242,6 +244,18 @@ def test_metrics_write_their_columns(smooth_net: nn.Module, images: Tensor, targ
         score = function(smooth_net, images, targets, images - 0.5).score
         assert_allclose(columns[metric.name], score[None], atol=1e-12)
         assert metric.summaries[0].of({metric.name: score}) == (pytest.approx(score.mean().item()), 0)
+
+
+@pytest.mark.parametrize("curve_of", [insertion, smoothed_insertion, deletion])
+def test_bad_models_and_targets_are_named(
+    curve_of: Callable[..., Curve], smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    model = nn.Sequential(nn.Dropout(0.5), smooth_net)
+    with pytest.raises(ValueError, match="model: expected evaluation mode"):
+        curve_of(model.train(), images, targets, images)
+    model.eval().classes = 5
+    with pytest.raises(ValueError, match="targets: expected class indices from 0 to 4"):
+        curve_of(model, images, targets + 1, images)
 
 
 def test_bad_maps_are_named(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:

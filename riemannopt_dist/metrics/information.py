@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_images, check_targets
+from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, explained_output, micro_batches
 from riemannopt_dist.metrics.insertion import check_maps, pixel_ranks, pixel_saliency
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary, area, unit_curve
@@ -164,8 +164,9 @@ def information_curve(
     they nor `internal_batch_size` change a result beyond rounding.
     """
     check_choice(convention, tuple(CONVENTIONS), "convention")
+    check_model(model)
     check_images(images)
-    check_targets(targets, images)
+    check_targets(targets, images, model)
     check_maps(maps, images)
     how = CONVENTIONS[convention]
     if how.encoding is None and min(images.shape[2:]) <= MS_SSIM_SIDE:

@@ -14,7 +14,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_images, check_targets
+from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     Output,
@@ -80,7 +80,8 @@ def insertion(
     rounded down). "rise" is Petsiuk et al., 2018: from a blurred image, 224 pixels a step.
 
     `f_input`, f(x), and `f_start`, f at the start image, both (B,), spare the evaluation of the curve's
-    ends if known. Raises ValueError for maps of another shape or with NaN or infinity.
+    ends if known. Raises ValueError for maps of another shape or with NaN or infinity, for images and targets
+    that do not fit, and for a model in training mode.
     """
     check_images(images)
     start = rise_blur(images) if convention == "rise" else torch.zeros_like(images)
@@ -174,7 +175,8 @@ def _replacement_curve(
 ) -> tuple[Tensor, Tensor]:
     """Fractions (K,) and the curve (…, B, K) from `before` to `after` for maps (…, B, C, H, W)."""
     check_choice(convention, CONVENTIONS, "convention")
-    check_targets(targets, before)
+    check_model(model)
+    check_targets(targets, before, model)
     check_maps(maps, before)
     pixels = before.shape[-2] * before.shape[-1]
     counts = official_counts(pixels) if convention == "official" else rise_counts(pixels)
