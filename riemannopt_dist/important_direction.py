@@ -1,8 +1,8 @@
 """IDGI (Yang, Wang & Bilgic, CVPR 2023): each step's change of the output, shared out by squared gradients.
 
 Σ_j (f_{j+1} − f_j) · g_j² / Σ g_j² along a path: gradients decide how a change of the output is divided among
-features, but not how large it is. The sum over features is f(x) − f(x′) under every schedule, less what changes
-over steps whose gradient is zero: nothing tells how to share it out.
+features, but not how large it is. The sum over features is f(x) − f(x′) under every schedule, less the
+changes of steps whose gradient is zero: nothing tells how to share those out.
 """
 
 from collections.abc import Sequence

@@ -6,6 +6,10 @@ network's kinks are averaged over the interval instead of sampled at its ends, a
 f(γ(b)) − f(γ(a)) up to rounding: maps are complete under every schedule. One interval from the baseline to
 the input is the Rescale rule of DeepLIFT (Shrikumar et al., ICML 2017); as intervals shrink the sum becomes
 the integral. n intervals take n + 1 samples through the model and back.
+
+An operation whose mean slope is not known is refused by name where torch shows it, and by sums that are not
+complete where it does not. Sums may be off by 0.01 of max(1, |f|), as some GPUs round products to ten bits:
+sharp for logits, while a small probability can hide wrong slopes. So `check_secants` tries a model's logits.
 """
 
 import math
@@ -35,7 +39,10 @@ SOFTMAX_POINTS = 128
 """Gauss-Legendre points of the mean of the output's softmax: enough for steps of over 60 log-odds."""
 
 INCOMPLETE = 1e-2
-"""How far sums may be off, over |f| where that is above 1: rounding stays below, wrong slopes do not."""
+"""How far an interval's sum may be off, in units of max(1, |f|): rounding stays below, even that of TF32.
+
+Sharp for logits, where wrong slopes are off by more. A small probability changes by less than this in all.
+"""
 
 
 def secant_attribution(
@@ -53,7 +60,8 @@ def secant_attribution(
     at most `internal_batch_size` samples, two at least; it changes nothing beyond rounding.
 
     Raises ValueError for a schedule of another rule, targets that do not fit, a model with an operation whose
-    mean slopes are not known, and one whose sums are not complete: torch's functions do not show all of it.
+    mean slopes are not known, and one whose sums are off by more than 0.01 of max(1, |f|): torch's functions
+    do not show all of it. That is sharp for logits; where probabilities are small, `check_secants` tells.
     """
     check_model(model)
     check_targets(targets, path.images, model)
@@ -72,7 +80,10 @@ def secant_attribution(
 
 
 def check_secants(model: Classifier) -> None:
-    """Raise ValueError where `secant_attribution` would because of the model: tried on an image of noise."""
+    """Raise ValueError where `secant_attribution` of the model's logits would: tried on an image of noise.
+
+    The logits, because sums of small probabilities do not tell wrong slopes from right ones.
+    """
     size = model.input_size
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.mean)
     target = torch.zeros(1, dtype=torch.int64, device=noise.device)
@@ -179,7 +190,8 @@ def complete_attribution(
 ) -> Attribution:
     """Sums of secants (B, C, H, W) with f at their edges (B, n + 1), whose parts were off by `gaps`.
 
-    Raises ValueError where that is more than rounding.
+    Raises ValueError where one is off by more than 0.01 (√ε of the data type, if larger) of max(1, |f|), |f|
+    being the largest: sharp for logits, while all of a small probability's change may be less.
     """
     tolerance = max(INCOMPLETE, torch.finfo(values.dtype).eps ** 0.5) * max(1.0, float(values.abs().amax()))
     off = float(torch.stack(gaps).amax())
