@@ -234,7 +234,7 @@ class _Sampler:
         if self.output == "logit":
             return [None] * len(images)
         everyone = torch.arange(len(images), device=images.device)
-        places, _ = self.path.at(everyone, images.new_zeros(len(images)))
+        places, _ = self.path.at(everyone, images.new_zeros(len(images), dtype=torch.float64))
         values = target_output(
             self.model,
             places,
@@ -250,7 +250,7 @@ class _Sampler:
     def points(self, rows: list[int], shares: list[float]) -> list[_Point]:
         """A point for each image index of `rows` (N,) and share (N,), in full micro-batches."""
         images = self.path.images
-        alphas = torch.from_numpy(np.interp(shares, *self._coordinate)).to(images)
+        alphas = torch.from_numpy(np.interp(shares, *self._coordinate)).to(images.device)
         index = torch.tensor(rows, device=images.device)
         values: list[Tensor] = []
         places: list[Tensor] = []

@@ -23,6 +23,7 @@ from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import linear_schedule
 from tests.problems import CONSTANT, PROFILES, RISING
+from tests.test_adaptive_secant import Recorded
 from tests.test_attribution import Quadratic, counted, l1_distance
 
 
@@ -107,6 +108,14 @@ def test_a_linear_logit_is_exact_on_any_path_at_any_points(
     start, _ = path.at(torch.arange(3), torch.zeros(3, dtype=torch.float64))
     weights = linear_net[1].weight.detach()[targets].view_as(images)
     torch.testing.assert_close(result.maps, weights * (images - start), rtol=1e-10, atol=1e-13)
+
+
+def test_positions_do_not_depend_on_the_type_of_the_images(images: Tensor, first: Tensor) -> None:
+    """In bfloat16 they would be rounded to 1/256."""
+    rounded, exact = (Recorded(StraightPath.from_black(given)) for given in (images.bfloat16(), images))
+    for path in (rounded, exact):
+        adaptive_attribution(Quadratic(), path, first, RISING, START)
+    assert rounded.alphas == exact.alphas
 
 
 def test_a_gradient_that_is_a_straight_line_is_exact(images: Tensor, first: Tensor) -> None:
