@@ -76,6 +76,7 @@ class BlurPath:
 
     def __post_init__(self) -> None:
         check_images(self.images)
+        object.__setattr__(self, "images", self.images.detach())  # as StraightPath does
         for name, value in (("sigma_max", self.sigma_max), ("truncate", self.truncate)):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name}: expected a positive finite number, got {value!r}")

@@ -41,6 +41,9 @@ class StraightPath:
                 f"baselines: expected the images' shape {tuple(self.images.shape)}, "
                 f"got {tuple(self.baselines.shape)}"
             )
+        # Maps are no part of the graph that the images may belong to.
+        object.__setattr__(self, "images", self.images.detach())
+        object.__setattr__(self, "baselines", self.baselines.detach())
 
     @classmethod
     def from_black(cls, images: Tensor) -> "StraightPath":
