@@ -28,7 +28,11 @@ class Path(Protocol):
 
 @dataclass(frozen=True)
 class StraightPath:
-    """The straight line γ(α) = x′ + α (x − x′) of Integrated Gradients (Sundararajan et al., 2017)."""
+    """The straight line γ(α) = x′ + α (x − x′) of Integrated Gradients (Sundararajan et al., 2017).
+
+    Raises ValueError unless images and baselines are finite floating-point batches (B, C, H, W) of the same
+    shape, type and device.
+    """
 
     images: Tensor
     baselines: Tensor
@@ -40,6 +44,11 @@ class StraightPath:
             raise ValueError(
                 f"baselines: expected the images' shape {tuple(self.images.shape)}, "
                 f"got {tuple(self.baselines.shape)}"
+            )
+        if (self.baselines.dtype, self.baselines.device) != (self.images.dtype, self.images.device):
+            raise ValueError(
+                f"baselines: expected {self.images.dtype} on {self.images.device}, as the images, "
+                f"got {self.baselines.dtype} on {self.baselines.device}"
             )
         # Maps are no part of the graph that the images may belong to.
         object.__setattr__(self, "images", self.images.detach())

@@ -60,3 +60,10 @@ def test_profiles_of_images_that_belong_to_a_graph(
 ) -> None:
     profile = estimate_profile(smooth_net, attached, targets, method=method, samples=5)
     assert profile == estimate_profile(smooth_net, images, targets, method=method, samples=5)
+
+
+def test_baselines_of_another_type_or_device_are_refused(images: Tensor) -> None:
+    with pytest.raises(
+        ValueError, match=r"baselines: expected torch.float64 on cpu, .* got torch.float32 on cpu"
+    ):
+        StraightPath(images, torch.zeros_like(images).float())
