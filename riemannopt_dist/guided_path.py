@@ -160,8 +160,11 @@ def guided_variation(
     """`path_variation` along the walk that `alphas` (k,), from 0 to 1, lead: (B, k − 1).
 
     The integrand at α is ∂f/∂γ · dγ/dα, with the step's mean speed, move / Δα, for dγ/dα. The last interval
-    has no step after it to compare with and repeats the value before.
+    has no step after it to compare with and repeats the value before. Raises ValueError for fewer than three
+    positions.
     """
+    if len(alphas) < 3:
+        raise ValueError(f"samples: expected at least 3, for two steps to compare, got {len(alphas)}")
     walk = guided_walk(model, path, targets, alphas, output=output, internal_batch_size=internal_batch_size)
     widths = np.diff(alphas)
     integrands = (step.gradients * step.move / width for step, width in zip(walk, widths, strict=False))

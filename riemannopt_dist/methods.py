@@ -260,7 +260,8 @@ def estimate_profile(
     `refine` "always" adds a second pass of as many points, placed by the first; "auto" does so where the
     profile lies in a part of the path, as Blur IG's does.
 
-    Raises ValueError for an unknown method, fewer than two samples, or images and targets that do not fit.
+    Raises ValueError for an unknown method, fewer than two samples (three for "guided_ig"), or images and
+    targets that do not fit.
     """
     check_choice(method, tuple(METHODS), "method")
     check_choice(refine, REFINE, "refine")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.attribution import Attribution, integrated_gradients
 from riemannopt_dist.gradients import target_output
-from riemannopt_dist.guided_path import advance, guided_ig, guided_walk
+from riemannopt_dist.guided_path import advance, guided_ig, guided_variation, guided_walk
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Array, linear_partition, linear_schedule, schedule_from_partition
 
@@ -198,6 +198,14 @@ def test_a_gradient_is_taken_only_when_asked_for(
         assert len(calls) == 6
     finally:
         handle.remove()
+
+
+def test_a_variation_needs_two_steps_to_compare(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    path = StraightPath.from_black(images)
+    with pytest.raises(ValueError, match=r"samples: expected at least 3, .* got 2"):
+        guided_variation(smooth_net, path, targets, linear_partition(1))
 
 
 def test_broken_gradients_end_in_a_broken_map(images: Tensor, targets: Tensor) -> None:
