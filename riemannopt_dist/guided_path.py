@@ -167,7 +167,8 @@ def guided_variation(
         raise ValueError(f"samples: expected at least 3, for two steps to compare, got {len(alphas)}")
     walk = guided_walk(model, path, targets, alphas, output=output, internal_batch_size=internal_batch_size)
     widths = np.diff(alphas)
-    integrands = (step.gradients * step.move / width for step, width in zip(walk, widths, strict=False))
+    # The widths first: once they are used up, no further step is asked for.
+    integrands = (step.gradients * step.move / width for width, step in zip(widths, walk, strict=False))
     changes = [(b - a).abs().flatten(1).mean(1).cpu().numpy() for a, b in pairwise(integrands)]
     variation = np.stack(changes, axis=1) / widths[:-1]
     return np.concatenate([variation, variation[:, -1:]], axis=1)

@@ -200,10 +200,17 @@ def test_a_gradient_is_taken_only_when_asked_for(
         handle.remove()
 
 
-def test_a_variation_needs_two_steps_to_compare(
-    smooth_net: nn.Module, images: Tensor, targets: Tensor
-) -> None:
+def test_a_variation_takes_a_gradient_a_step(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
+    """None at the image, where the walk has ended; and two steps at least, to be compared."""
+    calls: list[int] = []
     path = StraightPath.from_black(images)
+    handle = smooth_net.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        variation = guided_variation(smooth_net, path, targets, linear_partition(5))
+    finally:
+        handle.remove()
+    assert variation.shape == (3, 5)
+    assert len(calls) == 5
     with pytest.raises(ValueError, match=r"samples: expected at least 3, .* got 2"):
         guided_variation(smooth_net, path, targets, linear_partition(1))
 
