@@ -118,20 +118,36 @@ def powell_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Ar
 def exact_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
     """Partitions whose integral bound is the least among those with edges in a grid of candidates.
 
-    Dynamic programming over the last edge: one table serves all counts. Half of the candidates are
-    equispaced and half follow the density, so that a concentrated profile is resolved too. Where equal
-    intervals or the density's, whose edges need not be candidates, are better still, they are taken.
+    Dynamic programming over the last edge: one table serves all counts up to 256, another up to 512, and so
+    on, so that an interval has at least two candidates and a partition does not depend on the other counts.
+    Half of the candidates are equispaced and half follow the density, so that a concentrated profile is
+    resolved too. Where equal intervals or the density's, whose edges need not be candidates, are better
+    still, they are taken. A profile of zeros, which all partitions suit alike, gets equal intervals.
     """
-    half = CANDIDATES // 2
-    (candidates,) = density_partitions(profile, rule, [half])
-    grid = np.union1d(linear_partition(half), candidates)
-    found = least_cost_partitions(grid, _pairwise_bounds(profile, grid, rule), counts)
+    if not any(profile.magnitudes):
+        return [linear_partition(count) for count in counts]
+    found: dict[int, Array] = {}
+    sizes = [_candidates(count) for count in counts]
+    for size in set(sizes):
+        (candidates,) = density_partitions(profile, rule, [size // 2])
+        grid = np.union1d(linear_partition(size // 2), candidates)
+        alike = [count for count, other in zip(counts, sizes, strict=True) if other == size]
+        partitions = least_cost_partitions(grid, _pairwise_bounds(profile, grid, rule), alike)
+        found |= zip(alike, partitions, strict=True)
     dense = density_partitions(profile, rule, counts)
     moments = _Moments.of(profile)
     return [
-        min((best, linear_partition(count), density), key=lambda edges: _bound(moments, edges, rule))
-        for best, count, density in zip(found, counts, dense, strict=True)
+        min((found[count], linear_partition(count), density), key=lambda edges: _bound(moments, edges, rule))
+        for count, density in zip(counts, dense, strict=True)
     ]
+
+
+def _candidates(count: int) -> int:
+    """How many candidates partitions into `count` intervals choose from: CANDIDATES, doubled until enough."""
+    size = CANDIDATES
+    while size < 2 * count:
+        size *= 2
+    return size
 
 
 def least_cost_partitions(grid: Array, costs: Array, counts: list[int]) -> list[Array]:

@@ -216,6 +216,20 @@ def test_exact_is_never_worse_on_the_integral_bound(profile: Profile, rule: str)
 
 
 @EACH_PROFILE
+def test_exact_takes_any_count(profile: Profile) -> None:
+    """More intervals than candidates for 256 of them could make, the partitions of fewer being the same."""
+    counts = [16, 600, 300]
+    found = exact_partitions(profile, "left", counts)
+    np.testing.assert_array_equal(found[0], exact_partitions(profile, "left", counts[:1])[0])
+    bounds = [integral_bound(profile, partition, "left") for partition in found]
+    dense = density_partitions(profile, "left", counts)
+    for count, bound, density in zip(counts, bounds, dense, strict=True):
+        for other in (linear_partition(count), density):
+            assert bound <= integral_bound(profile, other, "left") * (1 + 1e-12), count
+    assert bounds[0] > bounds[2] > bounds[1]
+
+
+@EACH_PROFILE
 def test_powell_is_never_worse_than_equal_intervals_on_eq9(profile: Profile) -> None:
     counts = [1, 2, 4, 8, 16]
     for count, partition in zip(counts, powell_partitions(profile, "left", counts), strict=True):
@@ -285,6 +299,9 @@ def test_a_profile_of_zeros_counts_as_constant() -> None:
     for rule in FITTED_RULES:
         density = optimize_schedule(zeros, 16, rule, "density")
         np.testing.assert_allclose(density.points, linear_schedule(16, rule).points, atol=1e-12)
+    for rule in PARTITION_RULES:
+        for samples in (16, 300):
+            assert optimize_schedule(zeros, samples, rule, "exact") == linear_schedule(samples, rule)
 
 
 @pytest.mark.parametrize("rule", FITTED_RULES)
@@ -370,8 +387,8 @@ def test_bad_arguments_are_refused_by_name() -> None:
         optimize_schedule(CONSTANT, 0, "left")
     with pytest.raises(ValueError, match="samples: the trapezoid needs at least 2, got 1"):
         optimize_schedule(CONSTANT, 1, "trapezoid")
-    with pytest.raises(ValueError, match=r"intervals: at most .* got 2000"):
-        optimize_schedule(CONSTANT, 2000, "left", "exact")
+    with pytest.raises(ValueError, match=r"intervals: at most 2 .* got 3"):
+        least_cost_partitions(linear_partition(2), np.zeros((3, 3)), [3])
     with pytest.raises(ValueError, match=r"rule: .* got 'gauss_legendre'"):
         integral_bound(CONSTANT, linear_partition(4), "gauss_legendre")
 
