@@ -8,7 +8,7 @@ from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.gradients import value_and_gradient
 from riemannopt_dist.guided_path import guided_sums
 from riemannopt_dist.important_direction import squared_shares
-from riemannopt_dist.methods import FAMILIES, METHODS, idgi
+from riemannopt_dist.methods import FAMILIES, METHODS, Method, idgi
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Schedule, linear_schedule, partition_of, schedule_from_partition
 
@@ -105,4 +105,12 @@ def test_guided_sums_pay_for_one_walk(
 
 
 def test_every_family_has_both_methods() -> None:
-    assert set(METHODS) == {name + ending for name in FAMILIES for ending in ("", "_idgi")}
+    expected = {
+        "ig": Method("ig", idgi=False),
+        "ig_idgi": Method("ig", idgi=True),
+        "blur_ig": Method("blur_ig", idgi=False),
+        "blur_ig_idgi": Method("blur_ig", idgi=True),
+        "guided_ig": Method("guided_ig", idgi=False),
+        "guided_ig_idgi": Method("guided_ig", idgi=True),
+    }
+    assert expected == METHODS
