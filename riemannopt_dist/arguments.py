@@ -61,6 +61,16 @@ def check_targets(targets: Tensor, images: Tensor, model: nn.Module | None = Non
         raise ValueError(f"targets: expected class indices {expected}, got {targets.tolist()}")
 
 
+def check_classes(targets: Tensor, logits: Tensor) -> None:
+    """Raise ValueError unless every target (B,) has one of the logits (B, classes).
+
+    On the CPU alone: elsewhere a look at the targets would wait for all that the device has yet to do.
+    """
+    classes = logits.shape[1]
+    if targets.device.type == "cpu" and bool((targets >= classes).any()):
+        raise ValueError(f"targets: expected class indices below {classes}, got {int(targets.max())}")
+
+
 def check_positive(value: int, name: str) -> None:
     """Raise ValueError unless `value` is a whole number of at least one."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

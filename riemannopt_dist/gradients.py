@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_positive
+from riemannopt_dist.arguments import check_choice, check_classes, check_positive
 from riemannopt_dist.paths import Path
 
 Index = NDArray[np.int64]
@@ -31,6 +31,7 @@ def micro_batches(items: int, size: int) -> Iterator[slice]:
 def explained_output(logits: Tensor, targets: Tensor, output: Output = "probability") -> Tensor:
     """The target's softmax probability in [0, 1] (or its logit) from logits (B, classes): (B,)."""
     check_choice(output, OUTPUTS, "output")
+    check_classes(targets, logits)
     scores = logits.softmax(dim=1) if output == "probability" else logits
     return scores.gather(1, targets[:, None]).squeeze(1)
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_model, check_positive, check_targets
+from riemannopt_dist.arguments import check_choice, check_classes, check_model, check_positive, check_targets
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
@@ -171,6 +171,7 @@ def mean_output_slopes(before: Tensor, after: Tensor, targets: Tensor, output: O
 
     For a probability ∂p_c/∂z_j = p_c ([j = c] − p_j), by quadrature.
     """
+    check_classes(targets, before)
     target = nn.functional.one_hot(targets, before.shape[1]).to(before)
     if output == "logit":
         return target

@@ -1,12 +1,26 @@
 """What the checks of common arguments refuse is wrong, and what they let pass is right."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from timm.layers import DropPath
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from riemannopt_dist.adaptive import adaptive_attribution
+from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.arguments import check_model
+from riemannopt_dist.attribution import integrated_gradients
+from riemannopt_dist.exact_line import exact_integrated_gradients
+from riemannopt_dist.guided_path import guided_ig
+from riemannopt_dist.methods import METHODS, estimate_profile
+from riemannopt_dist.metrics.information import information_curve
+from riemannopt_dist.metrics.insertion import deletion, insertion
+from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.schedule import linear_schedule
+from riemannopt_dist.secant import secant_attribution
+from tests.problems import RISING
 
 RANDOM = {
     "dropout": nn.Dropout(0.5),
@@ -18,7 +32,7 @@ RANDOM = {
 }
 
 
-def output(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+def output(layer: nn.Module, inputs: Tensor) -> Tensor:
     given = (inputs,) * 3 if isinstance(layer, nn.MultiheadAttention) else (inputs,)
     found = layer(*given)
     return found[0] if isinstance(found, tuple) else found
@@ -48,3 +62,41 @@ def test_normalisation_by_the_batch_is_refused_in_any_mode() -> None:
 def test_a_model_without_such_layers_passes_in_training_mode() -> None:
     attention = nn.MultiheadAttention(4, 2)
     check_model(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), attention).train())
+
+
+FOUR = linear_schedule(4)
+CALLS: dict[str, Callable[[nn.Module, Tensor, Tensor], object]] = {
+    "riemann": lambda model, images, targets: integrated_gradients(model, images, targets, FOUR),
+    "guided": lambda model, images, targets: guided_ig(model, images, targets, FOUR),
+    "secant": lambda model, images, targets: secant_attribution(model, line(images), targets, FOUR),
+    "adaptive": lambda model, images, targets: adaptive_attribution(
+        model, line(images), targets, RISING, 4, output="logit"
+    ),
+    "adaptive secant": lambda model, images, targets: adaptive_secant_attribution(
+        model, line(images), targets, RISING, 4
+    ),
+    "exact": exact_integrated_gradients,
+    "insertion": lambda model, images, targets: insertion(model, images, targets, images),
+    "deletion": lambda model, images, targets: deletion(model, images, targets, images),
+    "information": lambda model, images, targets: information_curve(model, images, targets, images),
+} | {
+    f"profile of {method}": lambda model, images, targets, method=method: estimate_profile(
+        model, images, targets, method=method, samples=4
+    )
+    for method in METHODS
+}
+
+
+def line(images: Tensor) -> StraightPath:
+    return StraightPath.from_black(images)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_classes_that_a_model_lacks_are_refused(
+    call: Callable[[nn.Module, Tensor, Tensor], object],
+    linear_net: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+) -> None:
+    with pytest.raises(ValueError, match="targets: expected class indices below 5, got 6"):
+        call(linear_net, images, targets + 2)
