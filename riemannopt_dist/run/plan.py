@@ -162,7 +162,9 @@ def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:
     families = sorted({METHODS[cell.method].family for cell in cells if cell.fitted})
     for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
         for family in families:
-            yield Work(stage, family, config.fit.images, config.fit.samples, 0)
+            # A walk has a gradient a step, not one at its end.
+            gradients = config.fit.samples - (family == "guided_ig")
+            yield Work(stage, family, config.fit.images, gradients, 0)
 
 
 def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[Work]:
