@@ -162,12 +162,13 @@ def verify(run: RunArgument) -> None:
     from riemannopt_dist.run.verification import problems
 
     with _errors():
-        found = list(problems(RunDirectory(Storage(run))))
+        storage = Storage(run)
+        found = list(problems(RunDirectory(storage)))
         for problem in found:
             typer.echo(problem, err=True)
         if found:
             raise typer.Exit(1)
-        typer.echo(f"{run}: every row is there once")
+        typer.echo(f"{storage.root}: every row is there once")
 
 
 @app.command()

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 T = TypeVar("T")
 
@@ -21,6 +21,8 @@ _LASTING_CODES = re.compile(
     "ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"  # S3
     "|PERMISSION_DENIED|UNAUTHENTICATED"  # Google
 )
+_BUCKET = re.compile("[^:]*")
+_HOST_AND_PORT = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 # user@ and user:password@ in an address, where a password may hold a "/" that was not encoded; and its query.
 _SECRETS = re.compile(r"(?<=://)([^/\s@]*|[^/\s@:]*:[^\s@]*)@|\?\S*")
 
@@ -58,16 +60,25 @@ def without_secrets(address: str) -> str:
     if "://" not in address:
         return address
     parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    if parts.scheme in ("s3", "gs") and ":" in host:
-        # No bucket has a colon: this is a user and a password whose "/" ought to be written %2F.
+    if ends_in_password(parts):
         return f"{parts.scheme}://…"
-    return f"{parts.scheme}://{host}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def ends_in_password(address: SplitResult) -> bool:
+    """Whether the host is none: a user and a part of a password, whose "/" ought to be written %2F."""
+    expected = _BUCKET if address.scheme in ("s3", "gs") else _HOST_AND_PORT
+    return expected.fullmatch(address.netloc.rpartition("@")[2]) is None
 
 
 def one_line(error: BaseException) -> str:
-    """The error's text in one line; of addresses in it, neither user, password nor query."""
-    return " ".join(re.sub(_SECRETS, "", str(error)).split())
+    """The error's text in one line, without secrets."""
+    return scrubbed(str(error))
+
+
+def scrubbed(text: str) -> str:
+    """The text in one line; of addresses in it, neither user, password nor query."""
+    return " ".join(re.sub(_SECRETS, "", text).split())
 
 
 def _lasting(error: OSError) -> bool:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from riemannopt_dist.cli import app
 from riemannopt_dist.profile import Profile
+from riemannopt_dist.run import verification
 from tests.small_world import make_pictures, small_fields
 
 CLI = [str(Path(sys.executable).with_name("riemannopt"))]
@@ -72,6 +73,12 @@ def test_a_process_of_its_own_says_that_line_and_no_more(config_file: Path, tmp_
     assert ended.returncode == 2
     assert re.fullmatch(r"error: .*missing'.*\n", ended.stderr)
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_verify_prints_an_address_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "problems", lambda directory: [])
+    address = "s3://KEY:swordfish@bucket/run?endpoint_override=127.0.0.1:1&scheme=http&region=x"
+    assert runner.invoke(app, ["verify", address]).output == "s3://bucket/run: every row is there once\n"
 
 
 def test_fit_and_explain_go_together(tmp_path: Path) -> None:

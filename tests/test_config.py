@@ -60,6 +60,20 @@ def test_bad_files_are_named(tmp_path: Path, content: str, named: str) -> None:
         load_config(str(tmp_path / "missing.yaml"))
 
 
+def test_a_password_is_in_no_message(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    address = "s3://KEY:swordfish@bucket/x"
+    for content, named in (
+        (f"images: [{address}]", r"images: .*got \['s3://bucket/x'\]"),
+        (f"images: {address}: y", "not YAML: .*line 1, column 36"),
+        (f"images: {address}{'/folder' * 20}: y", "not YAML"),  # of so long a line only the end was quoted
+    ):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=named) as error:
+            load_config(str(path))
+        assert "swordfish" not in str(error.value)
+
+
 def test_overrides_replace_keys(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(BASE))

@@ -294,7 +294,16 @@ def test_images_and_containers_in_one_folder_are_refused(tmp_path: Path) -> None
         list_images(str(tmp_path))
 
 
-@pytest.mark.parametrize("source", ["ftp://user:swordfish@host/x.tar", "s3://user:cod/fish@b/x", "s3://"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ftp://user:swordfish@host/x.tar",
+        "ftp://user:cod/fish@host/x.tar",
+        "s3://user:cod/fish@b/x",
+        "https://user:cod/fish@host/x.tar",
+        "s3://",
+    ],
+)
 def test_other_addresses_are_refused_without_telling_secrets(source: str) -> None:
     with pytest.raises(ValueError, match=r"^source: expected ") as caught:
         list_images(source)
@@ -306,7 +315,10 @@ def test_secrets_are_taken_out_of_addresses_and_messages() -> None:
         assert "swordfish" not in without_secrets(address)
         assert "swordfish" not in one_line(OSError(f"failed: '{address}' (again)"))
     assert without_secrets("s3://user:swordfish@b/x?k=v") == "s3://b/x"
-    assert "fish" not in without_secrets("s3://user:cod/fish@b/x")
+    for scheme in ("s3", "https"):
+        assert without_secrets(f"{scheme}://user:cod/fish@b/x") == f"{scheme}://…"
+    for address in ("https://h:8080/x", "http://[::1]:9/x", "https://[::1]/x", "file:///x"):
+        assert without_secrets(address) == address
     assert "fish" not in one_line(OSError("Cannot parse URI: 's3://user:cod/fish@b/x'"))
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from riemannopt_dist.images.web import WebFile
-from riemannopt_dist.stores import LastingError, one_line, retried, without_secrets
+from riemannopt_dist.stores import LastingError, ends_in_password, one_line, retried, without_secrets
 
 LARGEST = 1 << 30
 """Bytes of a file that is read as a whole: more than any image that can be decoded takes."""
@@ -57,6 +57,8 @@ def files_of(address: str) -> Files:
         case "s3" | "gs":
             return BucketFiles(address)
         case "http" | "https":
+            if ends_in_password(parts):
+                raise ValueError(f"expected a host after {parts.scheme}:// (a password has its / as %2F)")
             return WebFiles(parts.netloc.rpartition("@")[0], parts.query)
         case other:
             raise ValueError(
@@ -122,9 +124,8 @@ class BucketFiles:
 
     def __init__(self, address: str) -> None:
         parts = _split(address)
-        host = parts.netloc.rpartition("@")[2]
-        if not host or ":" in host:
-            raise ValueError(f"expected a bucket after {parts.scheme}:// (a / in a password is written %2F)")
+        if not parts.netloc.rpartition("@")[2] or ends_in_password(parts):
+            raise ValueError(f"expected a bucket after {parts.scheme}:// (a password has its / as %2F)")
         try:
             # The path is left out: it may hold what a URI may not.
             bucket = parts._replace(path="", fragment="").geturl()

@@ -13,7 +13,7 @@ from riemannopt_dist.gradients import Output
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.refinement import Refine
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
-from riemannopt_dist.stores import without_secrets
+from riemannopt_dist.stores import one_line, scrubbed, without_secrets
 
 
 def _known_metric(name: str) -> str:
@@ -178,11 +178,13 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     Raises ValueError, in one line, for a file that is missing, not YAML, or holds an unknown or bad key.
     """
     try:
-        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        # Of a file, other than of a text, errors do not quote the line, which may hold a password.
+        with Path(path).open(encoding="utf-8") as file:
+            fields = yaml.safe_load(file)
     except OSError as error:
         raise ValueError(f"config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config {path}: not YAML: {' '.join(str(error).split())}") from None
+        raise ValueError(f"config {path}: not YAML: {one_line(error)}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"config {path}: expected keys and values, got {type(fields).__name__}")
     return make_config(_overridden(fields, overrides or {}), f"config {path}")
@@ -211,7 +213,7 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
             # A list with bad items is called too short besides.
             if problem["type"] != "too_short" or not problem["input"]
         )
-        raise ValueError(f"{source}: {problems}") from None
+        raise ValueError(f"{source}: {scrubbed(problems)}") from None
 
 
 def _sentence(message: str, value: Any) -> str:
