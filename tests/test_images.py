@@ -19,6 +19,8 @@ from riemannopt_dist.images import (
     prepare_image,
     read_image,
 )
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.storage import Storage
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
@@ -98,13 +100,20 @@ def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     assert [(ref.image_id, ref.label) for ref in refs] == [("n01440764/a.png", 0)]
 
 
-def test_a_file_name_that_is_not_utf8_gives_a_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"caf\xe9/a.png", b"caf\xe9.jpg/a.png", b"caf\xe9.tar"])
+def test_a_file_name_that_is_not_utf8_gives_a_reason(tmp_path: Path, name: bytes) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
     try:
-        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png")).write_bytes(b"x")
+        touch(path)
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
-    (ref,) = list_images(str(tmp_path))
-    assert (ref.image_id, ref.reason) == ("\\xff.png", "file name is not UTF-8")
+    touch(tmp_path / ("b.tar" if path.suffix == ".tar" else "b.png"))
+    refs = list_images(str(tmp_path))
+    escaped = name.replace(b"\xe9", b"\\xe9").decode()
+    assert {ref.image_id: ref.reason for ref in refs}[escaped] == "file name is not UTF-8"
+    assert {ref.image_id: ref.uri for ref in refs}[escaped] == f"{tmp_path}/{escaped}"
+    assert all("UTF-8" not in str(ref.reason) for ref in refs if "xe9" not in ref.image_id)
+    RunDirectory(Storage(tmp_path / "run")).write_listing(refs)
 
 
 def test_missing_and_empty_folders_are_errors(tmp_path: Path) -> None:

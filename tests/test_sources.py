@@ -20,6 +20,8 @@ from werkzeug.wrappers import Response
 from riemannopt_dist import stores
 from riemannopt_dist.images import ImageReader, ImageRef, UnreadableImage, files_of, list_images, read_image
 from riemannopt_dist.images.labels import read_labels
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.stores import LastingError, StorageError, one_line, retried, without_secrets
 from tests.s3_server import Bucket, serving
 
@@ -125,6 +127,20 @@ def test_what_is_wrong_with_members_is_told(tmp_path: Path) -> None:
         "x.tar//abs.jpg": "its name leads out of the archive",
         "x.tar/link.jpg": "not a regular file",
     }
+
+
+def test_a_member_whose_name_is_not_utf8_has_a_reason(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name in ("café.jpg", "b.jpg"):
+            archive.addfile(tarfile.TarInfo(name))
+    (tmp_path / "x.tar").write_bytes(buffer.getvalue())
+    refs = list_images(str(tmp_path / "x.tar"))
+    assert [(ref.image_id, ref.reason) for ref in refs] == [
+        ("x.tar/b.jpg", None),
+        ("x.tar/caf\\xe9.jpg", "file name is not UTF-8"),
+    ]
+    RunDirectory(Storage(tmp_path / "run")).write_listing(refs)
 
 
 class _Trap:

@@ -1,6 +1,5 @@
 """A folder of image files: a folder a synset, or flat."""
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
@@ -17,12 +16,6 @@ def list_folder(folder: str, entries: Iterable[tuple[str, bool]]) -> Iterator[Im
                 yield ImageRef(path, uri, None, "a folder, not a file")
             continue
         label, reason = _synset_label(PurePosixPath(uri).parent.name)
-        try:
-            path.encode()
-        except UnicodeEncodeError:  # no table or log could hold the name
-            path = os.fsencode(path).decode("utf-8", "backslashreplace")
-            yield ImageRef(path, path, label, "file name is not UTF-8")
-            continue
         yield ImageRef(path, uri, label, reason)
 
 

@@ -1,6 +1,6 @@
 """One input of a run: where it lies, and its label."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
 """Endings of files that claim to be images, in lower case."""
@@ -20,6 +20,20 @@ class ImageRef:
     reason: str | None = None
     offset: int | None = None
     size: int | None = None
+
+
+def storable(ref: ImageRef) -> ImageRef:
+    """`ref`; if its name is not UTF-8, which no table holds, with that escaped and as the reason."""
+    try:
+        f"{ref.image_id} {ref.uri}".encode()
+    except UnicodeEncodeError:
+        image_id, uri = _escaped(ref.image_id), _escaped(ref.uri)
+        return replace(ref, image_id=image_id, uri=uri, reason="file name is not UTF-8")
+    return ref
+
+
+def _escaped(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class UnreadableImage(ValueError):

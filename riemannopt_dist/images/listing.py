@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from riemannopt_dist.images.files import Files, files_of, name_of
 from riemannopt_dist.images.folder import list_folder
-from riemannopt_dist.images.image_ref import SUFFIXES, ImageRef
+from riemannopt_dist.images.image_ref import SUFFIXES, ImageRef, storable
 from riemannopt_dist.images.labels import with_labels
 from riemannopt_dist.images.parquet import list_parquet
 from riemannopt_dist.images.webdataset import list_tar
@@ -41,7 +41,7 @@ def list_images(source: str, labels: str | None = None) -> list[ImageRef]:
     """
     shown = without_secrets(source)
     try:
-        refs = sorted(_refs(source), key=lambda ref: ref.image_id)
+        refs = sorted(map(storable, _refs(source)), key=lambda ref: ref.image_id)
     except FileNotFoundError as error:
         raise ValueError(f"source: {one_line(error)}") from None
     if not refs:
@@ -98,6 +98,9 @@ def _containers(files: Files, containers: Sequence[tuple[str, str]]) -> Iterator
 
     def listed(container: tuple[str, str]) -> list[ImageRef]:
         uri, prefix = container
+        whole = storable(ImageRef(prefix, uri, None))
+        if whole.reason is not None:  # Arrow opens no file of such a name
+            return [whole]
         return CONTAINERS[_suffix(uri)](files, uri, prefix)
 
     with ThreadPoolExecutor(min(AT_ONCE, len(containers))) as threads:
