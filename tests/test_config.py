@@ -1,5 +1,7 @@
 """Configurations: what is accepted, what is one clear line, what the fingerprint covers."""
 
+import math
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,23 @@ def test_defaults_are_the_papers() -> None:
         ({"grid": [{"schedules": ["exact"], "rules": ["gauss_legendre"]}]}, "gauss_legendre goes with"),
         ({"grid": [{"rules": ["trapezoid"], "samples": [1]}]}, "trapezoid needs at least 2"),
         ({"explain": "loss"}, "explain: .*got 'loss'"),
+        ({"images": ""}, "images: expected text, got ''$"),
+        ({"labels": ""}, "labels: expected text, got ''$"),
+        ({"output": ""}, "output: expected text, got ''$"),
+        ({"seed": -1}, "seed: expected at least 0, got -1$"),
+        ({"means": {"time_limit": math.inf}}, "means.time_limit: expected a finite number, got inf$"),
+        ({"means": {"time_limit": math.nan}}, "means.time_limit: expected a finite number, got nan$"),
+        ({"means": {"gpus_per_worker": math.inf}}, "gpus_per_worker: expected a finite number, got inf$"),
+        ({"grid": [{"tolerances": [math.inf]}]}, "tolerances.0: expected a finite number, got inf$"),
+        ({"grid": [{"methods": []}]}, r"grid.0.methods: expected at least one, got \[\]$"),
+        ({"grid": [{"schedules": []}]}, r"grid.0: schedules: expected at least one, got \[\]$"),
+        ({"grid": [{"rules": []}]}, r"grid.0: rules: expected at least one, got \[\]$"),
+        ({"grid": [{"samples": []}]}, r"grid.0: samples: expected at least one, got \[\]$"),
+        (
+            {"metrics": ["insertion", "deletion", "insertion"]},
+            "metrics: expected each at most once, got 'insertion' twice$",
+        ),
+        ({"controls": ["edges", "edges"]}, "controls: expected each at most once, got 'edges' twice$"),
         ({"grid": [{"samples": [0]}]}, "test: grid.0.samples.0: [^;]* got 0$"),
         (
             {"grid": [{"methods": ["guided_ig"], "schedules": ["adaptive"], "rules": ["secant"]}]},
@@ -46,12 +65,49 @@ def test_bad_fields_are_named_in_one_line(changes: dict[str, Any], named: str) -
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
-    [("[1, 2]", "expected keys and values"), ("a: [", "not YAML"), ("", "expected keys and values")],
+    ("changes", "line"),
+    [
+        ({"metrics": "insertion"}, "metrics: expected a list, got 'insertion'"),
+        ({"grid": {"samples": [4]}}, "grid: expected a list, got keys and values"),
+        ({"model": "resnet50"}, "model: expected keys and values, got 'resnet50'"),
+        ({"images": None}, "images: expected text, got nothing"),
+        ({"labels": date(2024, 12, 1)}, "labels: expected text, got 2024-12-01"),
+        ({"internal_batch_size": 0}, "internal_batch_size: expected a count or auto, got 0"),
+        ({"internal_batch_size": "big"}, "internal_batch_size: expected a count or auto, got 'big'"),
+        ({"fit": {"images": 2.5}}, "fit.images: expected a whole number, got 2.5"),
+        ({"limit": "all"}, "limit: expected a whole number, got 'all'"),
+        ({"means": {"time_limit": 0}}, "means.time_limit: expected a number above 0, got 0"),
+        ({"reference": {"intervals": 3}}, "reference.intervals: expected a multiple of 2, got 3"),
+        ({"explain": "loss"}, "explain: expected one of 'probability' or 'logit', got 'loss'"),
+    ],
 )
-def test_bad_files_are_named(tmp_path: Path, content: str, named: str) -> None:
+def test_messages_are_plain(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match="test: ") as error:
+        make_config({**BASE, **changes}, "test")
+    assert str(error.value) == f"test: {line}"
+
+
+def test_an_unknown_metric_is_told_once() -> None:
+    with pytest.raises(ValueError, match=r"metrics.0: metric: expected one of completeness, .*") as error:
+        make_config({**BASE, "metrics": ["insert"]}, "test")
+    assert str(error.value).count("got 'insert'") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("[1, 2]", r"expected keys and values, got \[1, 2\]$"),
+        ("", "expected keys and values, got nothing$"),
+        ("a: [", "not YAML"),
+        ("output: 2024-13-45", "not YAML: month must be in 1..12"),
+        ("seed: 1\nlimit: 5\nseed: 2", "not YAML: key seed is given twice in .*line 3, column 1$"),
+        ("means:\n  attempts: 1\n  attempts: 2", "not YAML: key attempts is given twice in .*line 3"),
+        ("images: \xff".encode("latin-1"), "not YAML: 'utf-8' codec"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, content: str | bytes, named: str) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=named) as error:
         load_config(str(path))
     assert str(path) in str(error.value)
@@ -72,6 +128,18 @@ def test_a_password_is_in_no_message(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=named) as error:
             load_config(str(path))
         assert "swordfish" not in str(error.value)
+
+
+def test_tolerances_need_no_product_beside_them() -> None:
+    config = make_config({**BASE, "grid": [{"samples": [], "tolerances": [0.05]}]}, "test")
+    assert [str(cell) for cell in config.cells()] == ["ig/auto_0.05/end_weights/256"]
+
+
+def test_merge_keys_may_be_overridden(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    block = "[&base {samples: [4], rules: [left]}, {<<: *base, samples: [8]}]"
+    path.write_text(yaml.safe_dump(BASE) + f"grid: {block}")
+    assert {cell.samples for cell in load_config(str(path)).cells()} == {4, 8}
 
 
 def test_overrides_replace_keys(tmp_path: Path) -> None:

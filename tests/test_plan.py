@@ -1,5 +1,6 @@
 """The plan of a run against the run itself: the same images, gradients, forward passes and rows."""
 
+import math
 import re
 import subprocess
 import sys
@@ -131,8 +132,9 @@ def test_hours_follow_from_the_rate(pictures: Path, tmp_path: Path) -> None:
     plan = make_plan(small_config(pictures, tmp_path / "run"))
     seconds = plan.device_seconds(assumed_speed(10.0))
     assert seconds == pytest.approx(plan.gradients / 10 + plan.passes / 30)
-    with pytest.raises(ValueError, match="rate: expected gradients/s above 0, got 0"):
-        assumed_speed(0)
+    for rate in (0.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"rate: expected finite gradients/s above 0, got {rate}"):
+            assumed_speed(rate)
     measured = measure_speed(plan.config)
     assert measured.gradients > 0
     assert measured.passes > 0

@@ -3,10 +3,20 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import Output
@@ -15,23 +25,40 @@ from riemannopt_dist.refinement import Refine
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
 from riemannopt_dist.stores import one_line, scrubbed, without_secrets
 
+T = TypeVar("T")
+
 
 def _known_metric(name: str) -> str:
     check_choice(name, tuple(METRICS), "metric")
     return name
 
 
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise ValueError(f"expected each at most once, got {value!r} twice")
+    return values
+
+
+def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validated(value)
+    except ValidationError:
+        raise ValueError(f"expected a count or auto, got {_shown(value)}") from None
+
+
+Text = Annotated[str, Field(min_length=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 MethodName = Literal["ig", "ig_idgi", "blur_ig", "blur_ig_idgi", "guided_ig", "guided_ig_idgi"]
-
-
 MetricName = Annotated[str, AfterValidator(_known_metric)]
+CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_count_or_auto)]
+ControlName = Literal["random", "edges"]
 
 
 class _Strict(BaseModel):
-    """Frozen, and an unknown key is an error."""
+    """Frozen; an unknown key is an error, and a number that is infinite or NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Strict):
@@ -70,10 +97,11 @@ class GridBlock(_Strict):
 
     For each method and each of `tolerances` there is a cell besides, whose images take as many points as they
     need for it, at most `maximum`. They are adaptive points with end_weights, whatever the block's schedules
-    and rules, and the cell's schedule is called auto_0.05 for a tolerance of 0.05.
+    and rules, and the cell's schedule is called auto_0.05 for a tolerance of 0.05. Beside them the product
+    may be empty.
     """
 
-    methods: tuple[MethodName, ...] = ("ig",)
+    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = ("ig",)
     schedules: tuple[ScheduleName, ...] = ("linear", "powell")
     rules: tuple[Rule, ...] = ("left",)
     samples: tuple[PositiveInt, ...] = (16, 32, 64, 128)
@@ -82,7 +110,9 @@ class GridBlock(_Strict):
 
     @model_validator(mode="after")
     def _cells_exist(self) -> Self:
-        self.cells()
+        if not self.cells():
+            empty = next(key for key in ("schedules", "rules", "samples") if not getattr(self, key))
+            raise ValueError(f"{empty}: expected at least one, got []")
         return self
 
     def cells(self) -> list[Cell]:
@@ -137,21 +167,21 @@ class Config(_Strict):
     means         workers, attempts, time limits
     """
 
-    images: str
-    labels: str | None = None
-    output: str
+    images: Text
+    labels: Text | None = None
+    output: Text
     model: ModelConfig
     explain: Output = "probability"
-    metrics: tuple[MetricName, ...] = ("completeness", "insertion")
-    controls: tuple[Literal["random", "edges"], ...] = ()
+    metrics: Annotated[tuple[MetricName, ...], AfterValidator(_distinct)] = ("completeness", "insertion")
+    controls: Annotated[tuple[ControlName, ...], AfterValidator(_distinct)] = ()
     grid: Annotated[tuple[GridBlock, ...], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
     reference: ReferenceConfig = ReferenceConfig()
     limit: PositiveInt | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     shard_size: PositiveInt = 32
     batch_size: PositiveInt = 8
-    internal_batch_size: PositiveInt | Literal["auto"] = "auto"
+    internal_batch_size: CountOrAuto = "auto"
     means: Means = Means()
 
     def cells(self) -> list[Cell]:
@@ -172,6 +202,20 @@ class Config(_Strict):
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where PyYAML would keep the last."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """The mapping that begins here, before merge keys are expanded."""
+        node = super().compose_mapping_node(anchor)
+        names = [str(key.value) for key, _ in node.value]
+        for place, (key, _) in enumerate(node.value):
+            if names[place] in names[:place]:
+                problem = f"key {names[place]} is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        return node
+
+
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     """The configuration in a YAML file, with `overrides` (None means: not overridden).
 
@@ -180,13 +224,13 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     try:
         # Of a file, other than of a text, errors do not quote the line, which may hold a password.
         with Path(path).open(encoding="utf-8") as file:
-            fields = yaml.safe_load(file)
+            fields = yaml.load(file, _Loader)
     except OSError as error:
         raise ValueError(f"config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
         raise ValueError(f"config {path}: not YAML: {one_line(error)}") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"config {path}: expected keys and values, got {type(fields).__name__}")
+        raise ValueError(f"config {path}: expected keys and values, got {scrubbed(_shown(fields))}")
     return make_config(_overridden(fields, overrides or {}), f"config {path}")
 
 
@@ -208,7 +252,7 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
         return Config.model_validate(fields)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {_sentence(problem['msg'], problem['input'])}"
+            f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {_sentence(problem)}"
             for problem in error.errors()
             # A list with bad items is called too short besides.
             if problem["type"] != "too_short" or not problem["input"]
@@ -216,12 +260,42 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
         raise ValueError(f"{source}: {scrubbed(problems)}") from None
 
 
-def _sentence(message: str, value: Any) -> str:
-    if message == "Extra inputs are not permitted":
-        return "unknown key"
-    if message == "Field required":
-        return "missing"
-    if message.startswith("Tuple should have at least 1 item"):
-        return f"expected at least one, got {value!r}"
-    text = message.removeprefix("Value error, ")
-    return text if isinstance(value, dict) else f"{text}, got {value!r}"
+_SAID = {"extra_forbidden": "unknown key", "missing": "missing"}
+_EXPECTED = {
+    "string_type": "text",
+    "string_too_short": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "literal_error": "one of {expected}",
+    "tuple_type": "a list",
+    "too_short": "at least one",
+    "model_type": "keys and values",
+}
+"""What pydantic expected, by its types of error, in words that say nothing of Python."""
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    kind, message = problem["type"], problem["msg"]
+    if kind in _SAID:
+        return _SAID[kind]
+    if kind == "value_error":  # one of ours, which says what it got
+        return message.removeprefix("Value error, ")
+    if kind in _EXPECTED:
+        expected = _EXPECTED[kind].format_map(problem.get("ctx", {}))
+    else:
+        expected = message.removeprefix("Input should be ")
+    return f"expected {expected}, got {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """A value as a YAML file has it, rather than as Python does."""
+    if isinstance(value, dict):
+        return "keys and values"
+    if value is None:
+        return "nothing"
+    return repr(value) if isinstance(value, str | list) else str(value).lower()

@@ -4,6 +4,7 @@ Numbers are upper bounds where only the run can tell: which images are selected,
 points, how many of them an image takes until a tolerance is met, and which images a metric skips.
 """
 
+import math
 import time
 import zlib
 from collections import defaultdict
@@ -274,8 +275,8 @@ def _sample(kind: pa.DataType, rng: np.random.Generator) -> Any:
 
 def assumed_speed(gradients_per_second: float) -> Speed:
     """A given rate of gradients; forward passes are taken to be three times as fast."""
-    if not gradients_per_second > 0:
-        raise ValueError(f"rate: expected gradients/s above 0, got {gradients_per_second!r}")
+    if not 0 < gradients_per_second < math.inf:
+        raise ValueError(f"rate: expected finite gradients/s above 0, got {gradients_per_second!r}")
     passes = PASSES_A_GRADIENT * gradients_per_second
     return Speed(gradients_per_second, passes, "as given; a gradient is taken for three forward passes")
 
