@@ -434,6 +434,8 @@ def test_images_that_the_labels_do_not_name_have_a_reason(tmp_path: Path) -> Non
         ),
         ("ImageId,PredictionString\na\n", "a: expected an ILSVRC synset, found ''"),
         ("ImageId,PredictionString\na,n01751748\na,n02105855\n", "a is there twice"),
+        ("ImageId,PredictionString\n", "expected a line for each image after the first, found none"),
+        ('ImageId,PredictionString\na,"n01751748 1\nb,n02105855\n', "not a CSV file: unexpected end of data"),
         ("490\nsea snake\n", "line 2: expected an ILSVRC2012_ID, found 'sea snake'"),
         ("490\n1001\n", "line 2: expected an ILSVRC2012_ID, found '1001'"),  # a group of synsets
     ],
@@ -444,6 +446,11 @@ def test_bad_label_files_are_one_line(tmp_path: Path, text: str, named: str) -> 
     with pytest.raises(ValueError, match=rf"^labels: .*{named}") as caught:
         read_labels(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_spaces_around_the_first_line_of_labels_do_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(" ImageId,PredictionString \r\na,n01751748 1 2 3 4\r\n")
+    assert read_labels(str(tmp_path / "labels.csv")) == {"a": 65}
 
 
 def test_missing_label_files_are_named(tmp_path: Path) -> None:

@@ -90,13 +90,21 @@ def read_labels(address: str) -> dict[str, int]:
 def _kaggle(text: str, name: str) -> dict[str, int]:
     """From lines such as `ILSVRC2012_val_00048981,n03995372 85 1 499 272`; the first synset counts."""
     labels: dict[str, int] = {}
-    for row in csv.DictReader(io.StringIO(text)):
+    lines = io.StringIO(text.partition("\n")[2], newline="")
+    try:
+        # Strictly: an unclosed quote would take in all lines below it.
+        rows = list(csv.DictReader(lines, KAGGLE_HEADER, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"labels: {name}: not a CSV file: {error}") from None
+    for row in rows:
         image, prediction = (row[key] or "" for key in KAGGLE_HEADER)
         synset = prediction.split(" ", 1)[0]
         if synset not in synset_ranks():
             raise ValueError(f"labels: {name}: {image}: expected an ILSVRC synset, found {synset[:40]!r}")
         if labels.setdefault(image, synset_ranks()[synset]) != synset_ranks()[synset]:
             raise ValueError(f"labels: {name}: {image} is there twice, with different labels")
+    if not labels:
+        raise ValueError(f"labels: {name}: expected a line for each image after the first, found none")
     return labels
 
 
