@@ -105,7 +105,7 @@ def load_model(name: str, weights: str | None = None) -> Classifier:
         recipe = _recipe(name, weights)
         network = recipe.build(recipe.input_size)
     if weights != RANDOM:
-        path = _local_file(name, weights)
+        path = weights_file(name, weights)
         state = recipe.fetch() if path is None else _read_state(path)
         origin = f"weights: {name}'s own" if path is None else f"weights: {path}"
         _fill(network, recipe.adapt(network, state), origin, f"{name}'s", assign=False)
@@ -316,9 +316,12 @@ def _require(package: str, wanted_by: str) -> ModuleType:
 # --- Weights ---
 
 
-def _local_file(name: str, weights: str | None) -> Path | None:
-    """The file that `weights` names, or None for published weights."""
-    if weights is None:
+def weights_file(name: str, weights: str | None) -> Path | None:
+    """The file that `weights` of `load_model` names, None for those published and random ones.
+
+    Raises ValueError where they are neither, or the file is missing.
+    """
+    if weights is None or weights == RANDOM:
         return None
     members: list[str] = []
     if ":" not in name and name not in _LITE_PACKAGES and name in _torchvision_names():

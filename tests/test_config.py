@@ -1,6 +1,7 @@
 """Configurations: what is accepted, what is one clear line, what the fingerprint covers."""
 
 import math
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,15 @@ def test_merge_keys_may_be_overridden(tmp_path: Path) -> None:
     block = "[&base {samples: [4], rules: [left]}, {<<: *base, samples: [8]}]"
     path.write_text(yaml.safe_dump(BASE) + f"grid: {block}")
     assert {cell.samples for cell in load_config(str(path)).cells()} == {4, 8}
+
+
+def test_a_metric_whose_package_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**BASE, "metrics": ["information_official_ms_ssim"]}))
+    assert load_config(str(path)).metrics == ("information_official_ms_ssim",)
+    monkeypatch.setitem(sys.modules, "pytorch_msssim", None)
+    with pytest.raises(ValueError, match=r"metrics: .* needs pytorch-msssim: pip install .*\[ms-ssim\]'$"):
+        load_config(str(path))
 
 
 def test_overrides_replace_keys(tmp_path: Path) -> None:

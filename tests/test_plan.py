@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 from riemannopt_dist.cli import app
@@ -17,7 +19,7 @@ from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.driver import evaluate
 from riemannopt_dist.run.plan import Plan, assumed_speed, make_plan, measure_speed
 from riemannopt_dist.run.tally import Timings
-from tests.small_world import FIT, PICTURES, make_pictures, small_config
+from tests.small_world import FIT, PICTURES, SIDE, make_pictures, small_config
 
 EVALUATED = PICTURES - FIT
 CONFIGS = sorted(Path("jobs/configs").glob("*.yaml"))
@@ -26,6 +28,19 @@ CONFIGS = sorted(Path("jobs/configs").glob("*.yaml"))
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_pictures(tmp_path_factory.mktemp("world") / "pictures")
+
+
+class _Rolling(nn.Module):
+    """A classifier with an operation that secants do not know."""
+
+    input_size = resize_size = SIDE
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.roll(1, dims=2).mean(dim=(2, 3))
+
+
+def rolling_classifier() -> nn.Module:
+    return _Rolling()
 
 
 def work_done(directory: RunDirectory, stage: str) -> tuple[int, int]:
@@ -139,6 +154,28 @@ def test_hours_follow_from_the_rate(pictures: Path, tmp_path: Path) -> None:
     assert measured.gradients > 0
     assert measured.passes > 0
     assert "measured on this machine's" in measured.source
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"model": {"name": "resnet_fifty"}}, "model: unknown name 'resnet_fifty'"),
+        ({"model": {"name": "resnet18", "weights": "IMAGENET1K_V9"}}, "weights: no file 'IMAGENET1K_V9'"),
+        ({"model": {"name": "resnet18", "weights": __file__}}, "weights: .*not a plain state dict"),
+        (
+            {
+                "model": {"name": "tests.test_plan:rolling_classifier"},
+                "grid": [{"schedules": ["linear"], "rules": ["secant"]}],
+            },
+            "model: mean slopes are not known for its operation roll",
+        ),
+    ],
+)
+def test_a_model_that_the_run_would_refuse_has_no_plan(
+    pictures: Path, tmp_path: Path, changes: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ValueError, match=named):
+        make_plan(small_config(pictures, tmp_path / "run", **changes))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """The configuration of a run: what is computed, which the fingerprint covers, and with what means."""
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -20,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import Output
+from riemannopt_dist.metrics.information import INFORMATION_OFFICIAL_MS_SSIM
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.refinement import Refine
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
@@ -219,7 +221,8 @@ class _Loader(yaml.SafeLoader):
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     """The configuration in a YAML file, with `overrides` (None means: not overridden).
 
-    Raises ValueError, in one line, for a file that is missing, not YAML, or holds an unknown or bad key.
+    Raises ValueError, in one line, for a file that is missing, not YAML, or holds an unknown or bad key, and
+    for a metric whose package is not installed.
     """
     try:
         # Of a file, other than of a text, errors do not quote the line, which may hold a password.
@@ -231,7 +234,12 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
         raise ValueError(f"config {path}: not YAML: {one_line(error)}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"config {path}: expected keys and values, got {scrubbed(_shown(fields))}")
-    return make_config(_overridden(fields, overrides or {}), f"config {path}")
+    config = make_config(_overridden(fields, overrides or {}), f"config {path}")
+    needing = INFORMATION_OFFICIAL_MS_SSIM.name
+    if needing in config.metrics and importlib.util.find_spec("pytorch_msssim") is None:
+        install = "pip install 'riemannopt-dist[ms-ssim]'"
+        raise ValueError(f"config {path}: metrics: {needing} needs pytorch-msssim: {install}")
+    return config
 
 
 def _overridden(fields: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

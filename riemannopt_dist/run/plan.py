@@ -23,7 +23,7 @@ from riemannopt_dist.images import list_images
 from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Sums
 from riemannopt_dist.metrics.reference import WALK_PIECES
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.models import RANDOM, load_model
+from riemannopt_dist.models import RANDOM, load_model, weights_file
 from riemannopt_dist.optimize import optimize_schedules
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
@@ -35,7 +35,7 @@ from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.text import duration, table_lines
 from riemannopt_dist.schedule import Schedule, intervals, linear_schedule, partition_of
-from riemannopt_dist.secant import samples_taken
+from riemannopt_dist.secant import check_secants, samples_taken
 from riemannopt_dist.stores import without_secrets
 
 PASSES_A_GRADIENT = 3.0
@@ -127,8 +127,10 @@ class Plan:
 def make_plan(config: Config) -> Plan:
     """The plan of `config`; nothing is written and Ray is not needed.
 
-    Raises ValueError for images that cannot be had, too few of them, and a directory of another run.
+    Raises ValueError for a model or images that cannot be had, too few images, and a directory of another
+    run. Published weights are not fetched.
     """
+    _check_model(config)
     begun = RunDirectory(Storage(config.output)).holds(config, None)
     refs = list_images(config.images, config.labels)
     usable = sum(ref.reason is None for ref in refs)
@@ -156,6 +158,15 @@ def make_plan(config: Config) -> Plan:
         result_bytes=evaluated * maps * _bytes_a_row(config),
         begun=begun,
     )
+
+
+def _check_model(config: Config) -> None:
+    """Raise ValueError for a model that the run would refuse."""
+    name = config.model.name
+    path = weights_file(name, config.model.weights)
+    model = load_model(name, RANDOM if path is None else str(path))
+    if any(cell.rule == SECANT for cell in config.cells()):
+        check_secants(model)
 
 
 def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:
