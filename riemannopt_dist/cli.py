@@ -126,6 +126,7 @@ def fit(
     from riemannopt_dist.run.local import fit_profile
 
     with _errors():
+        _check_file(output)
         profile = fit_profile(model, weights, images, count, samples)
         output.write_text(profile.to_json(), encoding="utf-8")
         typer.echo(f"wrote {output}: |g'| from {profile.images} images")
@@ -223,11 +224,20 @@ def explain(
     from riemannopt_dist.run.local import explain_image
 
     with _errors():
+        _check_file(output)
         text = profile.read_text(encoding="utf-8") if profile else None
         picture, sentence = explain_image(image, model, weights, target, samples, rule, text)
         output.write_bytes(picture)
         typer.echo(sentence)
         typer.echo(f"wrote {output}")
+
+
+def _check_file(output: Path) -> None:
+    """Raise ValueError where no file can be written, before the work for it is done."""
+    if output.is_dir():
+        raise ValueError(f"output: expected a file, got the folder {output}")
+    if not output.parent.is_dir():
+        raise ValueError(f"output: expected a file in a folder that is there, got {output}")
 
 
 def _plan(config: "Config", rate: float | None) -> None:

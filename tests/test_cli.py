@@ -49,6 +49,13 @@ def config_file(tmp_path: Path) -> Path:
         (["status", "missing-run"], "missing-run"),
         (["explain", "missing.png"], "missing.png"),
         (["explain", "CONFIG"], "not an image"),
+        (
+            ["explain", "missing.png", "-o", "nodir/x.png"],
+            "a file in a folder that is there, got nodir/x.png",
+        ),
+        (["explain", "missing.png", "-o", "."], "output: expected a file, got the folder ."),
+        (["fit", "-o", "nodir/p.json", "--images", "missing"], "a folder that is there, got nodir/p.json"),
+        (["fit", "-o", ".", "--images", "missing"], "output: expected a file, got the folder ."),
         (["fit", "-o", "p.json", "--images", "missing"], "missing"),
         (["fit", "-o", "p.json", "--images", "demo:", "--model", "resnet_fifty"], "resnet_fifty"),
     ],
