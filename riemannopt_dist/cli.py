@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from riemannopt_dist.run.config import Config
     from riemannopt_dist.run.directory import RunDirectory
+    from riemannopt_dist.run.storage import Storage
 
 BAD_INPUT = 2
 STOPPED = 130
@@ -135,10 +136,8 @@ def fit(
 @app.command()
 def summarize(run: RunArgument) -> None:
     """Print the table of a run, finished or not, and write summary.csv and summary.parquet into it."""
-    from riemannopt_dist.run.storage import Storage
-
     with _errors():
-        _summarize(Storage(run))
+        _summarize(_storage(run))
 
 
 @app.command()
@@ -148,10 +147,9 @@ def status(run: RunArgument) -> None:
     Reads the run directory alone, from any machine, while the run goes on.
     """
     from riemannopt_dist.run.status import read_status
-    from riemannopt_dist.run.storage import Storage
 
     with _errors():
-        for line in read_status(Storage(run)).lines():
+        for line in read_status(_storage(run)).lines():
             typer.echo(line)
 
 
@@ -159,11 +157,10 @@ def status(run: RunArgument) -> None:
 def verify(run: RunArgument) -> None:
     """Check that every row a run promises is there once, and nothing else; exit code 1 if not."""
     from riemannopt_dist.run.directory import RunDirectory
-    from riemannopt_dist.run.storage import Storage
     from riemannopt_dist.run.verification import problems
 
     with _errors():
-        storage = Storage(run)
+        storage = _storage(run)
         found = list(problems(RunDirectory(storage)))
         for problem in found:
             typer.echo(problem, err=True)
@@ -183,10 +180,9 @@ def report(run: RunArgument) -> None:
     from riemannopt_dist.analysis.efficiency import sample_efficiency, tolerances
     from riemannopt_dist.analysis.report import write_report
     from riemannopt_dist.analysis.summary import read_results, summarize
-    from riemannopt_dist.run.storage import Storage
 
     with _errors():
-        storage = Storage(run)
+        storage = _storage(run)
         results = read_results(storage)
         for title, table in (
             (
@@ -240,9 +236,22 @@ def _check_file(output: Path) -> None:
         raise ValueError(f"output: expected a file in a folder that is there, got {output}")
 
 
+def _storage(root: str) -> "Storage":
+    """The storage at `root`. Raises ValueError where that is a local file, or lies below one."""
+    from riemannopt_dist.run.storage import Storage
+
+    storage = Storage(root)
+    place = Path(storage.root.removeprefix("file://")).expanduser()
+    for path in (place, *place.parents):
+        if path.is_file():
+            raise ValueError(f"{path}: is a file, expected a folder")
+    return storage
+
+
 def _plan(config: "Config", rate: float | None) -> None:
     from riemannopt_dist.run.plan import assumed_speed, make_plan, measure_speed
 
+    _storage(config.output)  # refused before anything is loaded
     plan = make_plan(config)
     for line in plan.lines(measure_speed(config) if rate is None else assumed_speed(rate)):
         typer.echo(line)
@@ -252,6 +261,7 @@ def _evaluate(config: "Config") -> "RunDirectory":
     from riemannopt_dist.run.driver import evaluate as run
     from riemannopt_dist.run.driver import ray_session
 
+    _storage(config.output)  # refused before anything is loaded
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
@@ -264,7 +274,7 @@ def _evaluate(config: "Config") -> "RunDirectory":
     return directory
 
 
-def _summarize(storage: Any) -> None:
+def _summarize(storage: "Storage") -> None:
     from riemannopt_dist.analysis.inputs import IMAGES, inputs_sentence
     from riemannopt_dist.analysis.summary import (
         read_results,

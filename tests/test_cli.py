@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from PIL import Image
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from riemannopt_dist.cli import app
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import verification
+from riemannopt_dist.run.storage import Storage
 from tests.small_world import make_pictures, small_fields
 
 CLI = [str(Path(sys.executable).with_name("riemannopt"))]
@@ -80,6 +82,29 @@ def test_a_process_of_its_own_says_that_line_and_no_more(config_file: Path, tmp_
     assert ended.returncode == 2
     assert re.fullmatch(r"error: .*missing'.*\n", ended.stderr)
     assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["status", "summarize", "verify", "report", "evaluate", "demo"])
+@pytest.mark.parametrize("output", ["file", "file/run"])
+def test_a_file_is_no_run_directory(config_file: Path, tmp_path: Path, command: str, output: str) -> None:
+    (tmp_path / "file").touch()
+    place = str(tmp_path / output)
+    arguments = {
+        "evaluate": ["-c", str(config_file), "--output", place, "--dry-run", "--rate", "1"],
+        "demo": ["--output", place],
+    }.get(command, [place])
+    ended = runner.invoke(app, [command, *arguments])
+    assert ended.stderr == f"error: {tmp_path}/file: is a file, expected a folder\n"
+    assert ended.exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["summarize", "report"])
+def test_other_tables_are_no_results(tmp_path: Path, command: str) -> None:
+    Storage(tmp_path).write_table("results/a.parquet", pa.table({"x": [1]}))
+    ended = runner.invoke(app, [command, str(tmp_path)])
+    assert ended.exit_code == 2
+    named = f"{tmp_path}/results/a.parquet: not result rows of a run (no column image_id)"
+    assert ended.stderr == f"error: {named}\n"
 
 
 def test_verify_prints_an_address_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

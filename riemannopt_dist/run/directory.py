@@ -31,6 +31,19 @@ RUN = "run.json"
 LISTING = "listing.parquet"
 IMAGES = "images.parquet"
 FAILURES = "failures.parquet"
+NEEDED = (
+    "fingerprint",
+    "weights_digest",
+    "versions.riemannopt-dist",
+    "config.images",
+    "config.model.name",
+    "config.grid",
+    "config.fit.images",
+    "config.limit",
+    "config.seed",
+    "config.shard_size",
+)
+"""What is read of run.json; the keys in each other are separated by dots."""
 PACKAGES = ("riemannopt-dist", "torch", "torchvision", "ray", "numpy", "scipy", "pyarrow")
 
 
@@ -51,18 +64,20 @@ class RunDirectory:
     storage: Storage
 
     def read_run(self) -> dict[str, Any]:
-        """What run.json holds. Raises ValueError where there is none, or one of another version."""
+        """What run.json holds. Raises ValueError where there is none, one of another version, or no run's."""
         if not self.storage.exists(RUN):
             raise ValueError(f"{self.storage.root}: no run in it (expected {RUN})")
         found = self.storage.read_json(RUN)
-        if not isinstance(found, dict) or "config" not in found:
-            raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected its config in it)")
+        if not isinstance(found, dict):
+            raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected keys and values)")
         if found.get("format", FORMAT) != FORMAT:
             writer = found.get("versions", {}).get("riemannopt-dist", "unknown")
             raise ValueError(
                 f"{self.storage.root}: holds a run in format {found['format']}, written by riemannopt-dist "
                 f"{writer}; this is {version('riemannopt-dist')}, which knows format {FORMAT}"
             )
+        if missing := [path for path in NEEDED if not _has(found, path)]:
+            raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected {missing[0]} in it)")
         return found
 
     def holds(self, config: Config, weights_digest: str | None) -> bool:
@@ -117,8 +132,7 @@ class RunDirectory:
         """The fields of what the image source held when the run began, None where that is not there yet."""
         if not self.storage.exists(LISTING):
             return None
-        listing: list[dict[str, Any]] = self.storage.read_table(LISTING).to_pylist()
-        return listing
+        return self._rows(LISTING, rows.LISTING)
 
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
         """Commit the list of all inputs."""
@@ -128,14 +142,13 @@ class RunDirectory:
         """The list of all inputs, None where it is not there yet."""
         if not self.storage.exists(IMAGES):
             return None
-        images: list[dict[str, Any]] = self.storage.read_table(IMAGES).to_pylist()
-        return images
+        return self._rows(IMAGES, rows.IMAGES)
 
     def read_failures(self) -> list[Failure]:
         """All images given up on so far."""
         if not self.storage.exists(FAILURES):
             return []
-        return [Failure(**row) for row in self.storage.read_table(FAILURES).to_pylist()]
+        return [Failure(**row) for row in self._rows(FAILURES, rows.FAILURES)]
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Commit the list of images given up on."""
@@ -159,6 +172,23 @@ class RunDirectory:
         ]
         content = {"profile": json.loads(profile.to_json()), "schedules": cells}
         self.storage.write_json(f"schedules/{family}.json", content)
+
+    def _rows(self, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
+        """The rows of a table, with the columns of `schema`. Raises ValueError if it lacks one of them."""
+        table = self.storage.read_table(name)
+        if missing := rows.lacking(table, schema):
+            raise ValueError(f"{self.storage.uri(name)}: not that of a run (expected a column {missing[0]})")
+        found: list[dict[str, Any]] = table.select(schema.names).to_pylist()
+        return found
+
+
+def _has(found: Any, path: str) -> bool:
+    """Whether there is a value under the keys of `path`, which dots separate."""
+    for key in path.split("."):
+        if not isinstance(found, dict) or key not in found:
+            return False
+        found = found[key]
+    return True
 
 
 def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

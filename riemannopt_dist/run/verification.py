@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from riemannopt_dist.run import rows
 from riemannopt_dist.run.config import make_config
-from riemannopt_dist.run.directory import RUN, RunDirectory
+from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
@@ -19,12 +20,11 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     one that has not come to its results yet.
     """
     storage = directory.storage
-    images = directory.read_images() if storage.exists(RUN) else None
+    run = directory.read_run()
+    images = directory.read_images()
     if images is None:
-        raise ValueError(
-            f"{storage.root}: no run whose images are selected (expected run.json, images.parquet)"
-        )
-    config = make_config(storage.read_json(RUN)["config"], storage.uri(RUN))
+        raise ValueError(f"{storage.root}: no run whose images are selected (expected {IMAGES})")
+    config = make_config(run["config"], storage.uri(RUN))
     controls = [Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0) for name in config.controls]
     cells = [*config.cells(), *controls]
     given_up = {f.image_id for f in directory.read_failures() if f.stage == Evaluation.name}
@@ -40,12 +40,16 @@ def problems(directory: RunDirectory) -> Iterator[str]:
                 yield f"{name}: missing, with {len(expected - given_up)} images"
             continue
         try:
-            rows = storage.read_table(name).to_pylist()
+            table = storage.read_table(name)
         except StorageError as error:
             yield str(error)
             continue
+        if missing := rows.lacking(table, rows.CELL):
+            yield f"{name}: not result rows of a run (no column {missing[0]})"
+            continue
         found = Counter(
-            (r["image_id"], Cell(r["method"], r["schedule"], r["rule"], r["samples"])) for r in rows
+            (r["image_id"], Cell(r["method"], r["schedule"], r["rule"], r["samples"]))
+            for r in table.to_pylist()
         )
         promised = {(image_id, cell) for image_id in expected for cell in cells}
         yield from (
