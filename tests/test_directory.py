@@ -1,5 +1,6 @@
 """What is refused as a run's files, and how it is told: no Ray is needed, nothing is computed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_a_run_without_what_is_read_of_it_is_one_line(directory: RunDirectory, p
     ):
         with pytest.raises(ValueError, match=rf"run.json: not that of a run \(expected {path}.* in it\)$"):
             read()
+
+
+def test_a_run_with_too_few_images_is_not_finished(directory: RunDirectory) -> None:
+    assert read_status(directory.storage).lines()[-1].endswith("; no driver is at work")
+    directory.write_images(map(image, range(FIT)))
+    status = read_status(directory.storage)
+    assert not status.finished
+    assert "; too few images can be used: none is left to evaluate" in status.lines()[-1]
+
+
+def test_the_columns_of_the_status_are_told_apart(directory: RunDirectory) -> None:
+    heads = re.split("  +", read_status(directory.storage).lines()[1].strip())
+    assert len(set(heads)) == len(heads) == 9
 
 
 def test_verification_refuses_another_format_and_images_yet_to_be_selected(directory: RunDirectory) -> None:

@@ -70,12 +70,27 @@ class RunStatus:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left in the last stage."""
-        return self.stages[-1].left == 0
+        """Whether nothing is left in the last stage, and there was something."""
+        return self.stages[-1].left == 0 and not self.too_few
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the fit subset takes all images that can be used, or more than there are."""
+        return self.stages[-1].images == 0
 
     def lines(self) -> list[str]:
         """For a terminal or a log."""
-        heads = ("stage", "images", "done", "failed", "left", "shards", "done", "images/s", "time left")
+        heads = (
+            "stage",
+            "images",
+            "done",
+            "failed",
+            "left",
+            "shards",
+            "shards done",
+            "images/s",
+            "time left",
+        )
         table = [heads, *(stage.cells() for stage in self.stages)]
         return [
             f"{self.root}: {self.model} on {self.source}, riemannopt-dist {self.version}",
@@ -86,6 +101,8 @@ class RunStatus:
     def _at_work(self) -> str:
         if self.driver is not None:
             return f"locked by {self.driver}, renewed {ago(self.driver.renewed)}"
+        if self.too_few:
+            return "too few images can be used: none is left to evaluate beside fit.images"
         return "finished" if self.finished else "no driver is at work"
 
 
