@@ -258,19 +258,22 @@ def _plan(config: "Config", rate: float | None) -> None:
 
 
 def _evaluate(config: "Config") -> "RunDirectory":
+    from riemannopt_dist.run.driver import Stopped, ray_session
     from riemannopt_dist.run.driver import evaluate as run
-    from riemannopt_dist.run.driver import ray_session
 
     _storage(config.output)  # refused before anything is loaded
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
-    with ray_session():
-        directory = run(config)
-    _summarize(directory.storage)
-    failures = directory.read_failures()
-    if failures:
+    try:
+        with ray_session():
+            directory = run(config)
+    except KeyboardInterrupt:
+        raise Stopped("interrupted") from None
+    # First of all: where every image failed there is no table.
+    if failures := directory.read_failures():
         typer.echo(f"{len(failures)} image(s) given up on: see {directory.storage.uri('failures.parquet')}")
+    _summarize(directory.storage)
     return directory
 
 
@@ -331,6 +334,7 @@ def _errors() -> Iterator[None]:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from None
         if isinstance(error, Stopped | KeyboardInterrupt):
-            typer.echo(f"{str(error) or 'interrupted'}; the same command goes on from here", err=True)
+            goes_on = "; the same command goes on from here" if isinstance(error, Stopped) else ""
+            typer.echo(f"{str(error) or 'interrupted'}{goes_on}", err=True)
             raise typer.Exit(STOPPED) from None
         raise

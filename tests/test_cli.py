@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from riemannopt_dist.analysis import summary
 from riemannopt_dist.cli import app
 from riemannopt_dist.profile import Profile
-from riemannopt_dist.run import verification
+from riemannopt_dist.run import driver, local, verification
+from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.storage import Storage
 from tests.small_world import make_pictures, small_fields
 
@@ -105,6 +108,44 @@ def test_other_tables_are_no_results(tmp_path: Path, command: str) -> None:
     assert ended.exit_code == 2
     named = f"{tmp_path}/results/a.parquet: not result rows of a run (no column image_id)"
     assert ended.stderr == f"error: {named}\n"
+
+
+@pytest.mark.parametrize("command", ["fit", "explain", "report", "evaluate"])
+def test_only_a_run_goes_on_after_an_interruption(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "fit_profile", interrupted)
+    monkeypatch.setattr(local, "explain_image", interrupted)
+    monkeypatch.setattr(summary, "read_results", interrupted)
+    monkeypatch.setattr(driver, "evaluate", interrupted)
+    monkeypatch.setattr(driver, "ray_session", nullcontext)
+    arguments = {
+        "fit": ["-o", str(tmp_path / "p.json"), "--images", "demo:"],
+        "explain": ["a.png", "-o", str(tmp_path / "a.png")],
+        "report": [str(tmp_path)],
+        "evaluate": ["-c", str(config_file)],
+    }[command]
+    ended = runner.invoke(app, [command, *arguments])
+    goes_on = "; the same command goes on from here" if command == "evaluate" else ""
+    assert (ended.exit_code, ended.stderr) == (130, f"interrupted{goes_on}\n")
+
+
+def test_where_every_image_failed_the_failures_are_told_first(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = RunDirectory(Storage(tmp_path / "run"))
+    directory.write_failures([Failure("results", "a.png", "killed", 3)])
+    monkeypatch.setattr(driver, "evaluate", lambda config: directory)
+    monkeypatch.setattr(driver, "ray_session", nullcontext)
+    ended = runner.invoke(app, ["evaluate", "-c", str(config_file)])
+    told, error = ended.output.splitlines()
+    assert told == f"1 image(s) given up on: see {tmp_path}/run/failures.parquet"
+    assert error.startswith("error: ")
+    assert "no results in it" in error
+    assert ended.exit_code == 2
 
 
 def test_verify_prints_an_address_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

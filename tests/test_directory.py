@@ -7,8 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from riemannopt_dist.run import rows
 from riemannopt_dist.run.directory import Failure, RunDirectory
-from riemannopt_dist.run.status import read_status
+from riemannopt_dist.run.status import STAGES, read_status
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
 from tests.small_world import FIT, PICTURES, small_config
@@ -64,6 +65,11 @@ def test_a_run_with_too_few_images_is_not_finished(directory: RunDirectory) -> N
     status = read_status(directory.storage)
     assert not status.finished
     assert "; too few images can be used: none is left to evaluate" in status.lines()[-1]
+
+
+def test_failures_name_their_stages() -> None:
+    told = rows.FAILURES.field("stage").metadata[b"description"].decode()
+    assert set(re.findall(r"\w+", told)) - {"or"} == set(STAGES)
 
 
 def test_the_columns_of_the_status_are_told_apart(directory: RunDirectory) -> None:

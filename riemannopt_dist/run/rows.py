@@ -100,7 +100,7 @@ def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
 
 FAILURES = pa.schema(
     [
-        _field("stage", pa.string(), "select, fit or evaluate"),
+        _field("stage", pa.string(), "selection, fit, refine or results"),
         _field("image_id", pa.string(), "the image given up on"),
         _field("reason", pa.string(), "why"),
         _field("attempts", pa.int32(), "how often it was tried"),
