@@ -30,8 +30,8 @@ ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="A YAML file;
 ImagesOption = Annotated[
     str | None,
     typer.Option(
-        help='Images: a folder, .parquet or .tar files (local, s3://, gs://, https://), or "demo:". '
-        "Overrides the config."
+        help="Images: a folder, .parquet or .tar files (local, s3://, gs://), such files at https:// "
+        'addresses (no folders there), or "demo:". Overrides the config.'
     ),
 ]
 LabelsOption = Annotated[
@@ -77,7 +77,9 @@ def evaluate(
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="So many workers, with room still to come or not. Overrides the config's means."
+            min=1,
+            help="Exactly so many workers; where there is no room for them, nodes are asked for. "
+            "Overrides the config's means.",
         ),
     ] = None,
     gpus_per_worker: Annotated[
@@ -135,7 +137,11 @@ def fit(
 
 @app.command()
 def summarize(run: RunArgument) -> None:
-    """Print the table of a run, finished or not, and write summary.csv and summary.parquet into it."""
+    """Print the table of a run, finished or not, and write it into the run, with what follows from it.
+
+    summary.csv and summary.parquet; and where the run has something for them comparisons.csv (fitted against
+    equal intervals), efficiency.csv and tolerances.csv (with converged maps), controls.csv (with controls).
+    """
     with _errors():
         _summarize(_storage(run))
 
@@ -208,15 +214,21 @@ def explain(
     target: Annotated[
         int | None, typer.Option(min=0, help="The class to explain; the predicted one if not given.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=2, help="Gradient evaluations.")] = 64,
+    samples: Annotated[
+        int, typer.Option(min=2, help="Gradient evaluations; with the rule secant, intervals.")
+    ] = 64,
     rule: Annotated[
         str, typer.Option(help="A rule of a configuration, such as trapezoid or secant.")
     ] = "trapezoid",
     profile: Annotated[
-        Path | None, typer.Option(help="A profile from `riemannopt fit`, to place the samples by.")
+        Path | None,
+        typer.Option(
+            help="A profile from `riemannopt fit`, to place the samples by: as the schedule rough does for "
+            "secant, density for gauss_legendre, and exact for other rules. Equal intervals without."
+        ),
     ] = None,
 ) -> None:
-    """Explain one image: its map beside it, as a PNG."""
+    """Explain one image by Integrated Gradients: its map beside it, as a PNG."""
     from riemannopt_dist.run.local import explain_image
 
     with _errors():

@@ -35,6 +35,24 @@ def test_help_names_every_command() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (
+            "summarize",
+            ["summary.csv", "summary.parquet", "comparisons.csv", "efficiency.csv", "tolerances.csv"],
+        ),
+        ("summarize", ["controls.csv"]),
+        ("explain", ["by Integrated Gradients", "with the rule secant, intervals"]),
+        ("explain", ["rough does for secant", "density for gauss_legendre", "exact for other rules"]),
+        ("evaluate", ["Exactly so many workers", "nodes are asked for", "https:// addresses (no folders"]),
+    ],
+)
+def test_help_tells(command: str, named: list[str]) -> None:
+    shown = runner.invoke(app, [command, "--help"], terminal_width=400).output
+    assert all(text in " ".join(shown.replace("│", " ").split()) for text in named), shown
+
+
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     fields = small_fields(make_pictures(tmp_path / "pictures"), tmp_path / "run")
