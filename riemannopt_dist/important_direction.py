@@ -17,11 +17,11 @@ from riemannopt_dist.schedule import Array, Schedule, partition_of
 
 
 def squared_shares(gradients: Tensor) -> Tensor:
-    """g² / Σ g² of each gradient (N, C, H, W) over its features; 0 where the gradient is 0."""
+    """g² / Σ g² of each gradient (N, C, H, W) over its features; 0 where it is 0, NaN unless it is finite."""
     largest = gradients.abs().flatten(1).amax(1)[:, None, None, None]
     squares = (gradients / largest).square()  # scaled first: squares of small gradients would vanish
     totals = squares.flatten(1).sum(1)[:, None, None, None]
-    return torch.where(largest > 0, squares / totals, 0.0)
+    return torch.where(largest == 0, 0.0, squares / totals)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """IDGI: identities, its formula written out plainly, and what it costs."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -82,6 +84,8 @@ def test_shares_do_not_depend_on_how_large_a_gradient_is(dtype: torch.dtype) -> 
     for scale in (finfo.tiny, 1.0, finfo.max / 8):
         torch.testing.assert_close(squared_shares(scale * sides).flatten(), expected)
     assert not squared_shares(0 * sides).any()
+    for broken in (math.nan, math.inf):  # must not pass for a step without a gradient
+        assert squared_shares(sides * sides.new_tensor([1.0, broken]).view(1, 2, 1, 1)).isnan().all()
 
 
 def test_rules_that_hide_their_intervals_are_refused(
