@@ -99,6 +99,22 @@ def test_tables_keep_their_units_and_json_its_text(storage: Storage) -> None:
         storage.write_json("nan.json", float("nan"))
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux to list threads")
+def test_reading_a_table_starts_no_thread(tmp_path: Path) -> None:
+    """Arrow's can abort a process that ends, and then a command that did its work has failed."""
+    Storage(tmp_path).write_table("x.parquet", pa.table({"a": list(range(1000)), "b": ["x"] * 1000}))
+    program = (
+        "import os, sys\n"
+        "from riemannopt_dist.run.storage import Storage\n"
+        "storage = Storage(sys.argv[1])\n"
+        "before = os.listdir('/proc/self/task')\n"
+        "assert storage.read_table('x.parquet').num_rows == 1000\n"
+        "assert os.listdir('/proc/self/task') == before\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_a_damaged_file_is_named(storage: Storage) -> None:
     storage.write_bytes("damaged", b"PAR1 no")
     with pytest.raises(StorageError, match=r"/damaged: not a Parquet file: "):

@@ -117,7 +117,9 @@ class Storage:
         """The table in the Parquet file `name`; StorageError if it is none."""
         data = self.read_bytes(name)
         try:
-            return pq.read_table(pa.BufferReader(data))
+            # Without threads, which now and then abort a process that ends (apache/arrow#34314).
+            with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+                return file.read(use_threads=False)
         except pa.ArrowException as error:
             raise StorageError(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
 
