@@ -249,21 +249,15 @@ def _check_file(output: Path) -> None:
 
 
 def _storage(root: str) -> "Storage":
-    """The storage at `root`. Raises ValueError where that is a local file, or lies below one."""
+    """The storage at `root`; imported late, so that help comes at once."""
     from riemannopt_dist.run.storage import Storage
 
-    storage = Storage(root)
-    place = Path(storage.root.removeprefix("file://")).expanduser()
-    for path in (place, *place.parents):
-        if path.is_file():
-            raise ValueError(f"{path}: is a file, expected a folder")
-    return storage
+    return Storage(root)
 
 
 def _plan(config: "Config", rate: float | None) -> None:
     from riemannopt_dist.run.plan import assumed_speed, make_plan, measure_speed
 
-    _storage(config.output)  # refused before anything is loaded
     plan = make_plan(config)
     for line in plan.lines(measure_speed(config) if rate is None else assumed_speed(rate)):
         typer.echo(line)
@@ -273,7 +267,7 @@ def _evaluate(config: "Config") -> "RunDirectory":
     from riemannopt_dist.run.driver import Stopped, ray_session
     from riemannopt_dist.run.driver import evaluate as run
 
-    _storage(config.output)  # refused before anything is loaded
+    _storage(config.output)  # a bad one is refused before Ray is started
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )

@@ -124,7 +124,7 @@ def test_other_tables_are_no_results(tmp_path: Path, command: str) -> None:
     Storage(tmp_path).write_table("results/a.parquet", pa.table({"x": [1]}))
     ended = runner.invoke(app, [command, str(tmp_path)])
     assert ended.exit_code == 2
-    named = f"{tmp_path}/results/a.parquet: not result rows of a run (no column image_id)"
+    named = f"{tmp_path}/results/a.parquet: not that of a run (expected a column image_id)"
     assert ended.stderr == f"error: {named}\n"
 
 

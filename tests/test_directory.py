@@ -12,6 +12,7 @@ from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.status import STAGES, read_status
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
+from riemannopt_dist.stores import StorageError
 from tests.small_world import FIT, PICTURES, small_config
 
 
@@ -89,7 +90,8 @@ def test_verification_refuses_another_format_and_images_yet_to_be_selected(direc
 def test_a_table_of_something_else_is_a_problem_of_its_shard(directory: RunDirectory) -> None:
     directory.storage.write_table("results/shard-00000.parquet", pa.table({"image_id": ["00"]}))
     first, *rest = problems(directory)
-    assert first == "results/shard-00000.parquet: not result rows of a run (no column label)"
+    file = directory.storage.uri("results/shard-00000.parquet")
+    assert first == f"{file}: not that of a run (expected a column label)"
     assert all(": missing, with" in problem for problem in rest)
 
 
@@ -97,7 +99,7 @@ def test_a_table_of_something_else_is_a_problem_of_its_shard(directory: RunDirec
 def test_lists_of_something_else_are_one_line(directory: RunDirectory, name: str) -> None:
     directory.storage.write_table(f"{name}.parquet", pa.table({"x": [1]}))
     read = getattr(directory, f"read_{name}")
-    with pytest.raises(ValueError, match=rf"{name}.parquet: not that of a run \(expected a column "):
+    with pytest.raises(StorageError, match=rf"{name}.parquet: not that of a run \(expected a column "):
         read()
 
 

@@ -115,6 +115,22 @@ def test_reading_a_table_starts_no_thread(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def test_a_table_without_an_expected_column_is_named(storage: Storage) -> None:
+    storage.write_table("x.parquet", pa.table({"a": [1]}))
+    expected = [pa.field("a", pa.int64()), pa.field("b", pa.int64())]
+    assert storage.read_table("x.parquet", expected[:1]).to_pydict() == {"a": [1]}
+    with pytest.raises(StorageError, match=r"x.parquet: not that of a run \(expected a column b\)$"):
+        storage.read_table("x.parquet", expected)
+
+
+@pytest.mark.parametrize("below", ["", "/run", "/a/run"])
+def test_a_file_is_no_root(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    for scheme in ("", "file://"):
+        with pytest.raises(ValueError, match=rf"{tmp_path}/file: is a file, expected a folder$"):
+            Storage(f"{scheme}{tmp_path}/file{below}")
+
+
 def test_a_damaged_file_is_named(storage: Storage) -> None:
     storage.write_bytes("damaged", b"PAR1 no")
     with pytest.raises(StorageError, match=r"/damaged: not a Parquet file: "):

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from riemannopt_dist.analysis.efficiency import sample_efficiency, tolerances
 from riemannopt_dist.analysis.statistics import CELL, against, changes
 from riemannopt_dist.metrics.metric import SUMMARIES, Summary
-from riemannopt_dist.run.rows import lacking, results_schema
+from riemannopt_dist.run.rows import CELL as RESULT
 from riemannopt_dist.run.storage import Storage
 
 SUMMARY = "summary"
@@ -23,17 +23,13 @@ TOLERANCES = "tolerances"
 
 
 def read_results(storage: Storage) -> pa.Table:
-    """All result rows of a run. Raises ValueError where there are none, or a file holds something else."""
+    """All result rows of a run. Raises ValueError where there are none, StorageError for other files."""
     names = [name for name in storage.list("results") if name.endswith(".parquet")]
     if not names:
         raise ValueError(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
         )
-    tables = [storage.read_table(name) for name in names]
-    for name, table in zip(names, tables, strict=True):
-        if missing := lacking(table, results_schema([])):
-            raise ValueError(f"{storage.uri(name)}: not result rows of a run (no column {missing[0]})")
-    return pa.concat_tables(tables)
+    return pa.concat_tables([storage.read_table(name, RESULT) for name in names])
 
 
 def summaries_of(results: pa.Table) -> list[Summary]:

@@ -71,11 +71,6 @@ CELL = [
 _KINDS = {"number": pa.float64(), "list": pa.list_(pa.float32()), "text": pa.string()}
 
 
-def lacking(table: pa.Table, fields: Iterable[pa.Field]) -> list[str]:
-    """The names of those of `fields` that a table has no column of."""
-    return [field.name for field in fields if field.name not in table.column_names]
-
-
 def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
     """The columns of result rows with these metrics.
 

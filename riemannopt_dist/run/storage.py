@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,7 +34,8 @@ class Storage:
     Options of an object store come as the URI's query, as Arrow's file systems take them
     (`s3://bucket/runs?region=eu-west-1`), or from the environment (`AWS_ENDPOINT_URL`, …).
 
-    Every method raises ValueError for a name that is absolute, holds an empty or hidden component (which
+    Raises ValueError for a root of another kind, and for a local one that is a file or lies below one. Every
+    method raises ValueError for a name that is absolute, holds an empty or hidden component (which
     includes "." and ".."), a backslash or a control character, or leads out of a local root through a
     symbolic link; StorageError if an error outlasts 5 attempts; FileNotFoundError where a file to be read is
     missing.
@@ -113,15 +114,19 @@ class Storage:
         pq.write_table(table, sink, compression="zstd")
         self.write_bytes(name, sink.getvalue())
 
-    def read_table(self, name: str) -> pa.Table:
-        """The table in the Parquet file `name`; StorageError if it is none."""
+    def read_table(self, name: str, expected: Iterable[pa.Field] = ()) -> pa.Table:
+        """The table in the Parquet file `name`; StorageError if it is none, or lacks an `expected` column."""
         data = self.read_bytes(name)
         try:
             # Without threads, which now and then abort a process that ends (apache/arrow#34314).
             with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
-                return file.read(use_threads=False)
+                table = file.read(use_threads=False)
         except pa.ArrowException as error:
             raise StorageError(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
+        for field in expected:
+            if field.name not in table.column_names:
+                raise StorageError(f"{self.uri(name)}: not that of a run (expected a column {field.name})")
+        return table
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` as JSON; ValueError if it holds NaN or infinity, which JSON lacks."""
@@ -141,6 +146,9 @@ class _Folder:
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
+        for path in (self._root, *self._root.parents):
+            if path.is_file():
+                raise ValueError(f"{path}: is a file, expected a folder")
 
     def write(self, name: str, data: bytes | pa.Buffer) -> None:
         with self._temporary(name, data) as (temporary, path):
