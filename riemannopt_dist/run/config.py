@@ -17,7 +17,6 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import Output
@@ -25,6 +24,7 @@ from riemannopt_dist.metrics.information import INFORMATION_OFFICIAL_MS_SSIM
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.refinement import Refine
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
+from riemannopt_dist.run.wording import sentence, shown
 from riemannopt_dist.stores import one_line, scrubbed, without_secrets
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validated(value)
     except ValidationError:
-        raise ValueError(f"expected a count or auto, got {_shown(value)}") from None
+        raise ValueError(f"expected a count or auto, got {shown(value)}") from None
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -233,7 +233,7 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
         raise ValueError(f"config {path}: not YAML: {one_line(error)}") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"config {path}: expected keys and values, got {scrubbed(_shown(fields))}")
+        raise ValueError(f"config {path}: expected keys and values, got {scrubbed(shown(fields))}")
     config = make_config(_overridden(fields, overrides or {}), f"config {path}")
     needing = INFORMATION_OFFICIAL_MS_SSIM.name
     if needing in config.metrics and importlib.util.find_spec("pytorch_msssim") is None:
@@ -260,50 +260,9 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
         return Config.model_validate(fields)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {_sentence(problem)}"
+            f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {sentence(problem)}"
             for problem in error.errors()
             # A list with bad items is called too short besides.
             if problem["type"] != "too_short" or not problem["input"]
         )
         raise ValueError(f"{source}: {scrubbed(problems)}") from None
-
-
-_SAID = {"extra_forbidden": "unknown key", "missing": "missing"}
-_EXPECTED = {
-    "string_type": "text",
-    "string_too_short": "text",
-    "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "literal_error": "one of {expected}",
-    "tuple_type": "a list",
-    "too_short": "at least one",
-    "model_type": "keys and values",
-}
-"""What pydantic expected, by its types of error, in words that say nothing of Python."""
-
-
-def _sentence(problem: ErrorDetails) -> str:
-    kind, message = problem["type"], problem["msg"]
-    if kind in _SAID:
-        return _SAID[kind]
-    if kind == "value_error":  # one of ours, which says what it got
-        return message.removeprefix("Value error, ")
-    if kind in _EXPECTED:
-        expected = _EXPECTED[kind].format_map(problem.get("ctx", {}))
-    else:
-        expected = message.removeprefix("Input should be ")
-    return f"expected {expected}, got {_shown(problem['input'])}"
-
-
-def _shown(value: Any) -> str:
-    """A value as a YAML file has it, rather than as Python does."""
-    if isinstance(value, dict):
-        return "keys and values"
-    if value is None:
-        return "nothing"
-    return repr(value) if isinstance(value, str | list) else str(value).lower()

@@ -25,7 +25,7 @@ from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from riemannopt_dist.arguments import check_positive
-from riemannopt_dist.run.ledger import Call, Done, Failed, Ledger, Loss, Task
+from riemannopt_dist.run.ledger import PATIENCE, Call, Done, Failed, Ledger, Loss, Task
 from riemannopt_dist.run.pool import Pool, one_line
 from riemannopt_dist.stores import StorageError
 
@@ -60,7 +60,7 @@ def dispatch(
     attempts: int = 3,
     time_limit: float = math.inf,
     in_flight: int = 2,
-    patience: float = 600.0,
+    patience: float = PATIENCE,
     heartbeat: float = 5.0,
     release: bool = True,
     stop: Callable[[], bool] = lambda: False,

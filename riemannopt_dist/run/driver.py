@@ -27,7 +27,7 @@ from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.fitting import Fitting
 from riemannopt_dist.run.grid import SECANT, cell_schedules
-from riemannopt_dist.run.ledger import Done, Failed, Task
+from riemannopt_dist.run.ledger import PATIENCE, Done, Failed, Task
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
 from riemannopt_dist.run.progress import meter
@@ -53,10 +53,6 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
-
-
-PATIENCE = 600.0
-"""Seconds for which a storage that does not answer a worker is asked again."""
 
 
 class Stopped(RuntimeError):

@@ -18,6 +18,9 @@ Loss = Literal["died", "overdue", "raised", "unanswered"]
 """How a call ended without a result: with its actor, at the time limit, by an exception, or because a storage
 did not answer."""
 
+PATIENCE = 600.0
+"""Seconds for which a storage that does not answer a call is asked again."""
+
 RESTS = 40
 """Into how many rests the patience is divided."""
 
@@ -104,7 +107,7 @@ class Ledger:
         lookahead: int,
         attempts: int,
         in_flight: int,
-        patience: float = 600.0,
+        patience: float = PATIENCE,
     ) -> None:
         self._tasks = iter(tasks)
         self._exhausted = False

@@ -1,0 +1,46 @@
+"""What is wrong with a value of a configuration, in words that say nothing of Python."""
+
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+_SAID = {"extra_forbidden": "unknown key", "missing": "missing"}
+_EXPECTED = {
+    "string_type": "text",
+    "string_too_short": "text",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "literal_error": "one of {expected}",
+    "tuple_type": "a list",
+    "too_short": "at least one",
+    "model_type": "keys and values",
+}
+"""What pydantic expected, by its types of error, in words that say nothing of Python."""
+
+
+def sentence(problem: ErrorDetails) -> str:
+    """What was expected of a value, and what it is, from pydantic's account of it."""
+    kind, message = problem["type"], problem["msg"]
+    if kind in _SAID:
+        return _SAID[kind]
+    if kind == "value_error":  # one of ours, which says what it got
+        return message.removeprefix("Value error, ")
+    if kind in _EXPECTED:
+        expected = _EXPECTED[kind].format_map(problem.get("ctx", {}))
+    else:
+        expected = message.removeprefix("Input should be ")
+    return f"expected {expected}, got {shown(problem['input'])}"
+
+
+def shown(value: Any) -> str:
+    """A value as a YAML file has it, rather than as Python does."""
+    if isinstance(value, dict):
+        return "keys and values"
+    if value is None:
+        return "nothing"
+    return repr(value) if isinstance(value, str | list) else str(value).lower()
