@@ -146,7 +146,8 @@ def test_it_is_the_same_in_a_bucket(run: Path, bucket: Bucket) -> None:
     here, there = read_status(local), read_status(far)
     assert [stage.cells()[:7] for stage in here.stages] == [stage.cells()[:7] for stage in there.stages]
     assert there.root == "s3://bucket/copy"
-    assert 0 <= there.written - here.written < 120
+    # Object stores tell whole seconds: a copy made within the same one would seem older.
+    assert 0 <= there.written - int(here.written) < 120
 
 
 def test_a_run_that_began_before_shards_told_their_timings(run: Path) -> None:
