@@ -2,7 +2,7 @@
 
 Secants (secant.py) take all samples of a path through the model before the first backward pass. So the first
 samples can tell where the others are needed, without any evaluation being spent twice: the tape of
-mean_slopes.py holds both passes, and knows which samples are neighbours.
+rescale/tape.py holds both passes, and knows which samples are neighbours.
 
 What they tell: the gradient of a probability changes between two samples like p (1 − p) ‖Δz‖, with z the
 logits. Over 1,280 steps of 1/128 on the straight paths of ten ImageNet photos (EfficientNet-Lite0) the ratio
@@ -29,12 +29,18 @@ from riemannopt_dist.gradients import (
     explained_output,
     micro_batches,
 )
-from riemannopt_dist.mean_slopes import Tape
 from riemannopt_dist.optimize import rough_coordinate
 from riemannopt_dist.paths import Path
 from riemannopt_dist.profile import Profile
+from riemannopt_dist.rescale.tape import Tape
 from riemannopt_dist.schedule import Array
-from riemannopt_dist.secant import complete_attribution, forward_pass, gap, mean_output_slopes
+from riemannopt_dist.secant import (
+    check_whole_path,
+    complete_attribution,
+    forward_pass,
+    mean_output_slopes,
+    products,
+)
 
 FIRST = 3 / 8
 """The part of the intervals that is the same for all images: tuned on images of a fit subset."""
@@ -69,24 +75,23 @@ def adaptive_secant_attribution(
         raise ValueError(f"samples: expected at least 2, for intervals that can be placed, got {samples}")
     check_positive(internal_batch_size, "internal_batch_size")
     alphas, shares, _ = rough_coordinate(profile)
-    maps = torch.empty_like(path.images)
-    ends = path.images.new_empty((len(targets), 2))
-    gaps = []
+    check_whole_path(model, path, targets)
+    wide = torch.promote_types(path.images.dtype, torch.float32)
+    maps = torch.empty_like(path.images, dtype=wide)
+    values = maps.new_empty((len(targets), samples + 1))
     for part in micro_batches(len(targets), max(internal_batch_size // (samples + 1), 1)):
         rows = np.arange(part.start, part.stop)
         found = _secants(model, path, targets, rows, samples, (shares, alphas), output)
-        maps[part], ends[part] = found.maps, found.values[:, [0, -1]].to(ends)
-        gaps.append(found.gap)
-    return complete_attribution(maps, ends, gaps, torch.full_like(targets, samples))
+        maps[part], values[part] = found.maps, found.values.to(values)
+    return complete_attribution(maps, values, path.images.dtype, torch.full_like(targets, samples))
 
 
 @dataclass(frozen=True, eq=False)
 class _Secants:
-    """Of G images: maps (G, C, H, W), f at all edges (G, n + 1), and how far sums are off."""
+    """Of G images: maps (G, C, H, W) and f at all edges (G, n + 1)."""
 
     maps: Tensor
     values: Tensor
-    gap: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +141,9 @@ def _secants(
     gradients = torch.autograd.grad(
         (first.logits, second.logits), (first.places, second.places), (slopes[:cut], slopes[cut:])
     )
-    parts = torch.cat(gradients) * (places[neighbours] - places)
+    parts = products(torch.cat(gradients), places[neighbours] - places)
     values = explained_output(logits, asked, output)
-    return _Secants(parts[chain].sum(1), values[chain], gap(parts, values[neighbours] - values))
+    return _Secants(parts[chain].sum(1), values[chain])
 
 
 def _expected_errors(found: _Pass, targets: Tensor, output: Output) -> Array:

@@ -94,8 +94,10 @@ def test_intervals_are_taken_where_the_output_moves() -> None:
     path = Recorded(StraightPath.from_black(images))
     adaptive_secant_attribution(Late(), path, torch.tensor([0]), EVEN, 16)
     first = np.linspace(0, 1, round(FIRST * 16) + 1)
-    assert np.allclose(path.alphas[0][: len(first)], first)
-    others = path.alphas[0][len(first) :]
+    trial, alphas = path.alphas[0][:2], path.alphas[0][2:]
+    assert trial == [0, 1]
+    assert np.allclose(alphas[: len(first)], first)
+    others = alphas[len(first) :]
     assert len(others) == 16 - round(FIRST * 16)
     assert min(others) > first[-2]
 

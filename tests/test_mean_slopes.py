@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from riemannopt_dist.mean_slopes import MeanSlopes, Tape
 from riemannopt_dist.models import load_model
+from riemannopt_dist.rescale.mode import MeanSlopes
+from riemannopt_dist.rescale.tape import Tape
 
 ROWS = 4
 
@@ -177,7 +178,7 @@ def test_large_activations_have_the_slopes_of_their_values(
     layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Worked on in parts, in the order of memory, every value has the slope that it has alone."""
-    monkeypatch.setattr("riemannopt_dist.mean_slopes.SLAB", 50)
+    monkeypatch.setattr("riemannopt_dist.rescale.rules.SLAB", 50)
     x = rows(5, 4, 3).mul(4).contiguous(memory_format=layout)
     x[1, :2] = x[0, :2]
     weights = torch.rand_like(x)
