@@ -17,9 +17,8 @@ from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import Array, linear_schedule, schedule_from_partition
 from riemannopt_dist.secant import secant_attribution
-from tests.test_secant import TWO_LAYERS
+from tests.test_secant import EVEN, TWO_LAYERS
 
-EVEN = Profile((0.25, 0.75), (1.0, 1.0), (0.0, 0.0), 2, roughness=(1.0, 1.0))
 LATE = Profile((0.25, 0.75), (1.0, 9.0), (0.0, 0.0), 2, roughness=(1.0, 27.0))
 BOTH_PATHS = pytest.mark.parametrize("kind", [StraightPath.from_black, partial(BlurPath, sigma_max=3.0)])
 CLASSES = torch.tensor([2, 0, 1])

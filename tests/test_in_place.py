@@ -1,4 +1,4 @@
-"""Operations that write in place, to whole tensors and to parts: right under the Rescale rule, or refused by name.
+"""What writes in place, to whole tensors and to parts, under the Rescale rule: right, or refused by name.
 
 What is right is the integral of ordinary gradients, by a trapezoid of 1,024 intervals.
 """

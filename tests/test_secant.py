@@ -8,18 +8,23 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import DeepLift
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.exact_line import exact_integrated_gradients
 from riemannopt_dist.gradients import Output, target_output
 from riemannopt_dist.metrics.reference import compare, converge
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import linear_schedule, schedule_from_partition
 from riemannopt_dist.secant import check_secants, mean_output_slopes, secant_attribution
 from tests.test_exact_line import stripes, trained_relu_net
 
+EVEN = Profile((0.25, 0.75), (1.0, 1.0), (0.0, 0.0), 2, roughness=(1.0, 1.0))
 UNEVEN = schedule_from_partition((0.0, 0.05, 0.2, 0.55, 0.6, 1.0), "right")
 
 
@@ -81,6 +86,78 @@ def test_micro_batches_change_nothing(images: Tensor, size: int) -> None:
         for image, one in zip(images, classes, strict=True)
     ]
     torch.testing.assert_close(torch.cat(alone), whole.maps, rtol=0, atol=1e-12)
+
+
+@given(
+    size=st.integers(1, 40),
+    count=st.integers(1, 12),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
+    adaptive=st.booleans(),
+)
+def test_maps_depend_on_no_micro_batch(size: int, count: int, dtype: torch.dtype, adaptive: bool) -> None:
+    """Sums are of float32 at least: in any data type maps are those of one batch, up to its rounding."""
+    images = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(1)).to(dtype)
+    path, model = StraightPath.from_black(images), copy.deepcopy(TWO_LAYERS).to(dtype)
+    classes = torch.tensor([2, 0, 1])
+    if adaptive:
+        of_size = partial(adaptive_secant_attribution, model, path, classes, EVEN, count + 1)
+    else:
+        of_size = partial(secant_attribution, model, path, classes, linear_schedule(count))
+    whole, parts = of_size(internal_batch_size=1000), of_size(internal_batch_size=size)
+    assert whole.maps.dtype == torch.promote_types(dtype, torch.float32)
+    distance = (parts.maps - whole.maps).abs().flatten(1).sum(1)
+    assert bool((distance <= 4 * torch.finfo(dtype).eps * whole.maps.abs().flatten(1).sum(1)).all())
+
+
+@pytest.mark.parametrize("count", [1, 4, 16, 64, 256])
+@pytest.mark.parametrize("output", ["probability", "logit"])
+def test_wrong_slopes_are_refused_whatever_the_count(images: Tensor, count: int, output: Output) -> None:
+    """Of the same model one interval and many are refused alike, and of small probabilities."""
+
+    class Gated(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            y = TWO_LAYERS[0](images)
+            return 20 * TWO_LAYERS[-1](Gate.apply(y).flatten(1)) - torch.tensor([0.0, 12.0, 0.0])
+
+    path = StraightPath.from_black(images[:1])
+    with pytest.raises(ValueError, match="are off by"):
+        secant_attribution(Gated(), path, torch.tensor([1]), linear_schedule(count), output=output)
+    if count > 1:
+        with pytest.raises(ValueError, match="are off by"):
+            adaptive_secant_attribution(Gated(), path, torch.tensor([1]), EVEN, count, output=output)
+
+
+class Gate(torch.autograd.Function):
+    """x · sigmoid(x), with the gate taken for a constant."""
+
+    @staticmethod
+    def forward(ctx, x):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        return grad * ctx.saved_tensors[0].sigmoid()
+
+
+def test_a_model_may_write_to_its_input(images: Tensor) -> None:
+    class Centring(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            images.sub_(0.5)
+            images[:, :1].mul_(2).clamp_(-0.5, 0.5)
+            return TWO_LAYERS(images)
+
+    class Copying(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return Centring()(images.clone())
+
+    classes, before = torch.tensor([2, 0, 1]), images.clone()
+    maps = [
+        secant_attribution(model, StraightPath.from_black(images), classes, UNEVEN).maps
+        for model in (Centring(), Copying())
+    ]
+    assert torch.equal(images, before)
+    torch.testing.assert_close(*maps, rtol=0, atol=1e-12)
 
 
 def test_maps_converge_to_the_integral_faster_than_samples() -> None:
