@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, errors of one line and exit code 2, the small commands."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -57,7 +57,7 @@ def test_help_tells(command: str, named: list[str]) -> None:
 def config_file(tmp_path: Path) -> Path:
     fields = small_fields(make_pictures(tmp_path / "pictures"), tmp_path / "run")
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(fields))
+    path.write_text(json.dumps(fields))
     return path
 
 
