@@ -13,8 +13,8 @@ PATIENCE = 15.0
 PAUSE = 0.5
 """Seconds between two attempts."""
 
-# Ray's services speak HTTP/2. Both sides begin a connection with a frame of type 4, SETTINGS, of stream 0, and
-# the client with a line before it (RFC 9113, sections 3.4, 4.1 and 6.5).
+# Ray's services speak HTTP/2. Both sides begin a connection with a frame of type 4, SETTINGS, of stream 0,
+# and the client with a line before it (RFC 9113, sections 3.4, 4.1 and 6.5).
 _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 
