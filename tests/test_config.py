@@ -104,6 +104,19 @@ def test_messages_are_plain(changes: dict[str, Any], line: str) -> None:
     assert str(error.value) == f"test: {line}"
 
 
+def test_much_that_is_wrong_is_not_all_told() -> None:
+    with pytest.raises(ValueError, match="grid") as error:
+        make_config({**BASE, "limit": "1" * 10_000, "grid": [{"samples": [0] * 3000}]}, "test")
+    first, *others, tenth, last = str(error.value).split("; ")
+    assert first == "test: grid.0.samples.0: expected at least 1, got 0"
+    assert len(others) == 8
+    assert tenth == "grid.0.samples.9: expected at least 1, got 0"
+    assert last == "and 2991 more"
+    with pytest.raises(ValueError, match=r"limit: expected a whole number, got '1{300}") as error:
+        make_config({**BASE, "limit": "1" * 10_000}, "test")
+    assert len(str(error.value)) < 500
+
+
 def test_an_unknown_metric_is_told_once() -> None:
     with pytest.raises(ValueError, match=r"metrics.0: metric: expected one of completeness, .*") as error:
         make_config({**BASE, "metrics": ["insert"]}, "test")

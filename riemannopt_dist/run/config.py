@@ -20,11 +20,14 @@ from pydantic import (
 from riemannopt_dist.choices import Output, Refine, check_choice
 from riemannopt_dist.metrics.table import METRICS, MS_SSIM
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
-from riemannopt_dist.run.wording import sentence, shown
+from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.stores import scrubbed, without_secrets
 
 T = TypeVar("T")
+
+TOLD = 10
+"""Problems that a message names."""
 
 
 def _known_metric(name: str) -> str:
@@ -221,7 +224,7 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     except ValueError as error:
         raise ValueError(f"config {path}: {error}") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"config {path}: expected keys and values, got {scrubbed(shown(fields))}")
+        raise ValueError(f"config {path}: expected keys and values, got {shortened(scrubbed(shown(fields)))}")
     config = make_config(_overridden(fields, overrides or {}), f"config {path}")
     if MS_SSIM in config.metrics and importlib.util.find_spec("pytorch_msssim") is None:
         install = "pip install 'riemannopt-dist[ms-ssim]'"
@@ -246,10 +249,11 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {sentence(problem)}"
+        problems = [
+            shortened(scrubbed(f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {sentence(problem)}"))
             for problem in error.errors()
             # A list with bad items is called too short besides.
             if problem["type"] != "too_short" or not problem["input"]
-        )
-        raise ValueError(f"{source}: {scrubbed(problems)}") from None
+        ]
+        told = [*problems[:TOLD], *([f"and {len(problems) - TOLD} more"] if problems[TOLD:] else [])]
+        raise ValueError(f"{source}: {'; '.join(told)}") from None

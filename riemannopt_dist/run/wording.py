@@ -4,6 +4,9 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+LONGEST = 400
+"""Characters of a sentence that are shown."""
+
 _SAID = {"extra_forbidden": "unknown key", "missing": "missing"}
 _EXPECTED = {
     "string_type": "text",
@@ -41,3 +44,8 @@ def shown(value: Any) -> str:
     if value is None:
         return "nothing"
     return repr(value) if isinstance(value, str | list) else str(value).lower()
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning; it must be scrubbed before, as a part of an address hides its password."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
