@@ -7,6 +7,7 @@ again after each death of its driver. Its rows are compared with those of a run 
 """
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
-import yaml
 from ray.cluster_utils import Cluster
 
 from riemannopt_dist.run.directory import RunDirectory
@@ -109,7 +109,7 @@ class _Run:
         means = {"gpus_per_worker": 1 if environment else 0, "max_workers": 8}
         fields = small_fields(images, output, means=means)
         fields["model"] = {"name": "tests.small_world:counted_classifier"}
-        self._config.write_text(yaml.safe_dump(fields))
+        self._config.write_text(json.dumps(fields))
 
     def start(self) -> "subprocess.Popen[bytes]":
         """A driver of its own process."""

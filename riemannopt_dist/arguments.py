@@ -5,6 +5,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from riemannopt_dist.choices import check_choice as check_choice
+from riemannopt_dist.choices import check_positive as check_positive
+
 RANDOM_LAYERS = ("StochasticDepth", "DropPath")
 """Torchvision's and timm's, by name: to import either takes seconds."""
 
@@ -69,15 +72,3 @@ def check_classes(targets: Tensor, logits: Tensor) -> None:
     classes = logits.shape[1]
     if targets.device.type == "cpu" and bool((targets >= classes).any()):
         raise ValueError(f"targets: expected class indices below {classes}, got {int(targets.max())}")
-
-
-def check_positive(value: int, name: str) -> None:
-    """Raise ValueError unless `value` is a whole number of at least one."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-
-
-def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
-    """Raise ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 BAD_INPUT = 2
 STOPPED = 130
 
+PROFILES = (".json",)
+PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
+"""How the names of files end that are written, which tells their format."""
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -126,10 +130,10 @@ def fit(
 
     Every schedule follows from it: ro.optimize_schedule(ro.Profile.from_json(text), samples=16).
     """
-    from riemannopt_dist.run.local import fit_profile
-
     with _errors():
-        _check_file(output)
+        _check_file(output, PROFILES)
+        from riemannopt_dist.run.local import fit_profile
+
         profile = fit_profile(model, weights, images, count, samples)
         output.write_text(profile.to_json(), encoding="utf-8")
         typer.echo(f"wrote {output}: |g'| from {profile.images} images")
@@ -206,9 +210,9 @@ def report(run: RunArgument) -> None:
 @app.command()
 def explain(
     image: Annotated[str, typer.Argument(help="An image file.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The PNG to write.")] = Path(
-        "explanation.png"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .png, .jpg, .svg or .pdf to write.")
+    ] = Path("explanation.png"),
     model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
     weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
     target: Annotated[
@@ -228,24 +232,31 @@ def explain(
         ),
     ] = None,
 ) -> None:
-    """Explain one image by Integrated Gradients: its map beside it, as a PNG."""
-    from riemannopt_dist.run.local import explain_image
-
+    """Explain one image by Integrated Gradients: its map beside it, as a picture."""
     with _errors():
-        _check_file(output)
+        kind = _check_file(output, PICTURES)
         text = profile.read_text(encoding="utf-8") if profile else None
-        picture, sentence = explain_image(image, model, weights, target, samples, rule, text)
+        from riemannopt_dist.run.local import explain_image
+
+        picture, sentence = explain_image(image, model, weights, target, samples, rule, text, kind)
         output.write_bytes(picture)
         typer.echo(sentence)
         typer.echo(f"wrote {output}")
 
 
-def _check_file(output: Path) -> None:
-    """Raise ValueError where no file can be written, before the work for it is done."""
+def _check_file(output: Path, suffixes: tuple[str, ...]) -> str:
+    """The format that a file's name tells, before the work for it is done.
+
+    Raises ValueError for a name that ends in none of `suffixes`, and where no file can be written.
+    """
     if output.is_dir():
         raise ValueError(f"output: expected a file, got the folder {output}")
     if not output.parent.is_dir():
         raise ValueError(f"output: expected a file in a folder that is there, got {output}")
+    if output.suffix.lower() not in suffixes:
+        expected = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}" if suffixes[1:] else suffixes[0]
+        raise ValueError(f"output: expected a name that ends in {expected}, got {output}")
+    return output.suffix.lower().removeprefix(".")
 
 
 def _storage(root: str) -> "Storage":
@@ -264,10 +275,10 @@ def _plan(config: "Config", rate: float | None) -> None:
 
 
 def _evaluate(config: "Config") -> "RunDirectory":
+    _storage(config.output)  # a bad one is refused before torch and Ray are imported
     from riemannopt_dist.run.driver import Stopped, ray_session
     from riemannopt_dist.run.driver import evaluate as run
 
-    _storage(config.output)  # a bad one is refused before Ray is started
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )

@@ -5,7 +5,6 @@ The gradient reaches the input alone: none is computed for the model's parameter
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_choice, check_classes, check_positive
+from riemannopt_dist.choices import OUTPUTS as OUTPUTS
+from riemannopt_dist.choices import Output as Output
 from riemannopt_dist.paths import Path
 
 Index = NDArray[np.int64]
-Output = Literal["probability", "logit"]
-OUTPUTS: tuple[str, ...] = ("probability", "logit")
 DEFAULT_INTERNAL_BATCH_SIZE = 32
 
 

@@ -15,12 +15,15 @@ from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.arguments import check_choice, check_images
 from riemannopt_dist.attribution import Attribution, integrate_path, union_of_points
 from riemannopt_dist.blur_path import BlurPath
+from riemannopt_dist.choices import METHODS as METHODS
+from riemannopt_dist.choices import REFINE, Refine
+from riemannopt_dist.choices import Method as Method
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
 from riemannopt_dist.guided_path import guided_sums, guided_variation
 from riemannopt_dist.metrics.reference import Reference, converge, converge_walk
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.profile import PROFILE_SAMPLES, Profile, ProfileSum, equispaced, path_variation
-from riemannopt_dist.refinement import REFINE, Refine, merged, needs_refinement, refining_positions
+from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.schedule import Array, Schedule, partition_of
 from riemannopt_dist.secant import secant_attribution
 
@@ -186,19 +189,6 @@ FAMILIES: dict[str, Family] = {
     "ig": FixedPath(StraightPath.from_black),
     "blur_ig": FixedPath(BlurPath),
     "guided_ig": GuidedWalk(),
-}
-
-
-@dataclass(frozen=True)
-class Method:
-    """A family, and which of its two sums is meant."""
-
-    family: str
-    idgi: bool = False
-
-
-METHODS: dict[str, Method] = {name: Method(name) for name in FAMILIES} | {
-    f"{name}_idgi": Method(name, idgi=True) for name in FAMILIES
 }
 
 

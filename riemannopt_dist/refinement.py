@@ -4,16 +4,12 @@ Equispaced points resolve a profile badly where most of |g′| lies in a small p
 Blur IG: there the first pass sees a few wide averages.
 """
 
-from typing import Literal, get_args
-
 import numpy as np
 
+from riemannopt_dist.choices import Refine
 from riemannopt_dist.optimize import density_coordinate
 from riemannopt_dist.profile import Profile, ProfileSum
 from riemannopt_dist.schedule import Array
-
-Refine = Literal["auto", "always", "never"]
-REFINE: tuple[str, ...] = get_args(Refine)
 
 CONCENTRATED = 0.5
 

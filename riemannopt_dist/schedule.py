@@ -12,9 +12,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import roots_legendre
 
-from riemannopt_dist.arguments import check_choice, check_positive
+from riemannopt_dist.choices import check_choice, check_positive
 
 Array = NDArray[np.float64]
 
@@ -159,6 +158,8 @@ def linear_schedule(samples: int, rule: str = "left") -> Schedule:
 
 def gauss_legendre(samples: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The Gauss-Legendre points (1 + ξ)/2 and weights ω/2 on [0, 1], exact to degree 2 samples − 1."""
+    from scipy.special import roots_legendre  # late: it takes as long as all the rest of this module
+
     check_positive(samples, "samples")
     nodes, weights = roots_legendre(samples)
     return tuple((1 + nodes) / 2), tuple(weights / 2)

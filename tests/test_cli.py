@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, errors of one line and exit code 2, the small commands."""
 
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -57,7 +57,7 @@ def test_help_tells(command: str, named: list[str]) -> None:
 def config_file(tmp_path: Path) -> Path:
     fields = small_fields(make_pictures(tmp_path / "pictures"), tmp_path / "run")
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(fields))
+    path.write_text(json.dumps(fields))
     return path
 
 
@@ -77,6 +77,16 @@ def config_file(tmp_path: Path) -> Path:
             "a file in a folder that is there, got nodir/x.png",
         ),
         (["explain", "missing.png", "-o", "."], "output: expected a file, got the folder ."),
+        (
+            ["explain", "missing.png", "-o", "x"],
+            "ends in .png, .jpg, .jpeg, .svg or .pdf, got x\n",
+        ),
+        (["explain", "missing.png", "-o", "x.bmp"], "or .pdf, got x.bmp"),
+        (["explain", "missing.png", "-o", "x.png.gz"], "or .pdf, got x.png.gz"),
+        (["explain", "missing.png", "-o", "png"], "or .pdf, got png"),
+        (["explain", "missing.png", "-o", ".png"], "or .pdf, got .png"),
+        (["fit", "-o", "p", "--images", "missing"], "a name that ends in .json, got p\n"),
+        (["fit", "-o", "p.png", "--images", "missing"], "a name that ends in .json, got p.png"),
         (["fit", "-o", "nodir/p.json", "--images", "missing"], "a folder that is there, got nodir/p.json"),
         (["fit", "-o", ".", "--images", "missing"], "output: expected a file, got the folder ."),
         (["fit", "-o", "p.json", "--images", "missing"], "missing"),
@@ -194,6 +204,40 @@ def test_fit_and_explain_go_together(tmp_path: Path) -> None:
     assert "2 rough secant points, relative error 0.000" in complete.output
     refused = runner.invoke(app, ["explain", str(folder / "p00.png"), "--target", "6", *model])
     assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"),
+    [
+        ("a.png", b"\x89PNG"),
+        ("a.PNG", b"\x89PNG"),
+        ("a.b.jpg", b"\xff\xd8\xff"),
+        ("a.JPEG", b"\xff\xd8\xff"),
+        ("a.svg", b"<?xml"),
+        ("a.pdf", b"%PDF-"),
+    ],
+)
+def test_a_picture_is_what_its_name_says(tmp_path: Path, name: str, begin: bytes) -> None:
+    image = make_pictures(tmp_path / "pictures", 1) / "p00.png"
+    model = ["--model", "tests.small_world:tiny_classifier", "--samples", "2"]
+    shown = runner.invoke(app, ["explain", str(image), "-o", str(tmp_path / name), *model])
+    assert shown.exit_code == 0, shown.output
+    assert (tmp_path / name).read_bytes().startswith(begin)
+
+
+def test_what_can_be_refused_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from riemannopt_dist.cli import app; "
+        "run = lambda *words: CliRunner().invoke(app, words).exit_code; "
+        "assert run('--help') == 0; assert run('explain', 'a.png', '-o', 'x.bmp') == 2; "
+        "assert run('fit', '-o', 'p.png', '--images', 'demo:') == 2; "
+        "assert run('summarize', 'missing') == run('report', 'missing') == run('status', 'missing') == 2; "
+        "assert not {'torch', 'ray'} & {*sys.modules}"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_evaluate_prints_the_table_and_what_it_wrote(config_file: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import botocore.session
 import pytest
-import yaml
+import yaml  # as Ray reads it
 from botocore.validate import ParamValidator
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version

@@ -1,14 +1,17 @@
 """Configurations: what is accepted, what is one clear line, what the fingerprint covers."""
 
+import json
 import math
+import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from riemannopt_dist.choices import FAMILY_NAMES
+from riemannopt_dist.methods import FAMILIES
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run.config import Config, load_config, make_config
 from tests.small_world import small_fields
 
@@ -72,7 +75,20 @@ def test_bad_fields_are_named_in_one_line(changes: dict[str, Any], named: str) -
         ({"grid": {"samples": [4]}}, "grid: expected a list, got keys and values"),
         ({"model": "resnet50"}, "model: expected keys and values, got 'resnet50'"),
         ({"images": None}, "images: expected text, got nothing"),
-        ({"labels": date(2024, 12, 1)}, "labels: expected text, got 2024-12-01"),
+        ({"labels": 2024}, "labels: expected text, got 2024"),
+        ({"model": {"name": True}}, "model.name: expected text, got true"),
+        ({"limit": True}, "limit: expected a whole number, got true"),
+        ({"limit": "16"}, "limit: expected a whole number, got '16'"),
+        ({"limit": 16.0}, "limit: expected a whole number, got 16.0"),
+        ({"seed": False}, "seed: expected a whole number, got false"),
+        ({"grid": [{"samples": [8, True]}]}, "grid.0.samples.1: expected a whole number, got true"),
+        ({"grid": [{"tolerances": [True]}]}, "grid.0.tolerances.0: expected a number, got true"),
+        ({"grid": [{"tolerances": ["0.1"]}]}, "grid.0.tolerances.0: expected a number, got '0.1'"),
+        ({"means": {"time_limit": "60"}}, "means.time_limit: expected a number, got '60'"),
+        ({"means": {"gpus_per_worker": True}}, "means.gpus_per_worker: expected a number, got true"),
+        ({"internal_batch_size": True}, "internal_batch_size: expected a count or auto, got true"),
+        ({"internal_batch_size": "8"}, "internal_batch_size: expected a count or auto, got '8'"),
+        ({"fit": {"refine": False}}, "fit.refine: expected one of 'auto', 'always' or 'never', got false"),
         ({"internal_batch_size": 0}, "internal_batch_size: expected a count or auto, got 0"),
         ({"internal_batch_size": "big"}, "internal_batch_size: expected a count or auto, got 'big'"),
         ({"fit": {"images": 2.5}}, "fit.images: expected a whole number, got 2.5"),
@@ -88,6 +104,19 @@ def test_messages_are_plain(changes: dict[str, Any], line: str) -> None:
     assert str(error.value) == f"test: {line}"
 
 
+def test_much_that_is_wrong_is_not_all_told() -> None:
+    with pytest.raises(ValueError, match="grid") as error:
+        make_config({**BASE, "limit": "1" * 10_000, "grid": [{"samples": [0] * 3000}]}, "test")
+    first, *others, tenth, last = str(error.value).split("; ")
+    assert first == "test: grid.0.samples.0: expected at least 1, got 0"
+    assert len(others) == 8
+    assert tenth == "grid.0.samples.9: expected at least 1, got 0"
+    assert last == "and 2991 more"
+    with pytest.raises(ValueError, match=r"limit: expected a whole number, got '1{300}") as error:
+        make_config({**BASE, "limit": "1" * 10_000}, "test")
+    assert len(str(error.value)) < 500
+
+
 def test_an_unknown_metric_is_told_once() -> None:
     with pytest.raises(ValueError, match=r"metrics.0: metric: expected one of completeness, .*") as error:
         make_config({**BASE, "metrics": ["insert"]}, "test")
@@ -100,9 +129,10 @@ def test_an_unknown_metric_is_told_once() -> None:
         ("[1, 2]", r"expected keys and values, got \[1, 2\]$"),
         ("", "expected keys and values, got nothing$"),
         ("a: [", "not YAML"),
-        ("output: 2024-13-45", "not YAML: month must be in 1..12"),
-        ("seed: 1\nlimit: 5\nseed: 2", "not YAML: key seed is given twice in .*line 3, column 1$"),
-        ("means:\n  attempts: 1\n  attempts: 2", "not YAML: key attempts is given twice in .*line 3"),
+        ("a: \x00", "not YAML: unacceptable character"),
+        ("a: !!str b", "expected a value without a tag"),
+        ("seed: 1\nlimit: 5\nseed: 2", "yaml: key seed is given twice, line 3, column 1$"),
+        ("means:\n  attempts: 1\n  attempts: 2", "yaml: key attempts is given twice, line 3, column 3$"),
         ("images: \xff".encode("latin-1"), "not YAML: 'utf-8' codec"),
     ],
 )
@@ -139,13 +169,13 @@ def test_tolerances_need_no_product_beside_them() -> None:
 def test_merge_keys_may_be_overridden(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     block = "[&base {samples: [4], rules: [left]}, {<<: *base, samples: [8]}]"
-    path.write_text(yaml.safe_dump(BASE) + f"grid: {block}")
+    path.write_text(f"images: a\noutput: b\nmodel: {{name: resnet18}}\ngrid: {block}")
     assert {cell.samples for cell in load_config(str(path)).cells()} == {4, 8}
 
 
 def test_a_metric_whose_package_is_missing_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump({**BASE, "metrics": ["information_official_ms_ssim"]}))
+    path.write_text(json.dumps({**BASE, "metrics": ["information_official_ms_ssim"]}))
     assert load_config(str(path)).metrics == ("information_official_ms_ssim",)
     monkeypatch.setitem(sys.modules, "pytorch_msssim", None)
     with pytest.raises(ValueError, match=r"metrics: .* needs pytorch-msssim: pip install .*\[ms-ssim\]'$"):
@@ -154,15 +184,79 @@ def test_a_metric_whose_package_is_missing_names_it(tmp_path: Path, monkeypatch:
 
 def test_overrides_replace_keys(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(BASE))
+    path.write_text(json.dumps(BASE))
     config = load_config(str(path), {"images": "others", "output": None, "limit": 5})
     assert (config.images, config.output, config.limit) == ("others", "run", 5)
-    path.write_text(yaml.safe_dump({**BASE, "means": {"min_workers": 2, "attempts": 7}}))
+    path.write_text(json.dumps({**BASE, "means": {"min_workers": 2, "attempts": 7}}))
     means = load_config(str(path), {"means": {"min_workers": 9, "gpus_per_worker": None}}).means
     assert (means.min_workers, means.gpus_per_worker, means.attempts) == (9, None, 7)
-    path.write_text(yaml.safe_dump({**BASE, "means": 3}))
+    path.write_text(json.dumps({**BASE, "means": 3}))
     with pytest.raises(ValueError, match=r"means: .*got 3"):
         load_config(str(path), {"means": {"min_workers": 9}})
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("limit: yes", "limit: expected a whole number, got 'yes'"),
+        ("limit: 016", "limit: expected a whole number, got '016'"),
+        ("limit: 1_000", "limit: expected a whole number, got '1_000'"),
+        ("limit: 0b11", "limit: expected a whole number, got '0b11'"),
+        ("limit: 2026-11-26", "limit: expected a whole number, got '2026-11-26'"),
+        ("limit: 1e3", "limit: expected a whole number, got 1000.0"),
+        ("limit: true", "limit: expected a whole number, got true"),
+        ("seed: on", "seed: expected a whole number, got 'on'"),
+        ("internal_batch_size: on", "internal_batch_size: expected a count or auto, got 'on'"),
+        ("grid: [{samples: [1:30]}]", "grid.0.samples.0: expected a whole number, got '1:30'"),
+        ("grid: [{tolerances: [yes]}]", "grid.0.tolerances.0: expected a number, got 'yes'"),
+        ("means: {gpus_per_worker: yes}", "means.gpus_per_worker: expected a number, got 'yes'"),
+        ("labels: 10", "labels: expected text, got 10"),
+    ],
+)
+def test_a_scalar_is_not_taken_for_another_type(tmp_path: Path, line: str, named: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"images: a\noutput: b\nmodel: {{name: resnet18}}\n{line}\n")
+    with pytest.raises(ValueError, match="config") as error:
+        load_config(str(path))
+    assert str(error.value) == f"config {path}: {named}"
+
+
+def test_numbers_of_yaml_1_2_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    given = "limit: 0o17\nseed: 0x10\ngrid: [{tolerances: [.5, 1e-2, 1]}]\nmeans: {time_limit: 1e3}"
+    path.write_text(f"images: y\noutput: 2026-11-26\nlabels: ~\nmodel: {{name: no}}\n{given}")
+    config = load_config(str(path))
+    assert (config.images, config.output, config.labels, config.model.name) == ("y", "2026-11-26", None, "no")
+    assert (config.limit, config.seed, config.means.time_limit) == (15, 16, 1000.0)
+    assert config.grid[0].tolerances == (0.5, 0.01, 1.0)
+
+
+def test_a_configuration_goes_through_json() -> None:
+    for path in Path("jobs/configs").glob("*.yaml"):
+        config = load_config(str(path))
+        assert make_config(json.loads(json.dumps(config.published())), "run.json") == config
+
+
+def test_it_is_checked_without_torch_and_ray(tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    fields = small_fields(tmp_path, tmp_path, grid=[{"rules": ["gauss_legendre"], "schedules": ["density"]}])
+    good.write_text(json.dumps(fields))
+    bad.write_text(json.dumps({**fields, "limit": 0}))
+    code = (
+        "import sys; from riemannopt_dist.run.config import load_config; "
+        f"load_config({str(good)!r}).cells(); assert not {{'torch', 'ray'}} & {{*sys.modules}}; "
+        "from typer.testing import CliRunner; from riemannopt_dist.cli import app; "
+        f"ended = CliRunner().invoke(app, ['evaluate', '-c', {str(bad)!r}]); print(ended.output); "
+        "assert ended.exit_code == 2; assert not {'torch', 'ray', 'matplotlib'} & {*sys.modules}"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert "limit: expected at least 1, got 0" in ended.stdout
+
+
+def test_every_metric_and_family_has_the_name_under_which_it_is_found() -> None:
+    assert {name: metric.name for name, metric in METRICS.items()} == {name: name for name in METRICS}
+    assert set(FAMILIES) == set(FAMILY_NAMES)
 
 
 def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:

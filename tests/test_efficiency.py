@@ -13,6 +13,7 @@ from riemannopt_dist.analysis.efficiency import (
     sample_efficiency,
     tolerances,
 )
+from riemannopt_dist.analysis.statistics import TOO_FEW
 
 SCALES = np.linspace(0.5, 1.5, 25)  # an image's error is its scale times the cell's law
 
@@ -121,6 +122,20 @@ def test_a_tolerance_that_no_count_of_the_grid_holds_costs_at_most_what_the_larg
     assert np.isnan(row["linear_count"])
     assert np.isnan(row["cost"])
     assert row["bound"] == EXACT
+
+
+@pytest.mark.parametrize(("images", "bounds"), [(9, {TOO_FEW}), (10, {AT_LEAST, AT_MOST, EXACT})])
+def test_fewer_than_ten_images_are_called_too_few(images: int, bounds: set[str]) -> None:
+    cells = LINEAR | {("exact", "left", 32): 1.6 / 500, ("powell", "left", 16): 0.9}
+    auto = {("auto_0.01", "end_weights", 256): 0.01 / 1.3}
+    table = results(cells | auto, costs={"auto_0.01": 20}).to_pandas()
+    some = pa.Table.from_pandas(table[table["image_id"].isin(sorted(set(table["image_id"]))[:images])])
+    efficiency = sample_efficiency(some)
+    assert set(efficiency["images"]) == {images}
+    assert set(efficiency["bound"]) == bounds
+    assert efficiency[["efficiency", "efficiency_low", "efficiency_high"]].notna().all(axis=None)
+    (row,) = tolerances(some).to_dict("records")
+    assert (row["images"], row["bound"]) == (images, TOO_FEW if images < 10 else AT_MOST)
 
 
 def test_nothing_without_converged_maps() -> None:

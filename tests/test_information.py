@@ -111,6 +111,58 @@ def test_a_plane_is_rebuilt_exactly_from_its_corners() -> None:
     assert_array_equal(fill_by_triangles(plane, np.ones_like(corners)), plane)
 
 
+def test_a_row_or_column_is_rebuilt_between_neighbours() -> None:
+    row = np.array([[[10, 7], [0, 0], [0, 0], [40, 7], [0, 0], [61, 9]]], dtype=np.uint8)
+    known = np.array([[True, False, False, True, False, True]])
+    # Halves go to the even number.
+    rebuilt = [[[10, 7], [20, 7], [30, 7], [40, 7], [50, 8], [61, 9]]]
+    assert_array_equal(fill_by_triangles(row, known), rebuilt)
+    turned = fill_by_triangles(row.transpose(1, 0, 2), known.T)
+    assert_array_equal(turned, np.transpose(rebuilt, (1, 0, 2)))
+    # Beyond the known ones there is the mean colour, (111 + 2) / 6 and 23 / 6.
+    known[0, 5] = False
+    assert_array_equal(fill_by_triangles(row, known)[0, 4:], [[18, 4], [18, 4]])
+
+
+@pytest.mark.parametrize("convention", ["pair", "fast", "official_png"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (1, 300), (300, 1), (2, 150)])
+def test_pictures_as_thin_as_can_be(convention: str, size: tuple[int, int]) -> None:
+    """Their curves are areas or skipped with a reason, and those of a turned picture are the same."""
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps = images.clone()
+    # A class is one whole picture: its logit is 8 for that, and less for one whose contrast is lost.
+    contrast = images - images.mean(dim=(1, 2, 3), keepdim=True)
+    model = Templates(8 * contrast / (contrast * images).sum(dim=(1, 2, 3), keepdim=True), constant=4.0)
+    targets = torch.arange(2)
+    result = information_curve(model, images, targets, maps, convention=convention)
+    for area_under, reason in zip(result.sic.tolist(), result.sic_skipped, strict=True):
+        assert reason is not None if np.isnan(area_under) else 0 <= area_under <= 1
+    if 1 in size:
+        turned = Templates(model.weights.reshape(2, 3, *size).transpose(2, 3), model.constant)
+        blurred = information_blur(images, convention=convention)
+        sideways = BlurredImages(
+            *(np.swapaxes(array, 1, 2).copy() for array in (blurred.shown, blurred.blurred, blurred.kept))
+        )
+        pictures = information_curve(
+            turned,
+            images.transpose(2, 3).contiguous(),
+            targets,
+            maps.transpose(2, 3).contiguous(),
+            convention=convention,
+            blurred=sideways,
+        )
+        assert_allclose(pictures.probability, result.probability, atol=1e-12)
+    if max(size) == 300:
+        assert result.sic_skipped == (None, None)
+
+
+def test_thin_pictures_have_no_ms_ssim() -> None:
+    images = torch.rand(1, 3, 1, 300)
+    model = Templates(torch.rand(2, 3, 1, 300), constant=0.0)
+    with pytest.raises(ValueError, match=r"images: MS-SSIM needs sides above 160, got \(1, 3, 1, 300\)"):
+        information_curve(model, images, torch.zeros(1).long(), images, convention="official_ms_ssim")
+
+
 def test_unit_curve_is_the_polygon_through_its_points() -> None:
     assert area(unit_curve([], [])) == pytest.approx(0.5)
     curve = unit_curve([0.5, 0.25], [1.0, 0.5], points=8)

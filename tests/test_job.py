@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pyarrow.dataset as ds
 import pytest
-import yaml
 
 from tests.small_world import FIT, make_pictures, small_fields
 
@@ -65,7 +64,7 @@ def test_a_killed_driver_loses_nothing(head: dict[str, str], tmp_path: Path) -> 
     fields = small_fields(make_pictures(tmp_path / "pictures", PICTURES), run, means={"max_workers": 1})
     fields["model"] = {"name": "tests.small_world:slow_classifier"}
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(fields))
+    config.write_text(json.dumps(fields))
 
     first = _submit(config, "first", head)
     deadline = time.monotonic() + 240

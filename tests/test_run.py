@@ -1,5 +1,6 @@
 """Whole runs on a real Ray: the same rows whatever the workers, resumption, refusal of what does not fit."""
 
+import json
 import math
 import os
 import shutil
@@ -13,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-import yaml
 from typer.testing import CliRunner, Result
 
 from riemannopt_dist.adaptive import START
@@ -349,7 +349,7 @@ def test_signals_stop_a_run_and_the_same_command_goes_on(pictures: Path, tmp_pat
     fields = small_fields(pictures, tmp_path / "run", means={"max_workers": 1})
     fields |= {"model": {"name": "tests.small_world:slow_classifier"}, "shard_size": 1}
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(fields))
+    config.write_text(json.dumps(fields))
     asked = stopped_by([signal.SIGTERM], config, tmp_path / "run/results")
     assert asked.exit_code == 130
     done, of, rest = asked.stderr.partition(" of 11 images done in stage results")

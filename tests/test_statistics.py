@@ -48,12 +48,13 @@ def table(cells: dict[tuple[str, str], list[float]]) -> pa.Table:
 
 def test_changes_are_paired_and_know_which_way_is_better() -> None:
     # Images differ by 10, the schedules by 1: only a paired comparison sees it.
-    base = [0.0, 10.0, 20.0, 30.0]
+    base = [10.0 * n for n in range(12)]
+    steps = (0.9, 1.1, 1.0, 1.0) * 3
     found = changes(
         table(
             {
                 ("ig", "linear"): base,
-                ("ig", "exact"): [v + d for v, d in zip(base, (0.9, 1.1, 1.0, 1.0), strict=True)],
+                ("ig", "exact"): [v + d for v, d in zip(base, steps, strict=True)],
             }
         )
     )
@@ -69,7 +70,27 @@ def test_images_without_a_value_are_left_out_of_the_pair() -> None:
     found = changes(table({("ig", "linear"): [1.0, np.nan, 3.0], ("ig", "exact"): [1.0, 5.0, 3.0]}))
     assert set(found["images"]) == {2}
     assert set(found["change"]) == {0.0}
-    assert set(found["verdict"]) == {"open"}
+    assert set(found["verdict"]) == {"too few"}
+
+
+@pytest.mark.parametrize(("images", "expected"), [(2, "too few"), (9, "too few"), (10, "better")])
+def test_a_verdict_needs_ten_images_and_its_interval_does_not(images: int, expected: str) -> None:
+    control = {("random", "none"): [0.1] * images}
+    linear, exact = {("ig", "linear"): [0.2] * images}, {("ig", "exact"): [0.5] * images}
+    (row,) = against(table(control | linear), ["random"], "insertion").itertuples()
+    assert (row.images, row.verdict) == (images, expected)
+    assert row.low == row.high == pytest.approx(0.1)
+    found = changes(table(linear | exact)).set_index("score")
+    assert found.loc["insertion", "verdict"] == expected
+    assert found.loc["insertion", "low"] == pytest.approx(0.3)
+
+
+def test_images_without_a_value_do_not_count_for_a_verdict() -> None:
+    found = changes(table({("ig", "linear"): [0.1] * 9 + [np.nan], ("ig", "exact"): [0.2] * 10}))
+    assert set(found["images"]) == {9}
+    assert set(found["verdict"]) == {"too few"}
+    same = changes(table({("ig", "linear"): [0.1] * 10, ("ig", "exact"): [0.1] * 10}))
+    assert set(same["verdict"]) == {"open"}
 
 
 def test_controls_are_subtracted_image_by_image() -> None:

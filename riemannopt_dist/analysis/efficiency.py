@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from riemannopt_dist.analysis.statistics import CELL, LEVEL, RESAMPLES
+from riemannopt_dist.analysis.statistics import CELL, ENOUGH, LEVEL, RESAMPLES, TOO_FEW
 
 Array = NDArray[np.float64]
 
@@ -25,9 +25,10 @@ def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """For every cell: its mean `score`, and the evaluations of linear left for the same over its own.
 
     Linear left's count is interpolated between those of the grid, straight in log-log. `bound` says "at
-    least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken. `low`
-    and `high` of both numbers are 95 % intervals. Methods without linear left at two counts or more are left
-    out, and so are images for which a method's cells do not all have the score, with what they cost.
+    least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken; "too
+    few" where there are fewer than `ENOUGH` images. `low` and `high` of both numbers are 95 % intervals.
+    Methods without linear left at two counts or more are left out, and so are images for which a method's
+    cells do not all have the score, with what they cost.
     """
     if score not in results.column_names:
         return pd.DataFrame()
@@ -59,9 +60,16 @@ def _of_method(group: pd.DataFrame, score: str) -> pd.DataFrame:
             | {"images": len(errors), "gradient_evaluations": cost[0]}
             | _with_interval(f"{score}_mean", found)
             | _with_interval("efficiency", needed / cost)
-            | {"bound": AT_LEAST if found[0] < least else AT_MOST if found[0] > most else EXACT}
+            | {"bound": _bound(len(errors), found[0] < least, found[0] > most)}
         )
     return pd.DataFrame(rows)
+
+
+def _bound(images: int, below: bool, above: bool) -> str:
+    """How to read a number of so many images, whose error is `below` or `above` all it is compared with."""
+    if images < ENOUGH:
+        return TOO_FEW
+    return AT_LEAST if below else AT_MOST if above else EXACT
 
 
 def equivalent_count(errors: Array, counts: Array, yardstick: Array) -> Array:
@@ -85,8 +93,9 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
 
     `linear_count` is the least count of linear left that keeps as many images within the tolerance, `cost`
     is the mean evaluations an image over that count. Where no count of the grid does, the largest is taken
-    and `bound` says that the cost is "at most" that; both are NaN for a grid without linear left. `low` and
-    `high` of the share, the evaluations and the cost are 95 % intervals.
+    and `bound` says that the cost is "at most" that; both are NaN for a grid without linear left. `bound` is
+    "too few" where there are fewer than `ENOUGH` images. `low` and `high` of the share, the evaluations and
+    the cost are 95 % intervals.
     """
     if score not in results.column_names:
         return pd.DataFrame()
@@ -119,7 +128,7 @@ def _of_tolerance(tolerance: float, auto: pd.DataFrame, linear: pd.DataFrame, sc
         | _with_interval("gradient_evaluations", evaluations)
         | {"linear_count": count[0]}
         | _with_interval("cost", evaluations / count)
-        | {"bound": AT_MOST if shares and not any(found[0] for found in enough) else EXACT}
+        | {"bound": _bound(len(auto), False, bool(shares) and not any(found[0] for found in enough))}
     )
 
 

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: str) -> bytes:
-    """A PNG of an image (H, W, 3) in [0, 1] beside attribution maps (C, H, W), each with its caption.
+def attribution_figure(
+    image: Array, maps: Sequence[tuple[str, Array]], title: str, kind: str = "png"
+) -> bytes:
+    """A picture of an image (H, W, 3) in [0, 1] beside attribution maps (C, H, W), each with its caption.
 
     A map is summed over channels and shown from blue (against the class) over white to red (for it), its
-    scale ending at the 99th percentile of the magnitudes of the last map.
+    scale ending at the 99th percentile of the magnitudes of the last map. `kind` is a format of matplotlib's.
     """
     summed = [(caption, values.sum(axis=0)) for caption, values in maps]
     limit = max(float(np.percentile(np.abs(summed[-1][1]), 99)), 1e-12)
@@ -30,7 +32,7 @@ def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: s
     for axis in axes:
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)
-    return _png(figure)
+    return _picture(figure, kind)
 
 
 def error_figure(summary: pd.DataFrame, column: str) -> bytes:
@@ -71,7 +73,7 @@ def error_figure(summary: pd.DataFrame, column: str) -> bytes:
         handlelength=4,  # dashes show
         fontsize=8,
     )
-    return _png(figure)
+    return _picture(figure)
 
 
 def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[str, Array]) -> bytes:
@@ -84,7 +86,7 @@ def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[
         axis.plot(alphas, np.full(len(alphas), -row * step), "|", ms=9, label=label)
     axis.set(title=title, xlabel="α, from baseline to image", ylabel="|g′|")
     axis.legend(fontsize=8)
-    return _png(figure)
+    return _picture(figure)
 
 
 def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> bytes:
@@ -98,10 +100,10 @@ def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> b
     for panel in panels[len(images) :]:
         panel.set_axis_off()
     figure.suptitle(f"{title}: |g′| of single images against α", fontsize=10)
-    return _png(figure)
+    return _picture(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def _picture(figure: Figure, kind: str = "png") -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format=kind, dpi=120)
     return buffer.getvalue()

@@ -11,6 +11,11 @@ CELL = ["method", "schedule", "rule", "samples"]
 RESAMPLES = 10_000
 LEVEL = 0.95
 
+ENOUGH = 10
+"""Images that a verdict needs: of fewer, bootstrap intervals are too narrow."""
+TOO_FEW = "too few"
+"""What stands in a verdict's place."""
+
 
 def bootstrap_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
     """The mean of N values and the 95 % interval of its percentile bootstrap, seeded.
@@ -42,7 +47,8 @@ def changes(results: pa.Table, reference: str = "linear") -> pd.DataFrame:
     """How every score changes from `reference` to each other schedule of the same method, rule and samples.
 
     A row for each pair of cells and score: images where both are defined, the two means, the mean change and
-    its 95 % interval over images, paired. `better` says whether the interval excludes 0, and on which side.
+    its 95 % interval over images, paired. `verdict` says whether the interval excludes 0, and on which side,
+    where there are at least `ENOUGH` images.
     """
     frame = results.to_pandas()
     rows = []
@@ -79,8 +85,8 @@ def _compared(before: pd.DataFrame, after: pd.DataFrame, columns: dict[str, str]
         if len(both) < 2:
             continue
         change, low, high = bootstrap_interval(both["after"] - both["before"])
-        sign = 1 if direction.startswith("higher") else -1
-        verdict = "open" if low <= 0 <= high else "better" if sign * change > 0 else "worse"
+        gain = change if direction.startswith("higher") else -change
+        verdict = "open" if low <= 0 <= high else "better" if gain > 0 else "worse"
         rows.append(
             {
                 "score": score,
@@ -90,7 +96,7 @@ def _compared(before: pd.DataFrame, after: pd.DataFrame, columns: dict[str, str]
                 "change": change,
                 "low": low,
                 "high": high,
-                "verdict": verdict,
+                "verdict": verdict if len(both) >= ENOUGH else TOO_FEW,
             }
         )
     return rows

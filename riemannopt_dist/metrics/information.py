@@ -28,6 +28,7 @@ from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary, ar
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
+Array = NDArray[Any]
 
 MINIMUM_PROBABILITY = 0.8
 KEPT_FRACTION = 0.01
@@ -206,16 +207,30 @@ def information_curve(
 def fill_by_triangles(image: Picture, known: Mask) -> Picture:
     """`image` (H, W, C) with the pixels outside `known` (H, W) rebuilt from those inside: piecewise linear.
 
-    The pieces are the Delaunay triangles of the known pixels; outside of them all, the mean colour.
+    The pieces are the Delaunay triangles of the known pixels; outside of them all, the mean colour. In a
+    picture of one row or column they are the stretches between neighbours. In any other the known pixels must
+    not all lie on a line, as the four corners do not.
     """
     rebuilt = image.copy()
     if not known.all():
-        surface = LinearNDInterpolator(np.argwhere(known), image[known].astype(np.float64))
+        places, colours, gaps = np.argwhere(known), image[known].astype(np.float64), np.argwhere(~known)
+        rebuild = _on_a_line if 1 in known.shape else _on_triangles
         # Rounded through float32, as PAIR does: it decides the halves.
-        values = surface(np.argwhere(~known)).astype(np.float32)
+        values = rebuild(places, colours, gaps).astype(np.float32)
         mean = image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
         rebuilt[~known] = np.round(np.where(np.isnan(values), mean, values))
     return rebuilt
+
+
+def _on_triangles(places: Array, colours: Array, gaps: Array) -> Array:
+    """Colours (M, C) at `gaps` (M, 2) from those (K, C) at `places` (K, 2); NaN outside of all triangles."""
+    return np.asarray(LinearNDInterpolator(places, colours)(gaps))
+
+
+def _on_a_line(places: Array, colours: Array, gaps: Array) -> Array:
+    """The same where all places are in one row or column; NaN beyond its ends."""
+    at, to = places.sum(axis=1), gaps.sum(axis=1)
+    return np.stack([np.interp(to, at, channel, np.nan, np.nan) for channel in colours.T], axis=1)
 
 
 def fill_by_pyramid(pictures: Tensor, known: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,16 +17,17 @@ from pydantic import (
     model_validator,
 )
 
-from riemannopt_dist.arguments import check_choice
-from riemannopt_dist.gradients import Output
-from riemannopt_dist.metrics.information import INFORMATION_OFFICIAL_MS_SSIM
-from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.refinement import Refine
+from riemannopt_dist.choices import Output, Refine, check_choice
+from riemannopt_dist.metrics.table import METRICS, MS_SSIM
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
-from riemannopt_dist.run.wording import sentence, shown
-from riemannopt_dist.stores import one_line, scrubbed, without_secrets
+from riemannopt_dist.run.wording import sentence, shortened, shown
+from riemannopt_dist.run.yaml_text import parse_yaml
+from riemannopt_dist.stores import scrubbed, without_secrets
 
 T = TypeVar("T")
+
+TOLD = 10
+"""Problems that a message names."""
 
 
 def _known_metric(name: str) -> str:
@@ -49,6 +49,8 @@ def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
         raise ValueError(f"expected a count or auto, got {shown(value)}") from None
 
 
+# Lists, in a file: strict validation would take tuples alone.
+Items = Annotated[tuple[T, ...], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 MethodName = Literal["ig", "ig_idgi", "blur_ig", "blur_ig_idgi", "guided_ig", "guided_ig_idgi"]
@@ -58,9 +60,12 @@ ControlName = Literal["random", "edges"]
 
 
 class _Strict(BaseModel):
-    """Frozen; an unknown key is an error, and a number that is infinite or NaN."""
+    """Frozen; an unknown key is an error, a number that is infinite or NaN, and a value of another type.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    So true is not 1, 16.0 not 16, "16" no number, and 16 no text.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Strict):
@@ -103,11 +108,11 @@ class GridBlock(_Strict):
     may be empty.
     """
 
-    methods: Annotated[tuple[MethodName, ...], Field(min_length=1)] = ("ig",)
-    schedules: tuple[ScheduleName, ...] = ("linear", "powell")
-    rules: tuple[Rule, ...] = ("left",)
-    samples: tuple[PositiveInt, ...] = (16, 32, 64, 128)
-    tolerances: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    methods: Annotated[Items[MethodName], Field(min_length=1)] = ("ig",)
+    schedules: Items[ScheduleName] = ("linear", "powell")
+    rules: Items[Rule] = ("left",)
+    samples: Items[PositiveInt] = (16, 32, 64, 128)
+    tolerances: Items[Annotated[float, Field(gt=0)]] = ()
     maximum: PositiveInt = 256
 
     @model_validator(mode="after")
@@ -174,9 +179,9 @@ class Config(_Strict):
     output: Text
     model: ModelConfig
     explain: Output = "probability"
-    metrics: Annotated[tuple[MetricName, ...], AfterValidator(_distinct)] = ("completeness", "insertion")
-    controls: Annotated[tuple[ControlName, ...], AfterValidator(_distinct)] = ()
-    grid: Annotated[tuple[GridBlock, ...], Field(min_length=1)] = (GridBlock(),)
+    metrics: Annotated[Items[MetricName], AfterValidator(_distinct)] = ("completeness", "insertion")
+    controls: Annotated[Items[ControlName], AfterValidator(_distinct)] = ()
+    grid: Annotated[Items[GridBlock], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
     reference: ReferenceConfig = ReferenceConfig()
     limit: PositiveInt | None = None
@@ -204,20 +209,6 @@ class Config(_Strict):
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where PyYAML would keep the last."""
-
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        """The mapping that begins here, before merge keys are expanded."""
-        node = super().compose_mapping_node(anchor)
-        names = [str(key.value) for key, _ in node.value]
-        for place, (key, _) in enumerate(node.value):
-            if names[place] in names[:place]:
-                problem = f"key {names[place]} is given twice"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-        return node
-
-
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     """The configuration in a YAML file, with `overrides` (None means: not overridden).
 
@@ -225,20 +216,19 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     for a metric whose package is not installed.
     """
     try:
-        # Of a file, other than of a text, errors do not quote the line, which may hold a password.
-        with Path(path).open(encoding="utf-8") as file:
-            fields = yaml.load(file, _Loader)
+        fields = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no such date
-        raise ValueError(f"config {path}: not YAML: {one_line(error)}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"config {path}: not YAML: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"config {path}: {error}") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"config {path}: expected keys and values, got {scrubbed(shown(fields))}")
+        raise ValueError(f"config {path}: expected keys and values, got {shortened(scrubbed(shown(fields)))}")
     config = make_config(_overridden(fields, overrides or {}), f"config {path}")
-    needing = INFORMATION_OFFICIAL_MS_SSIM.name
-    if needing in config.metrics and importlib.util.find_spec("pytorch_msssim") is None:
+    if MS_SSIM in config.metrics and importlib.util.find_spec("pytorch_msssim") is None:
         install = "pip install 'riemannopt-dist[ms-ssim]'"
-        raise ValueError(f"config {path}: metrics: {needing} needs pytorch-msssim: {install}")
+        raise ValueError(f"config {path}: metrics: {MS_SSIM} needs pytorch-msssim: {install}")
     return config
 
 
@@ -259,10 +249,11 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(fields)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {sentence(problem)}"
+        problems = [
+            shortened(scrubbed(f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {sentence(problem)}"))
             for problem in error.errors()
             # A list with bad items is called too short besides.
             if problem["type"] != "too_short" or not problem["input"]
-        )
-        raise ValueError(f"{source}: {scrubbed(problems)}") from None
+        ]
+        told = [*problems[:TOLD], *([f"and {len(problems) - TOLD} more"] if problems[TOLD:] else [])]
+        raise ValueError(f"{source}: {'; '.join(told)}") from None

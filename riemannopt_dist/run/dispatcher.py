@@ -24,7 +24,7 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
-from riemannopt_dist.arguments import check_positive
+from riemannopt_dist.choices import check_positive
 from riemannopt_dist.run.ledger import PATIENCE, Call, Done, Failed, Ledger, Loss, Task
 from riemannopt_dist.run.pool import Pool, one_line
 from riemannopt_dist.stores import StorageError

@@ -21,6 +21,7 @@ from riemannopt_dist.optimize import density_partitions
 from riemannopt_dist.profile import Profile, ProfileSum, equispaced
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.run.batches import Subject
+from riemannopt_dist.run.cluster import check_cluster
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import FAILURES, Failure, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
@@ -130,13 +131,21 @@ def evaluate(config: Config) -> RunDirectory:
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Ray, for the time of a run: the cluster that RAY_ADDRESS names, or this machine alone."""
+    """Ray, for the time of a run: the cluster that RAY_ADDRESS names, or this machine alone.
+
+    Raises ValueError where RAY_ADDRESS is no address, ConnectionError where no Ray answers there.
+    """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
+    if (address := os.environ.get("RAY_ADDRESS", "")) not in ("", "local"):
+        check_cluster(address)
+        try:
+            ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
+        except (OSError, RuntimeError) as error:
+            *_, reason = str(error).splitlines()  # of a long one the last line says it
+            raise ConnectionError(f"RAY_ADDRESS {address}: {reason}") from None
     else:
         # Without a choice of its own a local start would write a token file that later head nodes insist on.
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")

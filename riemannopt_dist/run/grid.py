@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby, product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from riemannopt_dist.methods import METHODS, Method, Sums
-from riemannopt_dist.optimize import optimize_schedules
-from riemannopt_dist.profile import Profile
+from riemannopt_dist.choices import METHODS, Method
 from riemannopt_dist.schedule import FITTED_RULES, PARTITION_RULES, Schedule, intervals, linear_schedule
+
+if TYPE_CHECKING:
+    from riemannopt_dist.methods import Sums
+    from riemannopt_dist.profile import Profile
 
 ScheduleName = Literal["linear", "powell", "exact", "density", "rough", "adaptive"]
 Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean", "end_weights", "secant"]
@@ -120,8 +122,11 @@ def partition_rule(cell: Cell) -> str:
     return "trapezoid" if METHODS[cell.method].family == "guided_ig" else "right"
 
 
-def cell_schedules(cells: Iterable[Cell], profiles: Mapping[str, Profile]) -> dict[Cell, Schedule]:
+def cell_schedules(cells: Iterable[Cell], profiles: Mapping[str, "Profile"]) -> dict[Cell, Schedule]:
     """The schedule of every cell but those of points per image, from its family's profile if fitted."""
+    # Late, as in `sums_of`: the cells are checked without torch.
+    from riemannopt_dist.optimize import optimize_schedules
+
     schedules: dict[Cell, Schedule] = {}
     fixed = sorted(cell for cell in cells if not cell.per_image)
     for (method, name, _), group in groupby(fixed, lambda c: (c.method, c.schedule, c.rule)):
@@ -137,8 +142,10 @@ def cell_schedules(cells: Iterable[Cell], profiles: Mapping[str, Profile]) -> di
     return schedules
 
 
-def sums_of(cells: Iterable[Cell], schedules: Mapping[Cell, Schedule]) -> tuple[list[Cell], Sums]:
+def sums_of(cells: Iterable[Cell], schedules: Mapping[Cell, Schedule]) -> tuple[list[Cell], "Sums"]:
     """The schedules of a family's cells as sums, and the cells in the order of `Sums.schedules`."""
+    from riemannopt_dist.methods import Sums
+
     kinds: dict[str, list[Cell]] = {kind: [] for kind in Sums._fields}
     for cell in cells:
         kinds[cell.sum].append(cell)

@@ -62,11 +62,13 @@ def explain_image(
     samples: int,
     rule: str,
     profile: str | None,
+    kind: str = "png",
 ) -> tuple[bytes, str]:
-    """A PNG of the image beside its Integrated Gradients map, and a sentence on how complete the map is.
+    """A picture of the image beside its Integrated Gradients map, and a sentence on how complete the map is.
 
     `rule` is one of a configuration's. `profile` is the JSON text of a fitted profile, whose schedule
     is used: the rough one for secants, the density's for gauss_legendre, else the exact one. Linear without.
+    `kind` is the picture's format, such as "png" or "svg".
     """
     model = load_model(model_name, weights).to(_device())
     images = _read(path, model)
@@ -86,7 +88,7 @@ def explain_image(
     caption = f"IG, {samples} {name} {rule} points\nrelative error {error:.3f}"
     values = result.maps[0].double().cpu().numpy()
     title = f"class {explained}, probability {float(result.f_input):.3f}"
-    picture = attribution_figure(_shown(images), [(caption, values)], title)
+    picture = attribution_figure(_shown(images), [(caption, values)], title, kind)
     return picture, f"{title}; {caption.replace(chr(10), ', ')}"
 
 

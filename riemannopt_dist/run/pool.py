@@ -14,7 +14,7 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from riemannopt_dist.arguments import check_positive
+from riemannopt_dist.choices import check_positive
 
 REASON_LENGTH = 500
 """Characters kept of a reason."""

@@ -1,6 +1,7 @@
 """How far a run is, from its directory alone: without Ray or torch, and without disturbing the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,13 +18,17 @@ STAGES = ("selection", "fit", "refine", "results")
 PAUSE = 60.0
 """Seconds beyond two shards' own time after which a gap between shards is a pause: nobody was at work."""
 
+READERS = 16
+"""Shards whose timings are read at once: an object store takes its time to answer."""
+
 
 @dataclass(frozen=True)
 class StageStatus:
     """One stage in images and in shards.
 
     `images` is None where the run does not tell how many there will be, `rate` (images/s) where fewer than
-    two shards are there to tell it. `written` is when its last shard was, in Unix time.
+    two shards are there to tell it. `written` is when its last shard was done, in Unix time. Both are as the
+    shards tell them, whose files may be copies.
     """
 
     name: str
@@ -44,7 +49,7 @@ class StageStatus:
         """A row of the table of all stages."""
         numbers = (self.images, self.done, self.failed, self.left, self.shards, self.shards_done)
         texts = ("?" if number is None else str(number) for number in numbers)
-        rate = "" if self.rate is None else f"{self.rate:.3g}"
+        rate = "?" if self.rate is None else f"{self.rate:.3g}"
         left = "?" if self.seconds_left is None else duration(self.seconds_left)
         return (self.name, *texts, rate, left)
 
@@ -58,7 +63,10 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """What a run is, each of its stages, and when anything was last written (Unix time)."""
+    """What a run is, each of its stages, and when its last shard was done (Unix time).
+
+    Where no shard tells, `written` is when any file was last written.
+    """
 
     root: str
     model: str
@@ -115,7 +123,7 @@ def read_status(storage: Storage) -> RunStatus:
     failures = directory.read_failures()
     stages = tuple(
         _stage_status(
-            storage,
+            directory,
             name,
             None if items[name] is None else shards_of(items[name] or (), config["shard_size"]),
             {failure.image_id for failure in failures if failure.stage == name},
@@ -129,7 +137,7 @@ def read_status(storage: Storage) -> RunStatus:
         source=config["images"],
         version=found["versions"]["riemannopt-dist"],
         stages=stages,
-        written=max(written for name, written in storage.times().items() if name != LOCK),
+        written=_last_written(storage, stages),
         driver=read_holder(storage),
     )
 
@@ -159,21 +167,23 @@ def _items_of_stages(config: Mapping[str, Any], directory: RunDirectory) -> dict
     }
 
 
+def _last_written(storage: Storage, stages: Sequence[StageStatus]) -> float:
+    told = [stage.written for stage in stages if stage.written is not None]
+    return max(told or [written for name, written in storage.times().items() if name != LOCK])
+
+
 def _stage_status(
-    storage: Storage, name: str, shards: Mapping[str, Sequence[str]] | None, failed: set[str]
+    directory: RunDirectory, name: str, shards: Mapping[str, Sequence[str]] | None, failed: set[str]
 ) -> StageStatus:
-    times = {
-        file.rsplit("/", 1)[-1].removesuffix(".parquet"): written
-        for file, written in storage.times(name).items()
-        if file.endswith(".parquet")
-    }
+    there = directory.done_shards(name)
+    timings = _timings(directory.storage, name, there)
+    written = max((taken.finished for taken in timings.values()), default=None)
     if shards is None:
-        return StageStatus(
-            name, None, 0, len(failed), None, len(times), None, max(times.values(), default=None)
-        )
-    done = {key: len(set(items) - failed) for key, items in shards.items() if key in times}
-    finished = sorted((times[key], images) for key, images in done.items())
-    settled = sum(not set(items) - failed for key, items in shards.items() if key not in times)
+        return StageStatus(name, None, 0, len(failed), None, len(there), None, written)
+    done = {key: len(set(items) - failed) for key, items in shards.items() if key in there}
+    finished = sorted((timings[key].finished, images) for key, images in done.items() if key in timings)
+    last = max(timings.values(), key=lambda taken: taken.finished, default=None)
+    settled = sum(not set(items) - failed for key, items in shards.items() if key not in there)
     return StageStatus(
         name=name,
         images=sum(map(len, shards.values())),
@@ -181,9 +191,21 @@ def _stage_status(
         failed=len(failed),
         shards=len(shards),
         shards_done=len(done) + settled,
-        rate=images_per_second(finished, _last_shard_seconds(storage, name, times)),
-        written=max(times.values(), default=None),
+        rate=images_per_second(finished, last.seconds if last else 0.0),
+        written=written,
     )
+
+
+def _timings(storage: Storage, name: str, keys: Iterable[str]) -> dict[str, Timings]:
+    """What each of a stage's shards took and when it was done, of those that tell."""
+
+    def of(key: str) -> Timings | None:
+        return Timings.of(storage.read_schema(f"{name}/{key}.parquet"))
+
+    ordered = sorted(keys)
+    with ThreadPoolExecutor(READERS) as pool:
+        found = dict(zip(ordered, pool.map(of, ordered), strict=True))
+    return {key: timings for key, timings in found.items() if timings is not None}
 
 
 def images_per_second(finished: Sequence[tuple[float, int]], shard_seconds: float) -> float | None:
@@ -198,12 +220,3 @@ def images_per_second(finished: Sequence[tuple[float, int]], shard_seconds: floa
     # The first one's own time is not known: a rate is of those after it.
     seconds = recent[-1][0] - recent[0][0] if recent else 0.0
     return sum(images for _, images in recent[1:]) / seconds if seconds > 0 else None
-
-
-def _last_shard_seconds(storage: Storage, name: str, times: Mapping[str, float]) -> float:
-    """What the last shard took, 0 where its file does not tell."""
-    if not times:
-        return 0.0
-    last = max(times, key=lambda key: times[key])
-    timings = Timings.of(storage.read_table(f"{name}/{last}.parquet").schema)
-    return timings.seconds if timings else 0.0

@@ -128,6 +128,15 @@ class Storage:
                 raise StorageError(f"{self.uri(name)}: not that of a run (expected a column {field.name})")
         return table
 
+    def read_schema(self, name: str) -> pa.Schema:
+        """The schema of the Parquet file `name`, from the file's end alone; StorageError if it is none."""
+        _check(name)
+        try:
+            with retried(lambda: self._place.open(name), self.uri(name)) as file:
+                return retried(lambda: pq.read_schema(file), self.uri(name))
+        except pa.ArrowException as error:
+            raise StorageError(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
+
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` as JSON; ValueError if it holds NaN or infinity, which JSON lacks."""
         self.write_bytes(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode())
@@ -186,6 +195,9 @@ class _Folder:
     def read(self, name: str) -> bytes:
         return self._path(name).read_bytes()
 
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.OSFile(str(self._path(name)))
+
     def exists(self, name: str) -> bool:
         return self._path(name).is_file()
 
@@ -226,6 +238,9 @@ class _Bucket:
     def read(self, name: str) -> bytes:
         with self._file_system.open_input_stream(str(self._root / name), compression=None) as stream:
             return bytes(stream.read())
+
+    def open(self, name: str) -> pa.NativeFile:
+        return self._file_system.open_input_file(str(self._root / name))
 
     def exists(self, name: str) -> bool:
         return bool(self._file_system.get_file_info(str(self._root / name)).type == fs.FileType.File)

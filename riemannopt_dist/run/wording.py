@@ -4,15 +4,15 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+LONGEST = 400
+"""Characters of a sentence that are shown."""
+
 _SAID = {"extra_forbidden": "unknown key", "missing": "missing"}
 _EXPECTED = {
     "string_type": "text",
     "string_too_short": "text",
     "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
     "float_type": "a number",
-    "float_parsing": "a number",
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "at least {ge:g}",
     "literal_error": "one of {expected}",
@@ -44,3 +44,8 @@ def shown(value: Any) -> str:
     if value is None:
         return "nothing"
     return repr(value) if isinstance(value, str | list) else str(value).lower()
+
+
+def shortened(text: str) -> str:
+    """The text, or its beginning; it must be scrubbed before, as a part of an address hides its password."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"

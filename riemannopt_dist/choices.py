@@ -1,0 +1,38 @@
+"""What is chosen by name, and checks of plain values: with these a configuration is checked without torch."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Output = Literal["probability", "logit"]
+"""What of the model's output is explained."""
+OUTPUTS: tuple[str, ...] = get_args(Output)
+
+Refine = Literal["auto", "always", "never"]
+"""Whether a profile is estimated a second time."""
+REFINE: tuple[str, ...] = get_args(Refine)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A family, and which of its two sums is meant."""
+
+    family: str
+    idgi: bool = False
+
+
+FAMILY_NAMES = ("ig", "blur_ig", "guided_ig")
+METHODS: dict[str, Method] = {name: Method(name) for name in FAMILY_NAMES} | {
+    f"{name}_idgi": Method(name, idgi=True) for name in FAMILY_NAMES
+}
+
+
+def check_positive(value: int, name: str) -> None:
+    """Raise ValueError unless `value` is a whole number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+
+
+def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
