@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.models import load_model
     from riemannopt_dist.optimize import optimize_schedule
     from riemannopt_dist.paths import StraightPath
-    from riemannopt_dist.profile import Profile
+    from riemannopt_dist.profile import Profile, profile_from_variations
     from riemannopt_dist.schedule import Schedule, linear_schedule, schedule_from_partition
     from riemannopt_dist.secant import secant_attribution
 
@@ -35,6 +35,7 @@ _HOME = {
     "load_model": "models",
     "optimize_schedule": "optimize",
     "Profile": "profile",
+    "profile_from_variations": "profile",
     "BlurPath": "blur_path",
     "adaptive_attribution": "adaptive",
     "adaptive_secant_attribution": "adaptive_secant",
@@ -83,6 +84,7 @@ __all__ = [
     "linear_schedule",
     "load_model",
     "optimize_schedule",
+    "profile_from_variations",
     "ratio_of_sums",
     "relative_error",
     "schedule_from_partition",

@@ -11,6 +11,19 @@ Refine = Literal["auto", "always", "never"]
 """Whether a profile is estimated a second time."""
 REFINE: tuple[str, ...] = get_args(Refine)
 
+Average = Literal["mean", "normalised_mean", "normalised_median"]
+"""How images make a profile."""
+AVERAGES: tuple[str, ...] = get_args(Average)
+DEFAULT_AVERAGE: Average = "normalised_mean"
+
+RENAMED = {"powell": "eq9"}
+"""Names of placements that are no more, and what they are called now."""
+
+FRACTION = 0.25
+MAX_DIST = 0.02
+CLOSENESS = 1e-9
+"""How Guided IG walks by its original's defaults; see `Walk`."""
+
 
 @dataclass(frozen=True)
 class Method:

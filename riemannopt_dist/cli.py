@@ -61,7 +61,8 @@ def demo(
     """Fit on some photos, evaluate on others, print the table and draw the maps: a few minutes on two cores.
 
     EfficientNet-Lite0 (ImageNet weights) at 8, 16 and 32 gradient evaluations a map: equal intervals,
-    RiemannOpt as published (powell), and the exact minimum of its bound (exact). Needs no network.
+    RiemannOpt as its authors run it (riemannopt), and the exact minimum of its bound (exact). Needs no
+    network.
     """
     from riemannopt_dist.run.demo import demo_config
 

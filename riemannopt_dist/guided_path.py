@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images, check_model, check_targets
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.choices import CLOSENESS, FRACTION, MAX_DIST
 from riemannopt_dist.end_weights import end_weights
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
@@ -26,11 +27,43 @@ from riemannopt_dist.important_direction import squared_shares
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Array, Schedule, partition_of
 
-FRACTION = 0.25
-MAX_DIST = 0.02
 
-CLOSE = 1e-9
-"""How near, relative or absolute, the L1 distance must come to a step's goal: the original's ε."""
+@dataclass(frozen=True)
+class Walk:
+    """How a walk goes, by the original's defaults.
+
+    `fraction` in (0, 1] of the features, those with the smallest gradients, move at a time; none strays from
+    the straight line by more than `max_dist` in [0, 1], in units of α. `closeness` is how near, relative or
+    absolute, the L1 distance must come to a step's goal: the original's ε. `baseline` in [0, 1] is the colour
+    that a walk starts from where no image is given: one value, or one a channel.
+
+    RiemannOpt's authors take 0.5 for the fraction, 1e-4 for ε, and the mean colour of ImageNet.
+    """
+
+    fraction: float = FRACTION
+    max_dist: float = MAX_DIST
+    closeness: float = CLOSENESS
+    baseline: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction: expected a number above 0 and at most 1, got {self.fraction!r}")
+        if not 0 <= self.max_dist <= 1:
+            raise ValueError(f"max_dist: expected a number in [0, 1], got {self.max_dist!r}")
+        if not 0 <= self.closeness < 1:
+            raise ValueError(
+                f"closeness: expected a number of at least 0 and below 1, got {self.closeness!r}"
+            )
+        if not self.baseline or not all(0 <= value <= 1 for value in self.baseline):
+            raise ValueError(f"baseline: expected numbers in [0, 1], got {self.baseline!r}")
+
+    def line(self, images: Tensor) -> StraightPath:
+        """The straight line from the baseline's colour to images (B, C, H, W)."""
+        colour = images.new_tensor(self.baseline)[:, None, None]
+        return StraightPath(images, colour.expand_as(images))
+
+
+DEFAULT_WALK = Walk()
 
 
 @dataclass(frozen=True)
@@ -63,8 +96,7 @@ def guided_ig(
     The schedule's partition 0 = b_0 < … < b_n = 1 sets how far each step goes: step k ends where the L1
     distance to the image is (1 − b_k) of the whole. A left schedule weights each move with the gradient at
     its start, as the original does; a trapezoid schedule with the mean of the gradients at its two ends.
-    `fraction` in (0, 1] of the features, those with the smallest gradients, move at a time; none strays from
-    the straight line by more than `max_dist` in [0, 1], in units of α.
+    `fraction` and `max_dist` are those of `Walk`.
 
     Raises ValueError for a schedule of another rule, and for arguments outside these ranges.
     """
@@ -75,8 +107,7 @@ def guided_ig(
         path,
         targets,
         schedule,
-        fraction=fraction,
-        max_dist=max_dist,
+        walk=Walk(fraction, max_dist),
         output=output,
         internal_batch_size=internal_batch_size,
     ).riemann
@@ -97,27 +128,28 @@ def guided_sums(
     targets: Tensor,
     schedule: Schedule,
     *,
-    fraction: float = FRACTION,
-    max_dist: float = MAX_DIST,
+    walk: Walk = DEFAULT_WALK,
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> GuidedSums:
-    """Guided IG, IDGI and end weights along the same walk, paid for once. Arguments as for `guided_ig`."""
+    """Guided IG, IDGI and end weights along the same walk, paid for once. Arguments as for `guided_ig`.
+
+    The walk is along `path`, whatever the baseline of `walk`.
+    """
     partition, rule = partition_of(schedule)
     if rule == "right":
         raise ValueError("schedule: a guided walk takes the left or the trapezoid rule, got the right rule")
     images = path.images
-    walk = guided_walk(
+    steps = guided_walk(
         model,
         path,
         targets,
         partition,
-        fraction=fraction,
-        max_dist=max_dist,
+        walk=walk,
         output=output,
         internal_batch_size=internal_batch_size,
     )
-    first = step = next(walk)
+    first = step = next(steps)
     riemann, idgi, end_weighted = (torch.zeros_like(step.move) for _ in range(3))
     for _ in range(len(partition) - 1):
         if rule == "left" and step.remaining == 1:
@@ -127,7 +159,7 @@ def guided_sums(
             )
             following = replace(step, values=at_image)
         else:
-            following = next(walk)
+            following = next(steps)
         change = (following.values - step.values).double()[:, None, None, None]
         gradients, shares = step.gradients, squared_shares(step.gradients)
         if rule == "trapezoid":
@@ -154,6 +186,7 @@ def guided_variation(
     targets: Tensor,
     alphas: Array,
     *,
+    walk: Walk = DEFAULT_WALK,
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Array:
@@ -165,10 +198,12 @@ def guided_variation(
     """
     if len(alphas) < 3:
         raise ValueError(f"samples: expected at least 3, for two steps to compare, got {len(alphas)}")
-    walk = guided_walk(model, path, targets, alphas, output=output, internal_batch_size=internal_batch_size)
+    steps = guided_walk(
+        model, path, targets, alphas, walk=walk, output=output, internal_batch_size=internal_batch_size
+    )
     widths = np.diff(alphas)
     # The widths first: once they are used up, no further step is asked for.
-    integrands = (step.gradients * step.move / width for width, step in zip(widths, walk, strict=False))
+    integrands = (step.gradients * step.move / width for width, step in zip(widths, steps, strict=False))
     changes = [(b - a).abs().flatten(1).mean(1).cpu().numpy() for a, b in pairwise(integrands)]
     variation = np.stack(changes, axis=1) / widths[:-1]
     return np.concatenate([variation, variation[:, -1:]], axis=1)
@@ -180,8 +215,7 @@ def guided_walk(
     targets: Tensor,
     partition: Array,
     *,
-    fraction: float = FRACTION,
-    max_dist: float = MAX_DIST,
+    walk: Walk = DEFAULT_WALK,
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Iterator[WalkStep]:
@@ -192,10 +226,6 @@ def guided_walk(
     """
     check_model(model)
     check_targets(targets, path.images, model)
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction: expected a number above 0 and at most 1, got {fraction!r}")
-    if not 0 <= max_dist <= 1:
-        raise ValueError(f"max_dist: expected a number in [0, 1], got {max_dist!r}")
     start = path.baselines.double()
     difference = path.images.double() - start
     progress = torch.zeros_like(difference)
@@ -216,26 +246,23 @@ def guided_walk(
                 gradients.flatten(1).abs(),
                 difference.flatten(1).abs(),
                 goal,
-                fraction,
-                max_dist,
+                walk,
             ).view_as(progress)
         )
         yield WalkStep(values, gradients, (reached - progress) * difference, len(goals) - 1 - number)
         progress = reached
 
 
-def advance(
-    progress: Tensor, sensitivity: Tensor, distance: Tensor, goal: float, fraction: float, max_dist: float
-) -> Tensor:
+def advance(progress: Tensor, sensitivity: Tensor, distance: Tensor, goal: float, walk: Walk) -> Tensor:
     """Each feature's progress (B, d) from 0 at the baseline to 1 at the image after one step towards `goal`.
 
     `sensitivity` (B, d) is |∂f/∂x| and `distance` (B, d) is |x − x′|. Features that lag more than `max_dist`
     behind the goal catch up. Then the least sensitive `fraction` of all features go to `max_dist` ahead, and
     the next ones, until the distance left is (1 − goal) of the whole; the last ones go part of the way.
     """
-    low, high = max(goal - max_dist, 0.0), min(goal + max_dist, 1.0)
+    low, high = max(goal - walk.max_dist, 0.0), min(goal + walk.max_dist, 1.0)
     features = distance.shape[1]
-    rank = math.floor(fraction * (features - 1)) + 1
+    rank = math.floor(walk.fraction * (features - 1)) + 1
     progress = progress.clamp_min(low)
     room = distance * (high - progress)
     left = (distance * (1 - progress)).sum(1, keepdim=True)
@@ -244,7 +271,7 @@ def advance(
     candidates = sensitivity.masked_fill((distance == 0) | (progress == high), math.inf)
     # Every pass that does not finish an image takes at least `rank` of its candidates all the way.
     for _ in range(math.ceil(features / rank)):
-        going = (left - target).abs() > CLOSE * torch.maximum(left, target).clamp_min(1)
+        going = (left - target).abs() > walk.closeness * torch.maximum(left, target).clamp_min(1)
         if not going.any():
             break
         threshold = _kth_smallest(candidates, rank)

@@ -15,14 +15,20 @@ from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.arguments import check_choice, check_images
 from riemannopt_dist.attribution import Attribution, integrate_path, union_of_points
 from riemannopt_dist.blur_path import BlurPath
+from riemannopt_dist.choices import AVERAGES, DEFAULT_AVERAGE, REFINE, Average, Refine
 from riemannopt_dist.choices import METHODS as METHODS
-from riemannopt_dist.choices import REFINE, Refine
 from riemannopt_dist.choices import Method as Method
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
-from riemannopt_dist.guided_path import guided_sums, guided_variation
+from riemannopt_dist.guided_path import DEFAULT_WALK, Walk, guided_sums, guided_variation
 from riemannopt_dist.metrics.reference import Reference, converge, converge_walk
 from riemannopt_dist.paths import Path, StraightPath
-from riemannopt_dist.profile import PROFILE_SAMPLES, Profile, ProfileSum, equispaced, path_variation
+from riemannopt_dist.profile import (
+    PROFILE_SAMPLES,
+    Profile,
+    Variations,
+    equispaced,
+    path_variation,
+)
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.schedule import Array, Schedule, partition_of
 from riemannopt_dist.secant import secant_attribution
@@ -37,13 +43,17 @@ class Settings(TypedDict):
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is to be explained: images (B, C, H, W), each one's class (B,), the model, and how it is asked."""
+    """What is to be explained: images (B, C, H, W), each one's class (B,), the model, and how it is asked.
+
+    `walk` is how Guided IG goes, where it is the method.
+    """
 
     model: nn.Module
     images: Tensor
     targets: Tensor
     output: Output = "probability"
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE
+    walk: Walk = DEFAULT_WALK
 
     def __post_init__(self) -> None:
         check_images(self.images)
@@ -148,13 +158,15 @@ class FixedPath:
 
 @dataclass(frozen=True)
 class GuidedWalk:
-    """Guided IG's walk from black: each schedule leads its own, shared by the sum and IDGI."""
+    """Guided IG's walk: each schedule leads its own, shared by the sum and IDGI."""
 
     def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
         """A map for each schedule; kinds of sums with the same schedule share its walk."""
-        path = StraightPath.from_black(question.images)
+        path, walk = question.walk.line(question.images), question.walk
         walked = {
-            schedule: guided_sums(question.model, path, question.targets, schedule, **question.settings)
+            schedule: guided_sums(
+                question.model, path, question.targets, schedule, walk=walk, **question.settings
+            )
             for schedule in dict.fromkeys(sums.schedules)
         }
         return [getattr(walked[schedule], kind) for kind in Sums._fields for schedule in getattr(sums, kind)]
@@ -165,14 +177,16 @@ class GuidedWalk:
 
     def variations(self, question: Question, alphas: Array) -> Array:
         """|Δg / Δα| along the walk that the positions themselves lead."""
-        path = StraightPath.from_black(question.images)
-        return guided_variation(question.model, path, question.targets, alphas, **question.settings)
+        path, walk = question.walk.line(question.images), question.walk
+        return guided_variation(
+            question.model, path, question.targets, alphas, walk=walk, **question.settings
+        )
 
     def references(
         self, question: Question, schedules: Sequence[Schedule], edges: Array
     ) -> dict[Schedule, Reference]:
         """The converged integral along each schedule's own walk."""
-        path = StraightPath.from_black(question.images)
+        path = question.walk.line(question.images)
         walks: dict[tuple[float, ...], Reference] = {}
         found = {}
         for schedule in dict.fromkeys(schedules):
@@ -180,7 +194,7 @@ class GuidedWalk:
             key = tuple(partition.tolist())
             if key not in walks:
                 given = (question.model, path, question.targets, partition)
-                walks[key] = converge_walk(*given, **question.settings)
+                walks[key] = converge_walk(*given, walk=question.walk, **question.settings)
             found[schedule] = walks[key]
         return found
 
@@ -242,27 +256,30 @@ def estimate_profile(
     method: str = "ig",
     samples: int = PROFILE_SAMPLES,
     refine: Refine = "auto",
+    average: Average = DEFAULT_AVERAGE,
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Profile:
     """The profile of a method's path over images (B, C, H, W), from `samples` equispaced points an image.
 
     `refine` "always" adds a second pass of as many points, placed by the first; "auto" does so where the
-    profile lies in a part of the path, as Blur IG's does.
+    profile lies in a part of the path, as Blur IG's does. `average`, of the images, is one of those of
+    `profile_from_variations`.
 
-    Raises ValueError for an unknown method, fewer than two samples (three for "guided_ig"), or images and
-    targets that do not fit.
+    Raises ValueError for an unknown method or average, fewer than two samples (three for "guided_ig"), or
+    images and targets that do not fit.
     """
     check_choice(method, tuple(METHODS), "method")
     check_choice(refine, REFINE, "refine")
+    check_choice(average, AVERAGES, "average")
     family = FAMILIES[METHODS[method].family]
     question = Question(model, images, targets, output, internal_batch_size)
 
-    def one_pass(alphas: Array) -> ProfileSum:
-        return ProfileSum.empty(alphas).add(family.variations(question, alphas))
+    def one_pass(alphas: Array) -> Variations:
+        return Variations(alphas, family.variations(question, alphas))
 
     first = one_pass(equispaced(samples))
-    profile = first.profile()
+    profile = first.profile(average)
     if not needs_refinement(profile, refine):
         return profile
-    return merged(first, one_pass(refining_positions(profile, samples)))
+    return merged(first, one_pass(refining_positions(profile, samples)), average)

@@ -1,8 +1,9 @@
 """From a profile |g′|(α) to the schedule that makes a Riemann sum's error bound small.
 
-Four solvers: "powell" minimises eq. 9 of arXiv 2410.04118 as the paper does; "exact" minimises the bound
-before its Taylor step by dynamic programming; "density" is that bound's limit for many samples; "rough"
-minimises not a bound but the expected error of integrands that behave like random walks.
+Five placements: "riemannopt" is RiemannOpt as its authors' code runs it, and "eq9" minimises the bound that
+their paper prints (arXiv 2410.04118); "exact" minimises the bound before its Taylor step by dynamic
+programming; "density" is that bound's limit for many samples; "rough" minimises not a bound but the expected
+error of integrands that behave like random walks.
 """
 
 import logging
@@ -10,13 +11,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.interpolate import BSpline, make_interp_spline
 from scipy.optimize import minimize
 
-from riemannopt_dist.arguments import check_choice
+from riemannopt_dist.choices import RENAMED, check_choice
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import (
     FITTED_RULES,
     PARTITION_RULES,
+    RELEASED,
     Array,
     Schedule,
     gauss_legendre,
@@ -33,41 +36,56 @@ BLOCK = 64
 DENSITY_KNOTS = 4096
 DENSITY_FLOOR = 1e-3
 GAMED_FACTOR = 2.0
+SMOOTHING = 11
+"""The length of the Bartlett window, in values of the profile."""
+LEAST_SHARE = 1e-12
+"""Of the largest median, in place of those that are 0 and have no logarithm."""
 
 
 def optimize_schedule(
-    profile: Profile, samples: int, rule: str = "trapezoid", solver: str = "exact"
+    profile: Profile, samples: int, rule: str = "trapezoid", placement: str = "exact"
 ) -> Schedule:
-    """The schedule of `samples` gradient evaluations that `solver` finds for `profile` under `rule`.
+    """The schedule of `samples` gradient evaluations that `placement` gives for `profile` under `rule`.
 
-    Raises ValueError for an unknown rule or solver, and for "gauss_legendre" with a solver that makes
-    partitions ("powell", "exact"): its points need the density's coordinate.
+    RiemannOpt as its authors run it is the placement "riemannopt" with the rule "released" for Integrated
+    Gradients, "right" for Blur IG and "left", which is that of a walk's steps, for Guided IG.
+
+    Raises ValueError for an unknown rule or placement, for "gauss_legendre" with a placement that makes
+    partitions (all but "density"): its points need the density's coordinate; and for a profile that lacks
+    what the placement needs.
     """
-    return optimize_schedules(profile, [samples], [rule], solver)[rule, samples]
+    return optimize_schedules(profile, [samples], [rule], placement)[rule, samples]
 
 
 def optimize_schedules(
-    profile: Profile, samples: Iterable[int], rules: Iterable[str], solver: str = "exact"
+    profile: Profile, samples: Iterable[int], rules: Iterable[str], placement: str = "exact"
 ) -> dict[tuple[str, int], Schedule]:
     """`optimize_schedule` for every (rule, samples), sharing the work between sample counts."""
     counts = list(samples)
     if not counts:
         raise ValueError("samples: expected at least one sample count, got none")
-    check_choice(solver, tuple(SOLVERS), "solver")
+    check_placement(placement)
     schedules: dict[tuple[str, int], Schedule] = {}
     for rule in rules:
         check_choice(rule, FITTED_RULES, "rule")
         if rule == "gauss_legendre":
-            if solver != "density":
-                raise ValueError(f"solver: the rule gauss_legendre goes with density, got {solver!r}")
+            if placement != "density":
+                raise ValueError(f"placement: the rule gauss_legendre goes with density, got {placement!r}")
             schedules |= {(rule, count): warped_gauss_legendre(profile, count) for count in counts}
             continue
-        partitions = SOLVERS[solver](profile, rule, [intervals(count, rule) for count in counts])
+        partitions = PLACEMENTS[placement](profile, rule, [intervals(count, rule) for count in counts])
         schedules |= {
             (rule, count): schedule_from_partition(partition, rule)
             for count, partition in zip(counts, partitions, strict=True)
         }
     return schedules
+
+
+def check_placement(name: str) -> None:
+    """Raise ValueError if no placement is called `name`."""
+    if name in RENAMED:
+        raise ValueError(f"placement: {name!r} is called {RENAMED[name]!r} now")
+    check_choice(name, tuple(PLACEMENTS), "placement")
 
 
 def eq9_bound(profile: Profile, partition: Array) -> float:
@@ -78,41 +96,85 @@ def eq9_bound(profile: Profile, partition: Array) -> float:
 def integral_bound(profile: Profile, partition: Array, rule: str) -> float:
     """Σ_i ∫ |g′|(t) κ_i(t) dt, which no integrand with this |g′| exceeds under a partition rule.
 
-    κ is the magnitude of the rule's Peano kernel on [a, b] with middle c: b − t (left), t − a (right), the
-    distance to the nearer end (midpoint), |t − c| (trapezoid).
+    κ is the magnitude of the rule's Peano kernel on [a, b] with middle c: b − t (left), t − a (right and
+    released), the distance to the nearer end (midpoint), |t − c| (trapezoid).
     """
     check_choice(rule, tuple(PARTITION_RULES), "rule")
     return _bound(_Moments.of(profile), partition, rule)
 
 
-def powell_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
-    """Partitions that Powell's method finds for eq. 9, started from equal intervals.
+def riemannopt_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
+    """Partitions as the code that the authors of arXiv 2410.04118 released finds them.
 
-    The variables are interval lengths of at least 0, scaled to sum to 1. Eq. 9 sees |g′| at one end of each
-    interval only, so the method can step over a peak: a warning is logged where its bound is less than half
-    of the integral bound.
+    It is compute_alphas of github.com/ShreeSinghi/RiemannOpt. Powell's method from equal intervals minimises
+    ½ Σ |g′|(b_{i+1}) (b_{i+1} − b_i)², which unlike eq. 9 has |g′| at the right end of each interval, and
+    |g′| is not the mean of the images but `smoothed_medians`. The variables are interval lengths of at least
+    0, scaled to sum to 1. The same for every rule; the code has the right rule in mind. Raises ValueError for
+    a profile without medians.
+    """
+    slope = smoothed_medians(profile)
+    return [
+        _powell(lambda lengths, edges: float(lengths**2 @ slope(edges[1:]) / 2), count) for count in counts
+    ]
+
+
+def smoothed_medians(profile: Profile) -> BSpline:
+    """|g′| on [0, 1] as the authors' code has it, up to a factor.
+
+    Logarithms of the profile's medians are smoothed by a Bartlett window of 11 values, with the values
+    reflected at both ends; the cubic spline through the exponentials has equispaced knots from 0 to 1. As
+    there, the smoothing yields one value more than it is given, a reflected one at the end. Raises ValueError
+    for a profile without medians.
+    """
+    if profile.medians is None:
+        raise ValueError(
+            "profile: the placement riemannopt needs one with medians, which come from equispaced positions "
+            "(estimate it again)"
+        )
+    medians = np.asarray(profile.medians)
+    logs = np.log(np.maximum(medians, LEAST_SHARE * (medians.max() or 1.0)))
+    half, window = SMOOTHING // 2, np.bartlett(SMOOTHING)
+    padded = np.pad(logs, (half, half + 1), mode="reflect")
+    smoothed = np.exp(np.convolve(padded, window / window.sum(), mode="valid"))
+    knots = np.linspace(0.0, 1.0, len(smoothed))
+    return make_interp_spline(knots, smoothed, k=min(3, len(smoothed) - 1))
+
+
+def eq9_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
+    """Partitions that Powell's method finds for eq. 9 as it is printed, started from equal intervals.
+
+    Eq. 9 sees |g′| at the left end of each interval only, so the method can step over a peak: a warning is
+    logged where its bound is less than half of the integral bound. The same for every rule.
     """
     partitions = []
     for count in counts:
-        found = minimize(
-            lambda lengths: eq9_bound(profile, _normalised(lengths)),
-            np.ones(count),
-            method="Powell",
-            bounds=[(0.0, None)] * count,
-        )
+        found = _powell(lambda lengths, edges: float(profile(edges[:-1]) @ lengths**2 / 2), count)
         # SciPy's bounded Powell can end above its start.
-        ends = (_normalised(found.x), linear_partition(count))
-        partition = min(ends, key=lambda edges: eq9_bound(profile, edges))
+        partition = min((found, linear_partition(count)), key=lambda edges: eq9_bound(profile, edges))
         claimed, actual = eq9_bound(profile, partition), integral_bound(profile, partition, "left")
         if claimed * GAMED_FACTOR < actual:
             logger.warning(
-                "powell, %d intervals, steps over a peak: eq. 9 is %.3g, the integral bound %.3g",
+                "eq9, %d intervals, steps over a peak: eq. 9 is %.3g, the integral bound %.3g",
                 count,
                 claimed,
                 actual,
             )
         partitions.append(partition)
     return partitions
+
+
+def _powell(objective: Callable[[Array, Array], float], count: int) -> Array:
+    """The partition into `count` intervals that SciPy's Powell, from equal ones, finds for `objective`.
+
+    `objective` is given the interval lengths (count,), which sum to 1, and the edges (count + 1,).
+    """
+
+    def value(lengths: Array) -> float:
+        edges = _normalised(lengths)
+        return objective(np.diff(edges), edges)
+
+    found = minimize(value, np.ones(count), method="Powell", bounds=[(0.0, None)] * count)
+    return _normalised(found.x)
 
 
 def exact_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
@@ -189,7 +251,7 @@ def _cost_limits(costs: Array, counts: list[int]) -> Array:
 def density_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array]:
     """Partitions with equal shares of ∫|g′|^½, which minimise the integral bound as the count grows.
 
-    The same for every rule: `rule` is taken for the sake of one signature for all solvers.
+    The same for every rule: `rule` is taken for the sake of one signature for all placements.
     """
     alphas, shares, _ = density_coordinate(profile)
     return [np.interp(linear_partition(count), shares, alphas) for count in counts]
@@ -245,8 +307,9 @@ def _coordinate(profile: Profile, values: tuple[float, ...], power: float) -> tu
     return alphas, areas / areas[-1], root / areas[-1]
 
 
-SOLVERS: dict[str, Callable[[Profile, str, list[int]], list[Array]]] = {
-    "powell": powell_partitions,
+PLACEMENTS: dict[str, Callable[[Profile, str, list[int]], list[Array]]] = {
+    "riemannopt": riemannopt_partitions,
+    "eq9": eq9_partitions,
     "exact": exact_partitions,
     "density": density_partitions,
     "rough": rough_partitions,
@@ -298,7 +361,7 @@ def _interval_bounds(moments: _Moments, a: Array, b: Array, rule: str) -> Array:
     zeroth_b, first_b = moments.at(b)
     if rule == "left":
         bounds = b * (zeroth_b - zeroth_a) - (first_b - first_a)
-    elif rule == "right":
+    elif rule in ("right", RELEASED):
         bounds = (first_b - first_a) - a * (zeroth_b - zeroth_a)
     else:
         c = (a + b) / 2

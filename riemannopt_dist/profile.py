@@ -1,12 +1,13 @@
 """Profiles: how fast the integrand changes along a path, |g′|(α), estimated from images.
 
 Algorithm 1 of arXiv 2410.04118: the integrand is sampled at k points of each image's path, the magnitude
-of its divided differences is averaged over features and then over images.
+of its divided differences is averaged over features and then over images. The paper takes the mean over
+images, its authors' code the median of images that are normalised first.
 """
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_model, check_targets
+from riemannopt_dist.arguments import check_choice, check_model, check_targets
+from riemannopt_dist.choices import AVERAGES, DEFAULT_AVERAGE, Average
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, sample_path
 from riemannopt_dist.paths import Path
 from riemannopt_dist.schedule import Array
@@ -27,9 +29,12 @@ PROFILE_SAMPLES = 128
 class Profile:
     """|g′|(α): magnitudes at increasing points of [0, 1], linear between them and constant beyond.
 
-    standard_errors are those of the mean over images (NaN for a single image). Magnitudes are in units of
-    the explained output per unit of α, per feature. roughness, where known, is the mean over images of
-    (Δg)² / Δα, g in units of the image's own ∫|g′|: the variance that a random walk gathers per unit of α.
+    standard_errors are those of the average over images (NaN for a single image). `average` names it: of the
+    "mean" magnitudes are in units of the explained output per unit of α, per feature, of "normalised_mean"
+    and "normalised_median" in units of each image's own ∫|g′|. roughness, where known, is the mean over
+    images of (Δg)² / Δα, g in units of the image's own ∫|g′|: the variance that a random walk gathers per
+    unit of α. medians, where known, are those over images of the shares of an image's variation that lie in
+    each of len(medians) equal intervals: what the placement "riemannopt" takes.
     """
 
     points: tuple[float, ...]
@@ -37,6 +42,8 @@ class Profile:
     standard_errors: tuple[float, ...]
     images: int
     roughness: tuple[float, ...] | None = None
+    medians: tuple[float, ...] | None = None
+    average: Average = "mean"
 
     def __post_init__(self) -> None:
         points, magnitudes = np.asarray(self.points), np.asarray(self.magnitudes)
@@ -55,6 +62,11 @@ class Profile:
             raise ValueError(
                 f"profile: expected a finite roughness of at least 0 for each point, got {self.roughness}"
             )
+        if self.medians is not None and not (
+            self.medians and all(0 <= value < np.inf for value in self.medians)
+        ):
+            raise ValueError(f"profile: expected finite medians of at least 0, got {self.medians}")
+        check_choice(self.average, AVERAGES, "profile: average")
 
     def __call__(self, alphas: ArrayLike) -> Array:
         """|g′| at positions `alphas`."""
@@ -83,58 +95,110 @@ class Profile:
                 tuple(math.nan if error is None else error for error in fields["standard_errors"]),
                 fields["images"],
                 tuple(fields["roughness"]) if fields.get("roughness") else None,
+                tuple(fields["medians"]) if fields.get("medians") else None,
+                fields.get("average", "mean"),
             )
         except (TypeError, KeyError) as error:
             raise ValueError(f"profile: expected the JSON object of a profile ({error!r})") from None
 
 
 @dataclass(frozen=True, eq=False)
-class ProfileSum:
-    """A mean over images in the making: its size does not grow with the images it has seen.
+class Variations:
+    """How fast each image's integrand changes between the same positions of its path.
 
-    `alphas` (k,) are the positions sampled; mean and squares (k − 1,) are Welford's running mean and sum of
-    squared deviations of the images' variations, roughness (k − 1,) the sum of what `Profile` means by it.
+    `alphas` (k,) are the positions, increasing in [0, 1], `values` (images, k − 1) the |Δg / Δα| between
+    them, means over features. Raises ValueError for other shapes, no image, or values that are negative or
+    not finite.
     """
 
     alphas: Array
-    count: int
-    mean: Array
-    squares: Array
-    roughness: Array
+    values: Array
 
-    @classmethod
-    def empty(cls, alphas: ArrayLike) -> "ProfileSum":
-        """Nothing seen yet, at positions `alphas`."""
-        positions = np.asarray(alphas, dtype=np.float64)
-        zeros = np.zeros(len(positions) - 1)
-        return cls(positions, 0, zeros, zeros, zeros)
+    def __post_init__(self) -> None:
+        alphas, values = self.alphas, self.values
+        if alphas.ndim != 1 or len(alphas) < 2 or np.any(np.diff(alphas) <= 0) or not _within(alphas):
+            raise ValueError(f"alphas: expected at least 2 increasing positions in [0, 1], got {alphas}")
+        if values.ndim != 2 or values.shape[1] != len(alphas) - 1:
+            raise ValueError(f"variations: expected (images, {len(alphas) - 1}), got {values.shape}")
+        if not len(values):
+            raise ValueError("variations: expected at least one image, got none")
+        if not np.all(np.isfinite(values)) or np.any(values < 0):
+            raise ValueError("variations: expected finite values of at least 0")
 
-    def add(self, variations: Array) -> "ProfileSum":
-        """The sum with further images' variations (B, k − 1) in it."""
-        if variations.ndim != 2 or variations.shape[1:] != self.mean.shape:
-            raise ValueError(f"variations: expected (B, {len(self.mean)}), got {variations.shape}")
-        count, mean, squares, roughness = self.count, self.mean, self.squares, self.roughness
-        widths = np.diff(self.alphas)
-        for variation in variations:
-            total = float(variation @ widths)
-            roughness = roughness + (variation / total) ** 2 * widths if total > 0 else roughness
-            count += 1
-            deviation = variation - mean
-            mean = mean + deviation / count
-            squares = squares + deviation * (variation - mean)
-        return ProfileSum(self.alphas, count, mean, squares, roughness)
+    @property
+    def widths(self) -> Array:
+        """The lengths of the intervals, (k − 1,)."""
+        return np.diff(self.alphas)
 
-    def profile(self) -> Profile:
-        """The mean as a profile, placed at the middles of the sampled intervals."""
-        if self.count == 0:
-            raise ValueError("profile: expected at least one image, got none")
-        middles = (self.alphas[:-1] + self.alphas[1:]) / 2
-        variance = self.squares / (self.count - 1) if self.count > 1 else np.full_like(self.mean, np.nan)
-        errors = np.sqrt(variance / self.count)
-        columns = (middles, self.mean, errors)
-        points, magnitudes, standard_errors = (tuple(column.tolist()) for column in columns)
-        roughness = tuple((self.roughness / self.count).tolist())
-        return Profile(points, magnitudes, standard_errors, self.count, roughness)
+    @property
+    def normalised(self) -> Array:
+        """The values of those images that vary at all, each in units of its own ∫|g′|."""
+        totals = self.values @ self.widths
+        return np.asarray(self.values[totals > 0] / totals[totals > 0, None])
+
+    def profile(self, average: Average = DEFAULT_AVERAGE) -> Profile:
+        """Their `average` as a profile, placed at the middles of the sampled intervals."""
+        check_choice(average, AVERAGES, "average")
+        normalised, widths, images = self.normalised, self.widths, len(self.values)
+        averaged = self.values if average == "mean" else normalised
+        magnitudes, errors = _ESTIMATORS[average](averaged if len(averaged) else self.values)
+        even = np.allclose(self.alphas, equispaced(len(self.alphas)), rtol=0, atol=1e-9)
+        medians = np.median(normalised * widths, axis=0) if len(normalised) else np.zeros_like(widths)
+        return Profile(
+            _numbers((self.alphas[:-1] + self.alphas[1:]) / 2),
+            _numbers(magnitudes),
+            _numbers(errors),
+            images,
+            _numbers((normalised**2).sum(axis=0) * widths / images),
+            _numbers(medians) if even else None,
+            average,
+        )
+
+
+def profile_from_variations(
+    alphas: ArrayLike, variations: ArrayLike, average: Average = DEFAULT_AVERAGE
+) -> Profile:
+    """The profile of images' variations |Δg / Δα| (images, k − 1) between positions `alphas` (k,) in [0, 1].
+
+    `average` is over images: their "mean" as in Algorithm 1 of arXiv 2410.04118; "normalised_mean", with each
+    image in units of its own ∫|g′|; or "normalised_median", as the authors' code has it. The placement
+    "riemannopt" takes the medians whatever the average; for these, positions are equispaced from 0 to 1.
+    Raises ValueError for positions that do not increase, and for variations of another shape, negative or
+    not finite.
+    """
+    positions, values = (np.asarray(given, dtype=np.float64) for given in (alphas, variations))
+    return Variations(positions, values).profile(average)
+
+
+def _mean(values: Array) -> tuple[Array, Array]:
+    """The mean over images of values (images, k − 1), and its standard error."""
+    if len(values) == 1:
+        return values[0], np.full_like(values[0], np.nan)
+    return values.mean(axis=0), values.std(axis=0, ddof=1) / math.sqrt(len(values))
+
+
+def _median(values: Array) -> tuple[Array, Array]:
+    """The median over images, and half of the interval between the quantiles a standard error from it."""
+    if len(values) == 1:
+        return values[0], np.full_like(values[0], np.nan)
+    reach = 0.5 / math.sqrt(len(values))  # the standard error of a share of ½
+    low, median, high = np.quantile(values, [0.5 - reach, 0.5, 0.5 + reach], axis=0)
+    return median, (high - low) / 2
+
+
+_ESTIMATORS: dict[Average, Callable[[Array], tuple[Array, Array]]] = {
+    "mean": _mean,
+    "normalised_mean": _mean,
+    "normalised_median": _median,
+}
+
+
+def _within(alphas: Array) -> bool:
+    return bool(np.all((alphas >= 0) & (alphas <= 1)))
+
+
+def _numbers(values: Array) -> tuple[float, ...]:
+    return tuple(values.tolist())
 
 
 def equispaced(samples: int) -> Array:

@@ -6,9 +6,9 @@ Blur IG: there the first pass sees a few wide averages.
 
 import numpy as np
 
-from riemannopt_dist.choices import Refine
+from riemannopt_dist.choices import DEFAULT_AVERAGE, Average, Refine
 from riemannopt_dist.optimize import density_coordinate
-from riemannopt_dist.profile import Profile, ProfileSum
+from riemannopt_dist.profile import Profile, Variations
 from riemannopt_dist.schedule import Array
 
 CONCENTRATED = 0.5
@@ -37,15 +37,18 @@ def refining_positions(profile: Profile, samples: int) -> Array:
     return np.interp(np.linspace(0.0, 1.0, samples), (shares + alphas) / 2, alphas)
 
 
-def merged(first: ProfileSum, second: ProfileSum) -> Profile:
-    """One profile from two passes: every stretch of the path from the pass that sampled it more finely."""
+def merged(first: Variations, second: Variations, average: Average = DEFAULT_AVERAGE) -> Profile:
+    """One profile from two passes: every stretch of the path from the pass that sampled it more finely.
+
+    The medians stay those of the first pass, whose positions are equispaced.
+    """
     edges = np.union1d(first.alphas, second.alphas)
     middles = (edges[:-1] + edges[1:]) / 2
     passes = (first, second)
     intervals = [np.searchsorted(one.alphas, middles, side="right") - 1 for one in passes]
-    widths = [np.diff(one.alphas)[chosen] for one, chosen in zip(passes, intervals, strict=True)]
+    widths = [one.widths[chosen] for one, chosen in zip(passes, intervals, strict=True)]
     finer = (widths[1] <= widths[0]).astype(int)
-    profiles = [one.profile() for one in passes]
+    profiles = [one.profile(average) for one in passes]
     found = {}
     for which, *interval in zip(finer, *intervals, strict=True):
         one, index = profiles[which], interval[which]
@@ -53,4 +56,5 @@ def merged(first: ProfileSum, second: ProfileSum) -> Profile:
         found[one.points[index]] = (one.magnitudes[index], one.standard_errors[index], one.roughness[index])
     points = sorted(found)
     magnitudes, errors, roughness = zip(*(found[point] for point in points), strict=True)
-    return Profile(tuple(points), magnitudes, errors, first.count, roughness)
+    images, medians = profiles[0].images, profiles[0].medians
+    return Profile(tuple(points), magnitudes, errors, images, roughness, medians, average)

@@ -18,18 +18,22 @@ from riemannopt_dist.choices import check_choice, check_positive
 Array = NDArray[np.float64]
 
 WEIGHT_SUM_TOLERANCE = 1e-9
+RELEASED = "released"
+RELEASED_SAMPLES = 128
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Sample points α_k in [0, 1], non-decreasing, and the weights w_k of Σ w_k g(α_k), which sum to 1.
+    """Sample points α_k in [0, 1], non-decreasing, and the weights w_k of Σ w_k g(α_k), which sum to `reach`.
 
+    `reach` in (0, 1] is how far along the path the sum goes: to its end, 1, but for `released_linear`.
     Raises ValueError if a point lies outside [0, 1] or out of order, a weight is negative or not finite,
-    the lengths differ, or the weights do not sum to 1.
+    the numbers of points and weights differ, or the weights do not sum to `reach`.
     """
 
     points: tuple[float, ...]
     weights: tuple[float, ...]
+    reach: float = 1.0
 
     def __post_init__(self) -> None:
         points, weights = _floats(self.points, "points"), _floats(self.weights, "weights")
@@ -40,9 +44,13 @@ class Schedule:
             )
         if points[0] < 0 or points[-1] > 1 or any(b < a for a, b in pairwise(points)):
             raise ValueError(f"points: expected non-decreasing values in [0, 1], got {points}")
+        if not 0 < self.reach <= 1:
+            raise ValueError(f"reach: expected a number above 0 and at most 1, got {self.reach!r}")
         total = math.fsum(weights)
-        if min(weights) < 0 or abs(total - 1) > WEIGHT_SUM_TOLERANCE:
-            raise ValueError(f"weights: expected values of at least 0 that sum to 1, got {total}: {weights}")
+        if min(weights) < 0 or abs(total - self.reach) > WEIGHT_SUM_TOLERANCE:
+            raise ValueError(
+                f"weights: expected values of at least 0 that sum to {self.reach:g}, got {total}: {weights}"
+            )
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "weights", weights)
 
@@ -52,14 +60,14 @@ class Schedule:
 
     def to_json(self) -> str:
         """The schedule as a JSON object; floats survive the round trip exactly."""
-        return json.dumps({"points": self.points, "weights": self.weights})
+        return json.dumps({"points": self.points, "weights": self.weights, "reach": self.reach})
 
     @classmethod
     def from_json(cls, text: str) -> "Schedule":
         """The schedule that `to_json` wrote. Raises ValueError on anything else."""
         try:
             fields = json.loads(text)
-            return cls(tuple(fields["points"]), tuple(fields["weights"]))
+            return cls(tuple(fields["points"]), tuple(fields["weights"]), fields.get("reach", 1.0))
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(
                 f"schedule: expected a JSON object with points and weights ({error!r})"
@@ -87,12 +95,25 @@ def trapezoid(partition: Array) -> Schedule:
     return Schedule(tuple(partition), tuple(np.append(halves, 0) + np.insert(halves, 0, 0)))
 
 
+def released(partition: Array) -> Schedule:
+    """The right rule with b_0, of weight 0, among its points, whose gradient is taken and not used.
+
+    So RiemannOpt's authors sum Integrated Gradients (github.com/ShreeSinghi/RiemannOpt): n points, of which
+    the first is the path's start, have n − 1 intervals.
+    """
+    return Schedule(tuple(partition), (0.0, *np.diff(partition)))
+
+
 PARTITION_RULES: dict[str, Callable[[Array], Schedule]] = {
     "left": left,
     "right": right,
     "midpoint": midpoint,
     "trapezoid": trapezoid,
+    RELEASED: released,
 }
+CLOSED_RULES = ("trapezoid", RELEASED)
+"""The rules with a point at both ends of the path, and one more than there are intervals."""
+
 FITTED_RULES: tuple[str, ...] = (*PARTITION_RULES, "gauss_legendre")
 """The rules that take points from a profile; "mean" has equispaced ones alone."""
 
@@ -103,9 +124,11 @@ def intervals(samples: int, rule: str) -> int:
     """The number of intervals of a partition that costs `samples` gradient evaluations under `rule`."""
     check_positive(samples, "samples")
     check_choice(rule, tuple(PARTITION_RULES), "rule")
-    if rule == "trapezoid" and samples < 2:
-        raise ValueError(f"samples: the trapezoid needs at least 2, got {samples}")
-    return samples - 1 if rule == "trapezoid" else samples
+    if rule not in CLOSED_RULES:
+        return samples
+    if samples < 2:
+        raise ValueError(f"samples: the rule {rule} needs at least 2, got {samples}")
+    return samples - 1
 
 
 def schedule_from_partition(partition: ArrayLike, rule: str) -> Schedule:
@@ -146,6 +169,7 @@ def linear_schedule(samples: int, rule: str = "left") -> Schedule:
 
     "mean" is the plain mean over equispaced points, both ends included, as in PAIR's implementation of
     Integrated Gradients: off by ((g(0) + g(1)) / 2 − ∫g) / n, even for a straight line that is not level.
+    "released" is `released_linear`.
     """
     check_choice(rule, RULES, "rule")
     check_positive(samples, "samples")
@@ -153,7 +177,24 @@ def linear_schedule(samples: int, rule: str = "left") -> Schedule:
         return Schedule(*gauss_legendre(samples))
     if rule == "mean":
         return Schedule(tuple(np.linspace(0.0, 1.0, samples)), (1 / samples,) * samples)
+    if rule == RELEASED:
+        return released_linear(samples)
     return schedule_from_partition(linear_partition(intervals(samples, rule)), rule)
+
+
+def released_linear(samples: int) -> Schedule:
+    """Equal intervals as RiemannOpt's authors sum them: every (128/n)-th of 128 points from 0 to 1.
+
+    All but 128 of them stop short of the path's end (16 at 0.945), and the first has weight 0. Raises
+    ValueError for a number that does not divide 128, and for 1.
+    """
+    if samples < 2 or RELEASED_SAMPLES % samples:
+        raise ValueError(
+            f"samples: equal intervals under the rule {RELEASED} are a part of {RELEASED_SAMPLES} points: "
+            f"expected a number from 2 that divides {RELEASED_SAMPLES}, got {samples}"
+        )
+    points = np.linspace(0.0, 1.0, RELEASED_SAMPLES)[:: RELEASED_SAMPLES // samples]
+    return Schedule(tuple(points), (0.0, *np.diff(points)), float(points[-1]))
 
 
 def gauss_legendre(samples: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -64,10 +64,16 @@ def profile_of(magnitude: Function, samples: int = 128) -> Profile:
 
 
 def linear_profile(points: Array, magnitudes: Array) -> Profile:
-    """The profile that is linear between the points given."""
-    roughness = (magnitudes / (magnitudes.sum() or 1.0)) ** 2  # of a single image, up to a factor
+    """The profile that is linear between the points given, as of a single image."""
+    shares = magnitudes / (magnitudes.sum() or 1.0)
+    roughness = shares**2  # up to a factor
     return Profile(
-        tuple(points.tolist()), tuple(magnitudes.tolist()), (0.0,) * len(points), 1, tuple(roughness.tolist())
+        tuple(points.tolist()),
+        tuple(magnitudes.tolist()),
+        (0.0,) * len(points),
+        1,
+        tuple(roughness.tolist()),
+        tuple(shares.tolist()),
     )
 
 

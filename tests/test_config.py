@@ -23,7 +23,7 @@ def test_defaults_are_the_papers() -> None:
     assert config.fit.images == 200
     assert config.fit.samples == 128
     assert {cell.samples for cell in config.cells()} == {16, 32, 64, 128}
-    assert {cell.schedule for cell in config.cells()} == {"linear", "powell"}
+    assert {cell.schedule for cell in config.cells()} == {"linear", "riemannopt"}
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,13 @@ def test_defaults_are_the_papers() -> None:
         ({"grid": [{"schedules": ["lienar"]}]}, "grid.0.schedules.0: .*'linear'.*got 'lienar'"),
         ({"grid": [{"schedules": ["exact"], "rules": ["gauss_legendre"]}]}, "gauss_legendre goes with"),
         ({"grid": [{"rules": ["trapezoid"], "samples": [1]}]}, "trapezoid needs at least 2"),
+        ({"grid": [{"schedules": ["powell"]}]}, r"grid.0.schedules.0: 'powell' is called 'eq9' now \("),
+        ({"grid": [{"rules": ["released"], "samples": [20]}]}, "grid.0: samples: .* divides 128, got 20$"),
+        ({"fit": {"average": "mode"}}, "fit.average: expected one of 'mean'.*, got 'mode'$"),
+        ({"guided": {"fraction": 0}}, "guided.fraction: expected a number above 0, got 0$"),
+        ({"guided": {"closeness": 1}}, "guided.closeness: expected .* got 1$"),
+        ({"guided": {"baseline": [0.5]}}, "guided.baseline"),
+        ({"guided": {"baseline": [0.5, 2, 0]}}, "guided.baseline.1: expected .* got 2$"),
         ({"explain": "loss"}, "explain: .*got 'loss'"),
         ({"images": ""}, "images: expected text, got ''$"),
         ({"labels": ""}, "labels: expected text, got ''$"),

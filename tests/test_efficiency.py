@@ -46,7 +46,7 @@ def test_efficiency_of_errors_that_fall_like_one_over_n() -> None:
             | {
                 ("density", "trapezoid", 16): 1.6 / 48,
                 ("exact", "left", 32): 1.6 / 500,
-                ("powell", "left", 16): 0.9,
+                ("riemannopt", "left", 16): 0.9,
             }
         )
     ).set_index(["schedule", "samples"])
@@ -60,7 +60,7 @@ def test_efficiency_of_errors_that_fall_like_one_over_n() -> None:
         pytest.approx(4),
         AT_LEAST,
     )
-    assert (table.loc[("powell", 16), "efficiency"], table.loc[("powell", 16), "bound"]) == (
+    assert (table.loc[("riemannopt", 16), "efficiency"], table.loc[("riemannopt", 16), "bound"]) == (
         pytest.approx(1),
         AT_MOST,
     )

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from riemannopt_dist.optimize import optimize_schedule
-from riemannopt_dist.profile import Profile
+from riemannopt_dist.profile import profile_from_variations
 from riemannopt_dist.run.grid import Cell, cell_schedules, product_of, sums_of, tolerance_cells
 from riemannopt_dist.schedule import linear_schedule
 
-ALPHAS = tuple(((np.arange(32) + 0.5) / 32).tolist())
-PEAKED = Profile(ALPHAS, tuple(np.exp(-(((np.array(ALPHAS) - 0.6) / 0.1) ** 2)).tolist()), (0.0,) * 32, 5)
+EDGES = np.linspace(0, 1, 33)
+PEAK = np.exp(-((((EDGES[1:] + EDGES[:-1]) / 2 - 0.6) / 0.1) ** 2))
+PEAKED = profile_from_variations(EDGES, [PEAK])
 
 
 def test_product_is_full_and_distinct() -> None:
@@ -18,7 +19,9 @@ def test_product_is_full_and_distinct() -> None:
 
 
 def test_every_cell_has_the_schedule_of_its_name() -> None:
-    cells = product_of(["ig"], ["linear", "exact", "density", "powell"], ["left", "trapezoid"], [8, 5])
+    cells = product_of(
+        ["ig"], ["linear", "exact", "density", "riemannopt", "eq9"], ["left", "trapezoid"], [8, 5]
+    )
     schedules = cell_schedules(cells, {"ig": PEAKED})
     assert set(schedules) == set(cells)
     for cell, schedule in schedules.items():
@@ -83,6 +86,9 @@ def test_points_per_image_are_cells_without_a_schedule() -> None:
         ("guided_ig", "linear", "right", "left, trapezoid and end_weights"),
         ("guided_ig", "linear", "secant", "left, trapezoid and end_weights"),
         ("ig_idgi", "linear", "secant", "left, right and trapezoid"),
+        ("ig_idgi", "riemannopt", "released", "left, right and trapezoid"),
+        ("guided_ig", "riemannopt", "right", "left, trapezoid and end_weights"),
+        ("ig", "adaptive", "released", "adaptive goes with the rules end_weights and secant only"),
         ("ig_idgi", "adaptive", "secant", "ig and blur_ig only"),
     ],
 )
@@ -91,6 +97,19 @@ def test_combinations_that_do_not_exist_are_named(method: str, schedule: str, ru
         product_of([method], [schedule], [rule], [8])
 
 
-def test_partition_solvers_refuse_gauss_legendre() -> None:
+def test_released_sums_are_as_many_as_a_part_of_128_where_they_are_equal() -> None:
+    cells = product_of(["ig"], ["linear", "riemannopt"], ["released"], [16])
+    linear, fitted = (cell_schedules(cells, {"ig": PEAKED})[cell] for cell in cells)
+    assert (len(linear), len(fitted)) == (16, 16)
+    assert (linear.weights[0], fitted.weights[0], fitted.points[0]) == (0, 0, 0)
+    assert linear.reach < fitted.reach == 1
+    product_of(["ig"], ["riemannopt"], ["released"], [20])
+    with pytest.raises(ValueError, match=r"samples: .* divides 128, got 20"):
+        product_of(["ig"], ["linear"], ["released"], [20])
+    with pytest.raises(ValueError, match="samples: the rule released needs at least 2, got 1"):
+        product_of(["ig"], ["riemannopt"], ["released"], [1])
+
+
+def test_partition_placements_refuse_gauss_legendre() -> None:
     with pytest.raises(ValueError, match="gauss_legendre goes with linear and density"):
-        product_of(["ig"], ["powell"], ["gauss_legendre"], [4])
+        product_of(["ig"], ["riemannopt"], ["gauss_legendre"], [4])

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from riemannopt_dist.attribution import Attribution, integrated_gradients
 from riemannopt_dist.gradients import target_output
-from riemannopt_dist.guided_path import advance, guided_ig, guided_variation, guided_walk
+from riemannopt_dist.guided_path import Walk, advance, guided_ig, guided_variation, guided_walk
+from riemannopt_dist.methods import FAMILIES, Question, Sums
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Array, linear_partition, linear_schedule, schedule_from_partition
 
@@ -85,12 +86,43 @@ def test_one_step_worked_by_hand() -> None:
         torch.tensor([[9.0, 1.0, 7.0, 2.0]]),
         torch.tensor([[4.0, 3.0, 2.0, 1.0]], dtype=torch.float64),
         goal=0.6,
-        fraction=0.5,
-        max_dist=0.2,
+        walk=Walk(fraction=0.5, max_dist=0.2),
     )
     part_way = 0.4 + 0.4 / 6
     expected = torch.tensor([[part_way, 0.8, part_way, 0.8]], dtype=torch.float64)
     torch.testing.assert_close(reached, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("closeness", "moved"), [(0.3, True), (0.35, False)])
+def test_a_step_ends_where_it_is_close_to_its_goal(closeness: float, moved: bool) -> None:
+    """In the example above the catch-up leaves 6 where 4 is the goal: a third of 6 too far."""
+    reached = advance(
+        torch.zeros(1, 4, dtype=torch.float64),
+        torch.tensor([[9.0, 1.0, 7.0, 2.0]]),
+        torch.tensor([[4.0, 3.0, 2.0, 1.0]], dtype=torch.float64),
+        goal=0.6,
+        walk=Walk(fraction=0.5, max_dist=0.2, closeness=closeness),
+    )
+    assert bool((reached > 0.41).any()) == moved
+
+
+def test_a_question_leads_its_walk(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
+    """Fraction and the colour at the start reach the maps, the profile and the converged maps."""
+    colour = (0.2, 0.5, 0.7)
+    walk = Walk(fraction=0.5, max_dist=0.1, baseline=colour)
+    family, schedule = FAMILIES["guided_ig"], linear_schedule(6)
+    question = Question(smooth_net, images, targets, walk=walk)
+    baselines = torch.tensor(colour, dtype=images.dtype)[:, None, None].expand_as(images).contiguous()
+    direct = guided_ig(smooth_net, images, targets, schedule, baselines=baselines, fraction=0.5, max_dist=0.1)
+    (result,) = family.attributions(question, Sums(riemann=(schedule,)))
+    torch.testing.assert_close(result.maps, direct.maps)
+    torch.testing.assert_close(result.f_baseline, direct.f_baseline)
+    line = StraightPath(images, baselines)
+    expected = guided_variation(smooth_net, line, targets, linear_partition(5), walk=walk)
+    np.testing.assert_allclose(family.variations(question, linear_partition(5)), expected)
+    # The converged integral along the walk is complete.
+    reference = family.references(question, [schedule], linear_partition(6))[schedule].maps.flatten(1).sum(1)
+    torch.testing.assert_close(reference, result.f_input - result.f_baseline, rtol=0.02, atol=1e-4)
 
 
 @pytest.mark.parametrize(("fraction", "max_dist"), [(0.25, 0.0), (1.0, 0.3)])
@@ -116,7 +148,9 @@ def test_moves_end_at_the_image_and_stay_within_reach(
     difference = images - baselines
     whole = difference.abs().flatten(1).sum(1)
     position = torch.zeros_like(images)
-    walk = guided_walk(smooth_net, StraightPath(images, baselines), targets, partition, max_dist=max_dist)
+    walk = guided_walk(
+        smooth_net, StraightPath(images, baselines), targets, partition, walk=Walk(max_dist=max_dist)
+    )
     for goal, step in zip(partition[1:], walk, strict=False):
         position = position + step.move
         progress = position / difference
@@ -246,3 +280,19 @@ def test_bad_arguments_are_named(
     known = {"model": smooth_net, "images": images, "targets": targets, "schedule": linear_schedule(4)}
     with pytest.raises(ValueError, match=message):
         guided_ig(**{**known, **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"fraction": 0.0}, "fraction"),
+        ({"max_dist": 1.5}, "max_dist"),
+        ({"closeness": -1e-9}, "closeness"),
+        ({"closeness": 1.0}, "closeness"),
+        ({"baseline": (0.0, 1.5, 0.0)}, "baseline"),
+        ({"baseline": ()}, "baseline"),
+    ],
+)
+def test_bad_walks_are_named(fields: dict[str, object], named: str) -> None:
+    with pytest.raises(ValueError, match=f"^{named}: expected"):
+        Walk(**fields)  # type: ignore[arg-type]

@@ -109,7 +109,7 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_here")
 def test_what_only_the_run_can_tell_is_a_bound(pictures: Path, tmp_path: Path) -> None:
     block = {
-        "schedules": ["linear", "powell", "exact"],
+        "schedules": ["linear", "riemannopt", "eq9", "exact"],
         "rules": ["left", "midpoint"],
         "samples": [4, 8],
         "tolerances": [0.3],

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from riemannopt_dist.methods import estimate_profile
 from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.profile import Profile, ProfileSum, equispaced, path_variation
+from riemannopt_dist.profile import (
+    AVERAGES,
+    Average,
+    Profile,
+    equispaced,
+    path_variation,
+    profile_from_variations,
+)
 from riemannopt_dist.schedule import Array
 from tests.problems import PROFILES
 
@@ -46,7 +53,9 @@ def test_an_integrand_that_is_a_straight_line_has_a_constant_profile(
     images: Tensor, first: Tensor, factors: Tensor
 ) -> None:
     # g_i = a_i x_i² α, so |g′_i| = |a_i| x_i² everywhere.
-    profile = estimate_profile(PowerSum(factors, 2), images, first, samples=17, output="logit")
+    profile = estimate_profile(
+        PowerSum(factors, 2), images, first, samples=17, average="mean", output="logit"
+    )
     expected = (factors.abs() * images**2).flatten(1).mean(1)
     np.testing.assert_allclose(profile.magnitudes, float(expected.mean()), rtol=1e-12)
     np.testing.assert_allclose(profile.standard_errors, float(expected.std() / math.sqrt(3)), rtol=1e-9)
@@ -58,7 +67,7 @@ def test_an_integrand_that_is_a_parabola_has_the_slope_at_the_middles(
     images: Tensor, first: Tensor, factors: Tensor
 ) -> None:
     # g_i = a_i x_i³ α²; a divided difference of α² is 2 α at the middle, exactly.
-    profile = estimate_profile(PowerSum(factors, 3), images, first, samples=9, output="logit")
+    profile = estimate_profile(PowerSum(factors, 3), images, first, samples=9, average="mean", output="logit")
     expected = 2 * np.array(profile.points) * float((factors.abs() * images**3).mean())
     np.testing.assert_allclose(profile.magnitudes, expected, rtol=1e-12)
 
@@ -73,7 +82,7 @@ def test_uneven_positions_divide_by_their_own_gaps(images: Tensor, first: Tensor
 
 def test_the_probability_of_a_linear_model_by_hand(images: Tensor, first: Tensor, factors: Tensor) -> None:
     # p = σ(α s) with s = Σ a_i x_i, so g_i = a_i x_i σ′(α s).
-    profile = estimate_profile(PowerSum(factors, 1), images, first, samples=33)
+    profile = estimate_profile(PowerSum(factors, 1), images, first, samples=33, average="mean")
     scores = (factors * images).flatten(1)
     sigmoid = torch.sigmoid(scores.sum(1)[:, None] * torch.linspace(0, 1, 33, dtype=torch.float64))
     rises = (sigmoid * (1 - sigmoid)).diff(dim=1).abs() * 32
@@ -111,26 +120,79 @@ def variations(draw: st.DrawFn) -> Array:
     return offset + np.random.default_rng(seed).exponential(size=(images, 3))
 
 
-@given(values=variations(), cut=st.integers(0, 40))
-def test_a_profile_is_the_mean_and_its_standard_error_in_any_pieces(values: Array, cut: int) -> None:
-    total = ProfileSum.empty(equispaced(4)).add(values[:cut]).add(values[cut:])
-    profile = total.profile()
+@given(values=variations())
+def test_the_mean_and_its_standard_error(values: Array) -> None:
+    profile = profile_from_variations(equispaced(4), values, "mean")
     np.testing.assert_allclose(profile.magnitudes, values.mean(axis=0), rtol=1e-12)
     expected = values.std(axis=0, ddof=1) / math.sqrt(len(values))
     np.testing.assert_allclose(profile.standard_errors, expected, rtol=1e-7)
-    assert profile == ProfileSum.empty(equispaced(4)).add(values).profile()
+    assert (profile.images, profile.average) == (len(values), "mean")
 
 
-def test_adding_leaves_the_sum_it_is_added_to_alone() -> None:
-    one = ProfileSum.empty(equispaced(3)).add(np.array([[1.0, 2.0]]))
-    one.add(np.array([[5.0, 5.0]]))
-    assert one.profile().magnitudes == (1.0, 2.0)
+def test_averages_of_normalised_images_by_hand() -> None:
+    # ∫|g′| is 2, 20 and 4; in its units the images are (½, 3/2), (3/2, ½), (½, 3/2), and the fourth none.
+    values = [[1.0, 3.0], [30.0, 10.0], [2.0, 6.0], [0.0, 0.0]]
+    given = ([0.0, 0.5, 1.0], values)
+    mean = profile_from_variations(*given, "normalised_mean")
+    assert mean.magnitudes == pytest.approx([5 / 6, 7 / 6])
+    assert mean.standard_errors == pytest.approx([1 / 3, 1 / 3])
+    median = profile_from_variations(*given, "normalised_median")
+    assert median.magnitudes == (0.5, 1.5)
+    for profile in (mean, median):
+        assert profile.medians == (0.25, 0.75)  # shares of the variation
+        assert profile.roughness == pytest.approx([11 / 4 / 2 / 4, 19 / 4 / 2 / 4])
+        assert (profile.points, profile.images) == ((0.25, 0.75), 4)
 
 
-def test_one_image_has_a_profile_without_standard_errors() -> None:
-    profile = ProfileSum.empty(equispaced(3)).add(np.array([[1.0, 2.0]])).profile()
-    assert profile.magnitudes == (1.0, 2.0)
+def test_uneven_intervals_weigh_by_their_length() -> None:
+    # ∫|g′| = 0.2 · 4 + 0.8 · 1.
+    profile = profile_from_variations([0.0, 0.2, 1.0], [[4.0, 1.0]], "normalised_mean")
+    assert profile.magnitudes == pytest.approx([2.5, 0.625])
+    assert profile.medians is None  # those are of equal intervals
+
+
+def test_the_medians_error_is_that_of_repeated_samples() -> None:
+    rng = np.random.default_rng(4)
+    drawn = [
+        profile_from_variations(equispaced(4), rng.exponential(size=(200, 3)), "normalised_median")
+        for _ in range(300)
+    ]
+    spread = np.std([profile.magnitudes for profile in drawn], axis=0)
+    stated = np.mean([profile.standard_errors for profile in drawn], axis=0)
+    np.testing.assert_allclose(stated, spread, rtol=0.15)
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_images_that_do_not_vary_have_a_profile_of_zeros(average: Average) -> None:
+    profile = profile_from_variations(equispaced(4), np.zeros((2, 3)), average)
+    assert (profile.magnitudes, profile.medians, profile.images) == ((0.0,) * 3, (0.0,) * 3, 2)
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_one_image_has_a_profile_without_standard_errors(average: Average) -> None:
+    profile = profile_from_variations([0.0, 0.5, 1.0], [[0.5, 1.5]], average)
+    assert profile.magnitudes == (0.5, 1.5)
     assert np.isnan(profile.standard_errors).all()
+
+
+@pytest.mark.parametrize(
+    ("alphas", "values", "complaint"),
+    [
+        ([0.0], np.ones((2, 0)), "alphas: expected at least 2 increasing positions"),
+        ([0.0, 0.5, 0.5], np.ones((2, 2)), "alphas: expected at least 2 increasing positions"),
+        ([0.0, 0.5, 1.5], np.ones((2, 2)), r"increasing positions in \[0, 1\]"),
+        ([0.0, math.nan, 1.0], np.ones((2, 2)), r"increasing positions in \[0, 1\]"),
+        ([[0.0, 1.0]], np.ones((2, 1)), "alphas: expected at least 2 increasing positions"),
+        ([0.0, 0.5, 1.0], np.ones((2, 3)), r"variations: expected \(images, 2\), got \(2, 3\)"),
+        ([0.0, 0.5, 1.0], np.ones(2), r"variations: expected \(images, 2\), got \(2,\)"),
+        ([0.0, 0.5, 1.0], np.ones((0, 2)), "variations: expected at least one image, got none"),
+        ([0.0, 0.5, 1.0], [[1.0, -1.0]], "variations: expected finite values of at least 0"),
+        ([0.0, 0.5, 1.0], [[1.0, math.nan]], "variations: expected finite values of at least 0"),
+    ],
+)
+def test_bad_variations_are_refused_by_name(alphas: object, values: object, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        profile_from_variations(alphas, values)  # type: ignore[arg-type]
 
 
 def test_a_profile_is_linear_between_its_points_and_constant_beyond() -> None:
@@ -141,6 +203,35 @@ def test_a_profile_is_linear_between_its_points_and_constant_beyond() -> None:
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_a_json_round_trip_is_exact(profile: Profile) -> None:
     assert Profile.from_json(profile.to_json()) == profile
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_a_json_round_trip_keeps_the_average_and_the_medians(average: Average) -> None:
+    values = np.random.default_rng(0).exponential(size=(5, 7))
+    profile = profile_from_variations(equispaced(8), values, average)
+    again = Profile.from_json(profile.to_json())
+    assert again == profile
+    assert (again.average, len(again.medians or ())) == (average, 7)
+
+
+def test_a_profile_stored_before_there_were_medians_has_none() -> None:
+    stored = '{"points": [0.5], "magnitudes": [1.0], "standard_errors": [null], "images": 1}'
+    profile = Profile.from_json(stored)
+    assert (profile.medians, profile.average) == (None, "mean")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"medians": (1.0, -1.0)}, "expected finite medians of at least 0"),
+        ({"medians": (math.inf,)}, "expected finite medians of at least 0"),
+        ({"medians": ()}, "expected finite medians of at least 0"),
+        ({"average": "mode"}, "average: expected one of mean, .*, got 'mode'"),
+    ],
+)
+def test_bad_medians_and_averages_are_refused(changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Profile((0.5,), (1.0,), (0.0,), 1, **changes)  # type: ignore[arg-type]
 
 
 def test_a_json_round_trip_keeps_missing_standard_errors() -> None:
@@ -181,11 +272,11 @@ def test_json_of_anything_else_is_refused(text: str) -> None:
 def test_bad_arguments_are_refused_by_name(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
     with pytest.raises(ValueError, match=r"method: expected one of ig.*, got 'magic'"):
         estimate_profile(smooth_net, images, targets, method="magic")
+    with pytest.raises(ValueError, match=r"average: expected one of mean, .*, got 'mode'"):
+        estimate_profile(smooth_net, images, targets, average="mode")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"samples: .* got 1"):
         estimate_profile(smooth_net, images, targets, samples=1)
     with pytest.raises(ValueError, match=r"targets: .* shape"):
         estimate_profile(smooth_net, images, targets[:2])
     with pytest.raises(ValueError, match="images: "):
         estimate_profile(smooth_net, images[0], targets)
-    with pytest.raises(ValueError, match="at least one image, got none"):
-        ProfileSum.empty(equispaced(3)).profile()

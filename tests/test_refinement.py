@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from riemannopt_dist.optimize import density_partitions, integral_bound
-from riemannopt_dist.profile import Profile, ProfileSum, equispaced
+from riemannopt_dist.profile import Profile, Variations, equispaced
 from riemannopt_dist.refinement import evenness, merged, needs_refinement, refining_positions
 from riemannopt_dist.schedule import Array, linear_partition
 
@@ -18,8 +18,8 @@ def bump(alphas: Array) -> Array:
     return np.tanh((alphas - BUMP) / WIDTH)
 
 
-def one_pass(alphas: Array) -> ProfileSum:
-    return ProfileSum.empty(alphas).add(np.abs(np.diff(bump(alphas)) / np.diff(alphas))[None])
+def one_pass(alphas: Array) -> Variations:
+    return Variations(alphas, np.abs(np.diff(bump(alphas)) / np.diff(alphas))[None])
 
 
 def test_evenness_by_hand() -> None:
@@ -58,14 +58,16 @@ def test_the_second_pass_resolves_what_the_first_one_blurs() -> None:
 
 
 def test_every_stretch_comes_from_the_finer_pass() -> None:
-    first = ProfileSum.empty([0.0, 0.5, 1.0]).add(np.array([[1.0, 2.0], [3.0, 4.0]]))
-    second = ProfileSum.empty([0.0, 0.8, 0.9, 1.0]).add(np.array([[10.0, 20.0, 30.0], [10.0, 22.0, 34.0]]))
-    found = merged(first, second)
+    first = Variations(np.array([0.0, 0.5, 1.0]), np.array([[1.0, 2.0], [3.0, 4.0]]))
+    finer = np.array([[10.0, 20.0, 30.0], [10.0, 22.0, 34.0]])
+    second = Variations(np.array([0.0, 0.8, 0.9, 1.0]), finer)
+    found = merged(first, second, "mean")
     # [0, .5] is finer in the first pass; [.5, .8] lies in its [.5, 1], which is finer than [0, .8].
     assert found.points == pytest.approx((0.25, 0.75, 0.85, 0.95))
     assert found.magnitudes == pytest.approx((2.0, 3.0, 21.0, 32.0))
     assert found.standard_errors == pytest.approx((1.0, 1.0, 1.0, 2.0))
     assert found.images == 2
-    same = merged(first, first)
-    assert same == first.profile()
+    assert (found.average, found.medians) == ("mean", first.profile().medians)  # those are of equal intervals
+    same = merged(first, first, "normalised_median")
+    assert same == first.profile("normalised_median")
     assert math.isfinite(evenness(found))

@@ -24,6 +24,8 @@ from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.methods import FAMILIES, METHODS
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import load_model
+from riemannopt_dist.optimize import optimize_schedule
+from riemannopt_dist.profile import Profile, profile_from_variations
 from riemannopt_dist.run import driver
 from riemannopt_dist.run.batches import read_tensor
 from riemannopt_dist.run.config import Config
@@ -32,7 +34,7 @@ from riemannopt_dist.run.driver import Stopped, draw, evaluate, evaluated_subjec
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.schedule import Schedule
-from tests.small_world import FIT, PICTURES, make_pictures, small_config, small_fields
+from tests.small_world import FIT, PICTURES, SIDE, make_pictures, small_config, small_fields
 
 CELLS = 8
 
@@ -275,6 +277,40 @@ def test_every_method_and_metric_goes_through_the_grid(pictures: Path, tmp_path:
     for family in FAMILIES:
         fitted = directory.storage.read_json(f"schedules/{family}.json")["schedules"]
         assert {entry["method"] for entry in fitted} == {family, f"{family}_idgi"}
+
+
+def test_the_authors_sums_go_through_the_grid(pictures: Path, tmp_path: Path) -> None:
+    """Points come from the first pass, whatever a second one and the average say; walks begin in a colour."""
+    blocks = [
+        {"methods": ["ig"], "schedules": ["linear", "riemannopt"], "rules": ["released"], "samples": [8]},
+        {"methods": ["guided_ig"], "schedules": ["riemannopt"], "rules": ["left"], "samples": [8]},
+    ]
+    colour = (0.25, 0.5, 0.75)
+    changes = {
+        "fit": {"images": FIT, "samples": 16, "refine": "always", "average": "mean"},
+        "guided": {"fraction": 0.5, "baseline": list(colour)},
+    }
+    config = small_config(pictures, tmp_path / "run", grid=blocks, limit=2, **changes)
+    directory = evaluate(config)
+    for family, rule in (("ig", "released"), ("guided_ig", "left")):
+        rows = [row for row in directory.shard_rows("fit") if row["method"] == family]
+        first = profile_from_variations(rows[0]["alphas"], [row["variation"] for row in rows])
+        stored = directory.storage.read_json(f"schedules/{family}.json")
+        profile = Profile.from_fields(stored["profile"])
+        assert (profile.average, profile.medians) == ("mean", first.medians)
+        assert len(profile.points) > len(first.points)
+        (entry,) = stored["schedules"]
+        expected = optimize_schedule(first, 8, rule, "riemannopt")
+        assert Schedule(tuple(entry["points"]), tuple(entry["weights"])) == expected
+    rows = results(directory)
+    assert {(row["method"], row["gradient_evaluations"]) for row in rows} == {("ig", 8), ("guided_ig", 8)}
+    colours = {"ig": (0.0, 0.0, 0.0), "guided_ig": colour}
+    model = load_model(config.model.name)
+    for row in rows:
+        start = torch.tensor(colours[row["method"]])[:, None, None].expand(1, 3, SIDE, SIDE)
+        with torch.no_grad():
+            probability = float(model(start).softmax(dim=1)[0, row["target"]])
+        assert row["f_baseline"] == pytest.approx(probability, abs=1e-6)
 
 
 def test_points_per_image_and_the_true_error_go_through_the_grid(pictures: Path, tmp_path: Path) -> None:

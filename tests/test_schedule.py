@@ -20,7 +20,7 @@ from riemannopt_dist.schedule import (
 )
 from tests.problems import INTEGRANDS, monomial, quadrature_error
 
-DEGREES = {"left": 0, "right": 0, "midpoint": 1, "trapezoid": 1}
+DEGREES = {"left": 0, "right": 0, "released": 0, "midpoint": 1, "trapezoid": 1}
 
 lopsided_partitions = st.lists(st.floats(0.01, 1.0), min_size=1, max_size=9).map(
     lambda lengths: np.append(np.cumsum([0.0, *lengths[:-1]]) / math.fsum(lengths), 1.0)
@@ -35,6 +35,7 @@ def test_a_rule_is_exact_to_its_degree_and_off_by_the_known_amount_above(rule: s
     error_above = {
         "left": -(lengths**2).sum() / 2,
         "right": (lengths**2).sum() / 2,
+        "released": (lengths**2).sum() / 2,
         "midpoint": -(lengths**3).sum() / 12,
         "trapezoid": (lengths**3).sum() / 6,
     }[rule]
@@ -71,13 +72,39 @@ def test_gauss_legendre_resolves_smooth_integrands_with_few_points() -> None:
         assert abs(quadrature_error(INTEGRANDS[name], linear_schedule(samples, "gauss_legendre"))) < 1e-8
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "released"])
 @pytest.mark.parametrize("samples", [2, 3, 16, 100, 128])
 def test_a_schedule_costs_its_samples_and_its_weights_sum_to_one(rule: str, samples: int) -> None:
     schedule = linear_schedule(samples, rule)
     assert len(schedule) == len(schedule.points) == len(schedule.weights) == samples
     assert math.isclose(math.fsum(schedule.weights), 1, abs_tol=1e-14)
     assert all(a < b for a, b in pairwise(schedule.points))
+
+
+def test_released_points_are_the_authors() -> None:
+    """By hand from their code: linspace(0, 1, 128)[:: 128 // n], the first gradient left out of the sum."""
+    sixteen = linear_schedule(16, "released")
+    assert sixteen.points == pytest.approx([8 * k / 127 for k in range(16)], abs=1e-15)
+    assert sixteen.weights == pytest.approx([0.0, *[8 / 127] * 15], abs=1e-15)
+    assert sixteen.reach == pytest.approx(120 / 127, abs=1e-15)  # 0.945: it stops short of the image
+    whole = linear_schedule(128, "released")
+    assert (whole.points[0], whole.points[-1], whole.reach) == (0.0, 1.0, 1.0)
+    nested = [set(linear_schedule(samples, "released").points) for samples in (2, 16, 32, 64, 128)]
+    assert all(coarse < fine for coarse, fine in pairwise(nested))
+    for samples in (1, 3, 100, 256):
+        with pytest.raises(ValueError, match=f"samples: .* divides 128, got {samples}"):
+            linear_schedule(samples, "released")
+    lopsided = schedule_from_partition([0.0, 0.25, 1.0], "released")
+    assert lopsided == Schedule((0.0, 0.25, 1.0), (0.0, 0.25, 0.75))
+
+
+def test_a_sum_that_stops_short_says_so() -> None:
+    with pytest.raises(ValueError, match=r"weights: .* sum to 1, got 0.5"):
+        Schedule((0.0, 0.5), (0.0, 0.5))
+    assert Schedule((0.0, 0.5), (0.0, 0.5), reach=0.5).reach == 0.5
+    for reach in (0.0, 1.5, math.nan):
+        with pytest.raises(ValueError, match=f"reach: .* got {reach}"):
+            Schedule((0.0, 0.5), (0.0, 0.5), reach)
 
 
 @given(partition=lopsided_partitions)
@@ -106,8 +133,8 @@ def test_one_sample(rule: str, point: float) -> None:
     assert linear_schedule(1, rule) == Schedule((point,), (1.0,))
 
 
-def test_the_trapezoid_has_one_interval_less_than_samples() -> None:
-    assert intervals(16, "trapezoid") == 15
+def test_rules_with_points_at_both_ends_have_one_interval_less_than_samples() -> None:
+    assert intervals(16, "trapezoid") == intervals(16, "released") == 15
     assert intervals(16, "left") == intervals(16, "right") == intervals(16, "midpoint") == 16
 
 
@@ -127,6 +154,12 @@ def test_a_json_round_trip_is_exact(partition: Array) -> None:
     for rule in PARTITION_RULES:
         schedule = schedule_from_partition(partition, rule)
         assert Schedule.from_json(schedule.to_json()) == schedule
+
+
+def test_json_keeps_how_far_a_sum_goes() -> None:
+    short = linear_schedule(16, "released")
+    assert Schedule.from_json(short.to_json()) == short
+    assert Schedule.from_json('{"points": [0.5], "weights": [1.0]}').reach == 1.0  # as before there was any
 
 
 def test_schedules_hold_python_floats_and_compare_and_hash_by_value() -> None:
@@ -186,5 +219,5 @@ def test_bad_rules_and_a_trapezoid_of_one_are_refused() -> None:
         linear_schedule(16, "simpson")
     with pytest.raises(ValueError, match=r"rule: .* got 'gauss_legendre'"):
         schedule_from_partition([0.0, 1.0], "gauss_legendre")
-    with pytest.raises(ValueError, match="samples: the trapezoid needs at least 2, got 1"):
+    with pytest.raises(ValueError, match="samples: the rule trapezoid needs at least 2, got 1"):
         linear_schedule(1, "trapezoid")

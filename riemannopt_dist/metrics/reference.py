@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from riemannopt_dist.arguments import check_images
 from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, value_and_gradient
-from riemannopt_dist.guided_path import guided_walk
+from riemannopt_dist.guided_path import DEFAULT_WALK, Walk, guided_walk
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.paths import Path, StraightPath
@@ -88,6 +88,7 @@ def converge_walk(
     partition: Array,
     *,
     pieces: int = WALK_PIECES,
+    walk: Walk = DEFAULT_WALK,
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Reference:
@@ -101,7 +102,7 @@ def converge_walk(
     settings: dict[str, Any] = {"output": output, "internal_batch_size": internal_batch_size}
     place = path.baselines.double()
     fine, coarse = torch.zeros_like(place), torch.zeros_like(place)
-    for step, following in pairwise(guided_walk(model, path, targets, partition, **settings)):
+    for step, following in pairwise(guided_walk(model, path, targets, partition, walk=walk, **settings)):
         between = [(place + step.move * (j / pieces)).to(path.images.dtype) for j in range(1, pieces)]
         _, gradients = value_and_gradient(model, torch.cat(between), targets.repeat(pieces - 1), **settings)
         inner = gradients.view(pieces - 1, *place.shape).double()

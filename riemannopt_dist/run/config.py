@@ -4,11 +4,12 @@ import hashlib
 import importlib.util
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -17,12 +18,25 @@ from pydantic import (
     model_validator,
 )
 
-from riemannopt_dist.choices import Output, Refine, check_choice
+from riemannopt_dist.choices import (
+    CLOSENESS,
+    DEFAULT_AVERAGE,
+    FRACTION,
+    MAX_DIST,
+    RENAMED,
+    Average,
+    Output,
+    Refine,
+    check_choice,
+)
 from riemannopt_dist.metrics.table import METRICS, MS_SSIM
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
 from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.stores import scrubbed, without_secrets
+
+if TYPE_CHECKING:
+    from riemannopt_dist.guided_path import Walk
 
 T = TypeVar("T")
 
@@ -32,6 +46,14 @@ TOLD = 10
 
 def _known_metric(name: str) -> str:
     check_choice(name, tuple(METRICS), "metric")
+    return name
+
+
+def _current(name: Any) -> Any:
+    if isinstance(name, str) and name in RENAMED:
+        raise ValueError(
+            f"{name!r} is called {RENAMED[name]!r} now (RiemannOpt as its authors run it is 'riemannopt')"
+        )
     return name
 
 
@@ -52,9 +74,11 @@ def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
 # Lists, in a file: strict validation would take tuples alone.
 Items = Annotated[tuple[T, ...], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 MethodName = Literal["ig", "ig_idgi", "blur_ig", "blur_ig_idgi", "guided_ig", "guided_ig_idgi"]
 MetricName = Annotated[str, AfterValidator(_known_metric)]
+CurrentSchedule = Annotated[ScheduleName, BeforeValidator(_current)]
 CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_count_or_auto)]
 ControlName = Literal["random", "edges"]
 
@@ -79,12 +103,35 @@ class FitConfig(_Strict):
     """The subset on which |g′| is estimated: its size and the equispaced points along each image's path.
 
     `refine` adds a second pass with as many points, placed by the first; "auto" where the profile lies in a
-    part of the path.
+    part of the path. `average` is over images: their mean, the mean of images that are each in units of their
+    own ∫|g′|, or the median of these. The schedule riemannopt takes the median of the first pass whatever it
+    is, and rough an average of its own.
     """
 
     images: Annotated[int, Field(ge=2)] = 200
     samples: Annotated[int, Field(ge=2)] = 128
     refine: Refine = "auto"
+    average: Average = DEFAULT_AVERAGE
+
+
+class GuidedConfig(_Strict):
+    """How Guided IG walks, by default as its original does.
+
+    `fraction` of the features, those with the smallest gradients, move at a time, none of them further than
+    `max_dist` from the straight line. `closeness` is how near the L1 distance must come to a step's goal, and
+    `baseline` the colour, RGB in [0, 1], that walks start from.
+    """
+
+    fraction: Annotated[float, Field(gt=0, le=1)] = FRACTION
+    max_dist: Annotated[float, Field(ge=0, le=1)] = MAX_DIST
+    closeness: Annotated[float, Field(ge=0, lt=1)] = CLOSENESS
+    baseline: Annotated[tuple[Share, Share, Share], Field(strict=False)] = (0.0, 0.0, 0.0)
+
+    def walk(self) -> "Walk":
+        """The same for the library."""
+        from riemannopt_dist.guided_path import Walk  # late: a configuration is checked without torch
+
+        return Walk(**self.model_dump())
 
 
 class ReferenceConfig(_Strict):
@@ -109,8 +156,8 @@ class GridBlock(_Strict):
     """
 
     methods: Annotated[Items[MethodName], Field(min_length=1)] = ("ig",)
-    schedules: Items[ScheduleName] = ("linear", "powell")
-    rules: Items[Rule] = ("left",)
+    schedules: Items[CurrentSchedule] = ("linear", "riemannopt")
+    rules: Items[Rule] = ("right",)
     samples: Items[PositiveInt] = (16, 32, 64, 128)
     tolerances: Items[Annotated[float, Field(gt=0)]] = ()
     maximum: PositiveInt = 256
@@ -165,6 +212,7 @@ class Config(_Strict):
     controls      maps that know nothing of the model, to compare scores with: random, edges
     grid          blocks of cells; a cell that occurs twice is computed once
     fit           the subset that the schedules are fitted on, drawn with `seed`
+    guided        how Guided IG walks
     reference     the converged maps that the metric reference compares with
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file
@@ -183,6 +231,7 @@ class Config(_Strict):
     controls: Annotated[Items[ControlName], AfterValidator(_distinct)] = ()
     grid: Annotated[Items[GridBlock], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
+    guided: GuidedConfig = GuidedConfig()
     reference: ReferenceConfig = ReferenceConfig()
     limit: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0

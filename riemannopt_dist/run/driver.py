@@ -18,7 +18,7 @@ from riemannopt_dist.images import ImageRef, files_of, list_images
 from riemannopt_dist.methods import METHODS
 from riemannopt_dist.models import load_model, model_state, weights_digest
 from riemannopt_dist.optimize import density_partitions
-from riemannopt_dist.profile import Profile, ProfileSum, equispaced
+from riemannopt_dist.profile import Profile, Variations, equispaced
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.cluster import check_cluster
@@ -122,6 +122,7 @@ def evaluate(config: Config) -> RunDirectory:
             reference_edges=_reference_edges(config, profiles),
             reference_images=frozenset(s.image.image_id for s in subjects[: config.reference.images]),
             explain=config.explain,
+            walk=config.guided.walk(),
             batch_size=config.batch_size,
             seed=config.seed,
         )
@@ -265,16 +266,18 @@ def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]
     if len(known) == len(families):
         return known
     subjects = [_subject(row) for row in images if row["in_fit"]]
-    first = _profile_sums(run, "fit", subjects, dict.fromkeys(families, equispaced(fit.samples)))
-    profiles = {family: total.profile() for family, total in first.items()}
+    first = _variations(run, "fit", subjects, dict.fromkeys(families, equispaced(fit.samples)))
+    profiles = {family: sampled.profile(fit.average) for family, sampled in first.items()}
     # A second pass that has begun keeps its positions, whatever the first one has gained since.
     refining = _sampled_positions(run, "refine") or {
         family: refining_positions(profile, fit.samples)
         for family, profile in profiles.items()
         if needs_refinement(profile, fit.refine)
     }
-    second = _profile_sums(run, "refine", subjects, refining)
-    return profiles | {family: merged(first[family], total) for family, total in second.items()}
+    second = _variations(run, "refine", subjects, refining)
+    return profiles | {
+        family: merged(first[family], sampled, fit.average) for family, sampled in second.items()
+    }
 
 
 def _sampled_positions(run: _Run, stage: str) -> dict[str, Array]:
@@ -282,25 +285,25 @@ def _sampled_positions(run: _Run, stage: str) -> dict[str, Array]:
     return {row["method"]: np.array(row["alphas"]) for row in run.directory.shard_rows(stage)}
 
 
-def _profile_sums(
+def _variations(
     run: _Run, name: str, subjects: Sequence[Subject], positions: Mapping[str, Array]
-) -> dict[str, ProfileSum]:
+) -> dict[str, Variations]:
     """One pass over the fit subset, at each family's positions."""
     if not positions:
         return {}
     config = run.config
     points = {family: tuple(alphas.tolist()) for family, alphas in positions.items()}
-    stage = Fitting(name, points, config.explain, config.batch_size)
+    stage = Fitting(name, points, config.explain, config.guided.walk(), config.batch_size)
     _run_stage(run, stage, subjects)
-    sums = {family: ProfileSum.empty(alphas) for family, alphas in positions.items()}
+    sampled: dict[str, list[list[float]]] = {family: [] for family in positions}
     for row in run.directory.shard_rows(name):
-        sums[row["method"]] = sums[row["method"]].add(np.array([row["variation"]]))
-    if not all(total.count for total in sums.values()):
+        sampled[row["method"]].append(row["variation"])
+    if not all(sampled.values()):
         raise ValueError(
             f"{name}: none of the {len(subjects)} images to fit on could be sampled "
             f"({run.directory.storage.uri(FAILURES)} says why)"
         )
-    return sums
+    return {family: Variations(alphas, np.array(sampled[family])) for family, alphas in positions.items()}
 
 
 def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[str, Array]:

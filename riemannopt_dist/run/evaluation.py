@@ -13,6 +13,7 @@ from torch import Tensor
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.controls import CONTROLS
 from riemannopt_dist.gradients import Output, target_output
+from riemannopt_dist.guided_path import Walk
 from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Question
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.reference import Reference
@@ -38,6 +39,7 @@ class Evaluation:
     reference_edges: Mapping[str, Array]
     reference_images: frozenset[str]
     explain: Output
+    walk: Walk
     batch_size: int
     seed: int
     name: ClassVar[str] = "results"
@@ -51,7 +53,8 @@ class Evaluation:
         """A row for each image and cell."""
         batches = subject_batches(items, engine, self.batch_size)
         for subjects, images, targets in engine.tally.awaited(batches):
-            question = Question(engine.model, images, targets, self.explain, engine.internal_batch_size)
+            size = engine.internal_batch_size
+            question = Question(engine.model, images, targets, self.explain, size, self.walk)
             mapped = [*self._shared(question), *(self._placed(question, cell) for cell in self.per_image)]
             mapped += [self._control(question, name, mapped[0].attribution) for name in self.controls]
             wanted = any(subject.image.image_id in self.reference_images for subject in subjects)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from riemannopt_dist.gradients import Output
+from riemannopt_dist.guided_path import Walk
 from riemannopt_dist.methods import FAMILIES, Question
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, subject_batches
@@ -21,6 +22,7 @@ class Fitting:
     name: str
     positions: Mapping[str, tuple[float, ...]]
     explain: Output
+    walk: Walk
     batch_size: int
 
     @property
@@ -32,7 +34,8 @@ class Fitting:
         """The variation of every image along every family's path."""
         batches = subject_batches(items, engine, self.batch_size)
         for subjects, images, targets in engine.tally.awaited(batches):
-            question = Question(engine.model, images, targets, self.explain, engine.internal_batch_size)
+            size = engine.internal_batch_size
+            question = Question(engine.model, images, targets, self.explain, size, self.walk)
             for family, alphas in self.positions.items():
                 variations = FAMILIES[family].variations(question, np.array(alphas))
                 for subject, variation in zip(subjects, variations, strict=True):

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from riemannopt_dist.methods import Sums
     from riemannopt_dist.profile import Profile
 
-ScheduleName = Literal["linear", "powell", "exact", "density", "rough", "adaptive"]
-Rule = Literal["left", "right", "midpoint", "trapezoid", "gauss_legendre", "mean", "end_weights", "secant"]
+ScheduleName = Literal["linear", "riemannopt", "eq9", "exact", "density", "rough", "adaptive"]
+Rule = Literal[
+    "left", "right", "midpoint", "trapezoid", "released", "gauss_legendre", "mean", "end_weights", "secant"
+]
 
 
 NO_SCHEDULE = "none"
@@ -108,8 +110,11 @@ def _check(cell: Cell) -> None:
         raise ValueError(
             f"method {cell.method} takes the rules left, trapezoid and {END_WEIGHTS}, not {cell.rule}"
         )
-    if partition_rule(cell) in PARTITION_RULES:
-        intervals(cell.samples, partition_rule(cell))
+    placing = partition_rule(cell)
+    if cell.schedule == "linear":
+        linear_schedule(cell.samples, placing)
+    elif placing in PARTITION_RULES:
+        intervals(cell.samples, placing)
 
 
 def partition_rule(cell: Cell) -> str:

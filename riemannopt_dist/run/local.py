@@ -19,13 +19,14 @@ from riemannopt_dist.methods import FAMILIES, Question
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import Classifier, load_model
 from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.profile import Profile, ProfileSum, equispaced, path_variation
+from riemannopt_dist.profile import Profile, Variations, equispaced, path_variation
 from riemannopt_dist.run.batches import image_batches
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.grid import SECANT, Rule, cell_schedules, product_of, sums_of
 from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.tally import Tally
+from riemannopt_dist.schedule import Array
 from riemannopt_dist.stores import without_secrets
 
 
@@ -38,20 +39,21 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
     model = load_model(model_name, weights).to(device)
     refs = list_images(source)
     engine = Engine(model, device, files_of(source), CPU_BATCH, Tally())
-    total = ProfileSum.empty(equispaced(samples))
+    alphas = equispaced(samples)
+    variations: list[Array] = []
     with meter("fit", min(count, len(refs))) as progress:
         for _, (image,) in image_batches(refs, engine, 1):
-            if total.count == count:
+            if len(variations) == count:
                 break
             if isinstance(image, UnreadableImage):
                 continue
             images = image[None].to(device)
             targets = model(images).argmax(dim=1)
-            total = total.add(path_variation(model, StraightPath.from_black(images), targets, total.alphas))
+            variations.append(path_variation(model, StraightPath.from_black(images), targets, alphas))
             progress.advance(1)
-    if total.count == 0:
+    if not variations:
         raise ValueError(f"{without_secrets(source)}: none of its {len(refs)} files is a readable image")
-    return total.profile()
+    return Variations(alphas, np.concatenate(variations)).profile()
 
 
 def explain_image(

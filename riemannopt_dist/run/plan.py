@@ -227,8 +227,8 @@ def _metrics(config: Config, images: int, maps: int) -> Iterator[Work]:
 def _likely_schedule(cell: Cell) -> Schedule:
     """A schedule that shares its points with others as the cell's own will, wherever the profile puts them.
 
-    Density's partitions are nested and the same for every rule, Powell's the same for every rule, and the
-    exact ones are each their own: a stand-in profile each.
+    Density's partitions are nested and the same for every rule, those of Powell's method the same for every
+    rule, and the exact ones are each their own: a stand-in profile each.
     """
     rule = partition_rule(cell)
     if not cell.fitted:
@@ -236,8 +236,8 @@ def _likely_schedule(cell: Cell) -> Schedule:
     family = METHODS[cell.method].family
     if cell.schedule in ("density", "rough"):
         key: tuple[Any, ...] = (family, cell.schedule)
-    elif cell.schedule == "powell":
-        key = (family, "powell", intervals(cell.samples, rule))
+    elif cell.schedule in ("riemannopt", "eq9"):
+        key = (family, cell.schedule, intervals(cell.samples, rule))
     else:
         key = (family, cell.schedule, rule, cell.samples)
     magnitudes = np.random.default_rng(zlib.crc32(repr(key).encode())).random(32)
