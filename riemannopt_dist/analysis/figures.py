@@ -6,19 +6,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
-def attribution_figure(
-    image: Array, maps: Sequence[tuple[str, Array]], title: str, kind: str = "png"
-) -> bytes:
-    """A picture of an image (H, W, 3) in [0, 1] beside attribution maps (C, H, W), each with its caption.
+
+def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: str) -> Figure:
+    """An image (H, W, 3) in [0, 1] beside attribution maps (C, H, W), each with its caption.
 
     A map is summed over channels and shown from blue (against the class) over white to red (for it), its
-    scale ending at the 99th percentile of the magnitudes of the last map. `kind` is a format of matplotlib's.
+    scale ending at the 99th percentile of the magnitudes of the last map.
     """
     summed = [(caption, values.sum(axis=0)) for caption, values in maps]
     limit = max(float(np.percentile(np.abs(summed[-1][1]), 99)), 1e-12)
@@ -32,11 +33,11 @@ def attribution_figure(
     for axis in axes:
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)
-    return _picture(figure, kind)
+    return figure
 
 
-def error_figure(summary: pd.DataFrame, column: str) -> bytes:
-    """A PNG of a summary's `column` against gradients, log-log: a panel a method, a line a schedule and rule.
+def error_figure(summary: pd.DataFrame, column: str) -> Figure:
+    """A summary's `column` against gradients, log-log: a panel a method, a line a schedule and rule.
 
     A line has the same colour in every panel. Cells without gradients or without a value are left out. Raises
     ValueError where nothing is left.
@@ -73,11 +74,11 @@ def error_figure(summary: pd.DataFrame, column: str) -> bytes:
         handlelength=4,  # dashes show
         fontsize=8,
     )
-    return _picture(figure)
+    return figure
 
 
-def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[str, Array]) -> bytes:
-    """A PNG of a profile |g′|(α), with rows of sample points `marks` below it."""
+def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[str, Array]) -> Figure:
+    """A profile |g′|(α), with rows of sample points `marks` below it."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
     axis.plot(points, magnitudes)
@@ -86,11 +87,11 @@ def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[
         axis.plot(alphas, np.full(len(alphas), -row * step), "|", ms=9, label=label)
     axis.set(title=title, xlabel="α, from baseline to image", ylabel="|g′|")
     axis.legend(fontsize=8)
-    return _picture(figure)
+    return figure
 
 
-def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> bytes:
-    """A PNG of |g′|(α) of single images: rows with image_id, alphas (k,) and variation (k − 1,)."""
+def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> Figure:
+    """|g′|(α) of single images: rows with image_id, alphas (k,) and variation (k − 1,)."""
     figure = Figure(figsize=(4 * min(len(images), 3), 2.6 * -(-len(images) // 3)), layout="constrained")
     panels = figure.subplots(-(-len(images) // 3), min(len(images), 3), squeeze=False).ravel()
     for panel, row in zip(panels, images, strict=False):
@@ -100,10 +101,41 @@ def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> b
     for panel in panels[len(images) :]:
         panel.set_axis_off()
     figure.suptitle(f"{title}: |g′| of single images against α", fontsize=10)
-    return _picture(figure)
+    return figure
 
 
-def _picture(figure: Figure, kind: str = "png") -> bytes:
+def score_figure(curves: pd.DataFrame, scores: Mapping[str, str]) -> Figure:
+    """Scores against the number of samples, a panel for each of `scores` (column: its name in words).
+
+    `curves` has columns `line`, `dashed`, `samples` and the scores. A line and its dashed companion have the
+    same colour and marker; colours are Okabe and Ito's, told apart without colour vision.
+    """
+    figure = Figure(figsize=(5 * len(scores), 4), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    names = list(dict.fromkeys(curves["line"]))
+    for panel, (column, title) in zip(panels, scores.items(), strict=True):
+        for (name, dashed), part in curves.groupby(["line", "dashed"], sort=True):
+            place = names.index(name)
+            panel.plot(
+                part["samples"],
+                part[column],
+                color=OKABE_ITO[place % len(OKABE_ITO)],
+                marker="osD^vP"[place % 6],
+                linestyle="--" if dashed else "-",
+                label=f"{name}, {'equal points' if dashed else 'RiemannOpt'}",
+            )
+        panel.set(title=title, xscale="log", xlabel="samples")
+        counts = sorted(curves["samples"].unique())
+        panel.set_xticks(counts, [str(count) for count in counts])
+        panel.minorticks_off()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def picture(figure: Figure, kind: str = "png") -> bytes:
+    """The figure in a format of matplotlib's, the same bytes each time."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=120)
+    metadata = {"Date": None} if kind == "svg" else None
+    with rc_context({"svg.hashsalt": "riemannopt", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format=kind, dpi=120, metadata=metadata)
     return buffer.getvalue()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from riemannopt_dist.analysis.figures import attribution_figure
+from riemannopt_dist.analysis.figures import attribution_figure, picture
 from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.images import files_of
 from riemannopt_dist.models import load_model
@@ -49,12 +49,12 @@ def draw_maps(directory: RunDirectory) -> list[str]:
             (f"{cell.schedule} {cell.rule}, {cell.samples} points", result.maps[0].double().numpy())
             for cell, result in zip(SHOWN, results, strict=True)
         ]
-        picture = attribution_figure(
+        figure = attribution_figure(
             images[0].permute(1, 2, 0).double().numpy(),
             maps,
             f"{subject.image.image_id}, class {subject.target}",
         )
         name = f"maps/{subject.image.image_id.rsplit('.', 1)[0]}.png"
-        directory.storage.write_bytes(name, picture)
+        directory.storage.write_bytes(name, picture(figure))
         names.append(name)
     return names

@@ -5,7 +5,7 @@ from typing import get_args
 import numpy as np
 import torch
 
-from riemannopt_dist.analysis.figures import attribution_figure
+from riemannopt_dist.analysis.figures import attribution_figure, picture
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.images import (
     UnreadableImage,
@@ -90,8 +90,8 @@ def explain_image(
     caption = f"IG, {samples} {name} {rule} points\nrelative error {error:.3f}"
     values = result.maps[0].double().cpu().numpy()
     title = f"class {explained}, probability {float(result.f_input):.3f}"
-    picture = attribution_figure(_shown(images), [(caption, values)], title, kind)
-    return picture, f"{title}; {caption.replace(chr(10), ', ')}"
+    figure = attribution_figure(_shown(images), [(caption, values)], title)
+    return picture(figure, kind), f"{title}; {caption.replace(chr(10), ', ')}"
 
 
 def _read(path: str, model: Classifier) -> torch.Tensor:
