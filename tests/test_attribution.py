@@ -145,7 +145,7 @@ def test_optimised_schedules_converge_to_the_same_map(
 def test_micro_batches_change_nothing(
     smooth_net: nn.Module, images: Tensor, targets: Tensor, rule: str, size: int
 ) -> None:
-    schedule = linear_schedule(6, rule)
+    schedule = linear_schedule(8, rule)
     whole = integrated_gradients(smooth_net, images, targets, schedule, internal_batch_size=100)
     parts = integrated_gradients(smooth_net, images, targets, schedule, internal_batch_size=size)
     assert l1_distance(parts.maps, whole.maps) < 1e-12
