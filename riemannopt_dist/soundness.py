@@ -40,11 +40,7 @@ def check_classifier(model: Classifier, output: Output = "probability") -> int:
         logits = run_model(model, images).clone()
         _check_values(logits, output)
         _check_repeated(model, images, logits)
-    if not moved(logits_with_gradient(model, images[:1]), logits[:1]) <= REARRANGED:
-        raise ValueError(
-            "model: the logits of an image differ in a batch and alone: no operation may mix images, as a "
-            "mean over the batch or a normalisation by its statistics does"
-        )
+    _check_alone(model, images[:1], logits[:1])
     return logits.shape[1]
 
 
@@ -70,11 +66,21 @@ def run_model(model: Classifier, images: Tensor) -> Tensor:
     return found
 
 
-def logits_with_gradient(model: Classifier, image: Tensor) -> Tensor:
-    """The logits (1, classes) of an image (1, 3, H, W); ValueError unless they have a finite gradient."""
+def moved(logits: Tensor, expected: Tensor) -> float:
+    """The largest difference of logits from those expected, relative to the largest of these."""
+    return float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+def _check_alone(model: Classifier, image: Tensor, expected: Tensor) -> None:
+    """Raise ValueError unless the logits of one image (1, 3, H, W) are those `expected`, with a gradient."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         inputs = image.clone().requires_grad_()
         logits = run_model(model, inputs)
+        if not moved(logits.detach(), expected) <= REARRANGED:
+            raise ValueError(
+                "model: the logits of an image differ in a batch and alone: no operation may mix images, as a "
+                "mean over the batch or a normalisation by its statistics does"
+            )
         gradient = _gradient(logits, inputs)
     if gradient is None or not bool(gradient.any()):
         found = "have no gradient" if gradient is None else "have a gradient of zero everywhere"
@@ -83,15 +89,7 @@ def logits_with_gradient(model: Classifier, image: Tensor) -> Tensor:
             "inference_mode(), .detach(), rounding and the like"
         )
     if not bool(gradient.isfinite().all()):
-        raise ValueError(
-            "model: the gradient of its logits is not finite (NaN or infinity) on an image of noise"
-        )
-    return logits.detach()
-
-
-def moved(logits: Tensor, expected: Tensor) -> float:
-    """The largest difference of logits from those expected, relative to the largest of these."""
-    return float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+        raise ValueError("model: the gradient of its logits is not finite (NaN or infinity) on noise")
 
 
 def _gradient(logits: Tensor, inputs: Tensor) -> Tensor | None:
