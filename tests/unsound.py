@@ -291,3 +291,22 @@ def unregistered() -> nn.Module:
     unregistered.built = getattr(unregistered, "built", 0) + 1  # type: ignore[attr-defined]
     offset = unregistered.built  # type: ignore[attr-defined]
     return Net(before=lambda x: x + offset)
+
+
+def standardised() -> nn.Module:
+    """Divides by the image's deviation: NaN on an image of one colour, such as black."""
+    axes = (1, 2, 3)
+    return Net(before=lambda x: (x - x.mean(axes, keepdim=True)) / x.std(axes, keepdim=True))
+
+
+def partial() -> nn.Module:
+    """Sure of every picture of noise; NaN where a part of it is black, or where it is smoother."""
+
+    class Partial(Net):
+        def forward(self, images: Tensor) -> Any:
+            smooth = images.diff().abs().mean((1, 2, 3)) < 0.6 * images.mean((1, 2, 3))
+            black = (images == 0).all(1).flatten(1).double().mean(1)
+            fault = smooth | ((black > 0.01) & (black < 1))
+            return (200 * super().forward(images)).where(~fault[:, None], torch.nan)
+
+    return Partial()
