@@ -279,15 +279,14 @@ def _plan(config: "Config", rate: float | None) -> None:
 
 def _evaluate(config: "Config") -> "RunDirectory":
     _storage(config.output)  # a bad one is refused before torch and Ray are imported
-    from riemannopt_dist.run.driver import Stopped, ray_session
+    from riemannopt_dist.run.driver import Stopped
     from riemannopt_dist.run.driver import evaluate as run
 
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
     try:
-        with ray_session():
-            directory = run(config)
+        directory = run(config)
     except KeyboardInterrupt:
         raise Stopped("interrupted") from None
     # First of all: where every image failed there is no table.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from riemannopt_dist.arguments import check_choice, check_classes, check_positive
 from riemannopt_dist.choices import OUTPUTS as OUTPUTS
 from riemannopt_dist.choices import Output as Output
+from riemannopt_dist.logits import check_logits, check_two_classes
 from riemannopt_dist.paths import Path
 
 Index = NDArray[np.int64]
@@ -28,9 +29,16 @@ def micro_batches(items: int, size: int) -> Iterator[slice]:
 
 
 def explained_output(logits: Tensor, targets: Tensor, output: Output = "probability") -> Tensor:
-    """The target's softmax probability in [0, 1] (or its logit) from logits (B, classes): (B,)."""
+    """The target's softmax probability in [0, 1] (or its logit) from logits (B, classes): (B,).
+
+    Raises ValueError for what is no logits, for a single one whose probability is asked for, and for a target
+    that has none.
+    """
     check_choice(output, OUTPUTS, "output")
+    check_logits(logits, len(targets))
     check_classes(targets, logits)
+    if output == "probability":
+        check_two_classes(logits)
     scores = logits.softmax(dim=1) if output == "probability" else logits
     return scores.gather(1, targets[:, None]).squeeze(1)
 

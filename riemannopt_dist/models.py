@@ -20,6 +20,7 @@ import math
 import pickle
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -365,6 +366,9 @@ def _fill(network: nn.Module, state: State, origin: str, owner: str, *, assign: 
         if own[key].shape != state[key].shape:
             shapes = f"{tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
             raise ValueError(f"{origin} are not {owner}: {key!r} has shape {shapes}")
+    if assign:  # the arrays are of this very network, whose versions some layers ask for (MNASNet)
+        state = OrderedDict(state)
+        vars(state).update(vars(own))
     # Not strict: old files lack the batch counters of batch norm, which PyTorch then supplies.
     missing, unexpected = network.load_state_dict(state, strict=False, assign=assign)
     if missing or unexpected:

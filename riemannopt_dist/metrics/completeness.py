@@ -57,9 +57,11 @@ COMPLETENESS = Metric(
     cost="none",
     columns=(
         Column("attribution_sum", "f"),
-        Column("output_change", "f"),
-        Column("completeness_delta", "f"),
-        Column("relative_error", "1", "lower"),
+        Column("output_change", "f", undefined="for a control, which has no path"),
+        Column("completeness_delta", "f", undefined="for a control, which has no path"),
+        Column(
+            "relative_error", "1", "lower", undefined="where the output does not change, and for a control"
+        ),
     ),
     summaries=(
         Summary("relative_error_mean", "mean", ("relative_error",), "lower"),

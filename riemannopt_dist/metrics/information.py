@@ -435,15 +435,19 @@ def _metric(convention: str, cost: str) -> Metric:
             f"aic{end}_skipped": result.aic_skipped,
         }
 
+    skipped: dict[str, Any] = {
+        curve: {"undefined": "where the image is skipped", "reason": f"{curve}{end}_skipped"}
+        for curve in ("sic", "aic")
+    }
     return Metric(
         name=f"information{end}",
         cost=cost,
         columns=(
-            Column(f"sic{end}", "area in [0, 1]", "higher"),
-            Column(f"aic{end}", "area in [0, 1]", "higher"),
-            Column(f"information{end}_x", "share of the input's information", kind="list"),
-            Column(f"sic{end}_y", "share of the input's probability", kind="list"),
-            Column(f"aic{end}_y", "top class or not", kind="list"),
+            Column(f"sic{end}", "area in [0, 1]", "higher", **skipped["sic"]),
+            Column(f"aic{end}", "area in [0, 1]", "higher", **skipped["aic"]),
+            Column(f"information{end}_x", "share of the input's information", kind="list", **skipped["sic"]),
+            Column(f"sic{end}_y", "share of the input's probability", kind="list", **skipped["sic"]),
+            Column(f"aic{end}_y", "top class or not", kind="list", **skipped["aic"]),
             Column(f"sic{end}_skipped", "reason", kind="text"),
             Column(f"aic{end}_skipped", "reason", kind="text"),
         ),

@@ -313,7 +313,7 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
         cost=f"{OFFICIAL_STEPS - 1} forward passes a map",
         columns=(
             Column(name, "mean of f", direction),
-            Column(f"{name}_normalized", "mean of f over f(x)", direction),
+            Column(f"{name}_normalized", "mean of f over f(x)", direction, undefined="where f(x) is 0"),
             Column(f"{name}_curve", "f", kind="list"),
         ),
         summaries=(

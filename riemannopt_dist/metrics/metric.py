@@ -47,12 +47,18 @@ class MapBatch:
 
 @dataclass(frozen=True)
 class Column:
-    """One value of one image and map: its name, unit and, if it is a score, which direction is better."""
+    """One value of one image and map: its name, unit and, if it is a score, which direction is better.
+
+    Its numbers are finite, or NaN where they are `undefined`: that says when, and is empty if never. If the
+    column `reason` is named, that holds a text for every image whose value is NaN.
+    """
 
     name: str
     unit: str
     direction: Direction | None = None
     kind: Literal["number", "list", "text"] = "number"
+    undefined: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)

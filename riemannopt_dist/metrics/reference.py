@@ -21,6 +21,8 @@ from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.schedule import Array, linear_partition, schedule_from_partition
 
+UNCOMPARED = "without a converged map, or where that or the map is zero or constant"
+"""When a comparison is not defined."""
 WALK_PIECES = 8
 """Into how many intervals each step of a guided walk is divided: 8 times its samples in all."""
 
@@ -195,10 +197,10 @@ REFERENCE = Metric(
     name="reference",
     cost="intervals + 1 gradients an image and path",
     columns=(
-        Column("reference_error", "share of the converged map's L1 norm", "lower"),
-        Column("reference_cosine", "cosine in [-1, 1]", "higher"),
-        Column("reference_rank", "rank correlation in [-1, 1]", "higher"),
-        Column("reference_residual", "share of the converged map's L1 norm"),
+        Column("reference_error", "share of the converged map's L1 norm", "lower", undefined=UNCOMPARED),
+        Column("reference_cosine", "cosine in [-1, 1]", "higher", undefined=UNCOMPARED),
+        Column("reference_rank", "rank correlation in [-1, 1]", "higher", undefined=UNCOMPARED),
+        Column("reference_residual", "share of the converged map's L1 norm", undefined=UNCOMPARED),
     ),
     summaries=(
         Summary("reference_error_mean", "mean", ("reference_error",), "lower"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from riemannopt_dist.run.grid import Cell
     from riemannopt_dist.schedule import Schedule
 
+UNREADABLE = "UnreadableImage:"
+"""How the reason of an image begins that cannot be read: a reason is an exception's type and text."""
 FORMAT = 1
 """Of a run's files: a directory of another one is refused."""
 
@@ -55,6 +57,11 @@ class Failure:
     image_id: str
     reason: str
     attempts: int
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the image's, which cannot be read or decoded, not the model's or a worker's."""
+        return self.reason.startswith(UNREADABLE)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from riemannopt_dist.choices import check_positive
-from riemannopt_dist.run.ledger import PATIENCE, Call, Done, Failed, Ledger, Loss, Task
+from riemannopt_dist.run.ledger import PATIENCE, Call, Done, Failed, Ledger, Loss, Probed, Task
 from riemannopt_dist.run.pool import Pool, one_line
 from riemannopt_dist.stores import StorageError
 
@@ -49,7 +49,7 @@ class PoolState:
     lost: int
 
 
-Event = Done | Failed | Lost | PoolState
+Event = Done | Probed | Failed | Lost | PoolState
 
 
 def dispatch(
@@ -67,14 +67,14 @@ def dispatch(
 ) -> Generator[Event, None, None]:
     """Run every task on the pool's actors; yield events as they come.
 
-    Every item of every task ends in exactly one `Done` or `Failed`. `Lost` tells of each replaced actor, and
-    a `PoolState` comes every `heartbeat` seconds. Tasks are drawn lazily, at most a worker's number ahead. An
-    actor gets work (at most `in_flight` calls) once its constructor has returned, so actors that wait for
-    resources hold nothing back. `arguments` go to every call, before its key and items. `time_limit` is in
-    seconds a call, `patience` in seconds since a call's storage first did not answer. With `release`, actors
-    for which no work is left go at once. Once `stop()` is true no call is sent, those running finish, and
-    tasks without an outcome by then have none. Closing the generator early, or an exception in it, kills the
-    actors that hold calls, and all others with them.
+    Every item of every task ends in exactly one `Done` or `Failed`. `Lost` tells of each replaced actor,
+    `Probed` of an isolated item that went through, and a `PoolState` comes every `heartbeat` seconds. Tasks
+    are drawn lazily, at most a worker's number ahead. An actor gets work (at most `in_flight` calls) once its
+    constructor has returned, so actors that wait for resources hold nothing back. `arguments` go to every
+    call, before its key and items. `time_limit` is in seconds a call, `patience` in seconds since a call's
+    storage first did not answer. With `release`, actors for which no work is left go at once. Once `stop()`
+    is true no call is sent, those running finish, and tasks without an outcome by then have none. Closing the
+    generator early, or an exception in it, kills the actors that hold calls, and all others with them.
 
     Raises ValueError for a bad argument; StartError, while iterating, where no actor can be started.
     """

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.actor import ActorHandle
 
 from riemannopt_dist.images import ImageRef, files_of, list_images
 from riemannopt_dist.methods import METHODS
@@ -21,14 +22,15 @@ from riemannopt_dist.optimize import density_partitions
 from riemannopt_dist.profile import Profile, Variations, equispaced
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.run.batches import Subject
+from riemannopt_dist.run.classifier import check_for_run, check_labels
 from riemannopt_dist.run.cluster import check_cluster
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import FAILURES, Failure, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.fitting import Fitting
-from riemannopt_dist.run.grid import SECANT, cell_schedules
-from riemannopt_dist.run.ledger import PATIENCE, Done, Failed, Task
+from riemannopt_dist.run.grid import cell_schedules
+from riemannopt_dist.run.ledger import PATIENCE, Done, Failed, Probed, Task
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
 from riemannopt_dist.run.progress import meter
@@ -37,12 +39,15 @@ from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.run.stage import Stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.telemetry import DriverTelemetry
+from riemannopt_dist.run.trial import Trial
 from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Array, linear_partition
-from riemannopt_dist.secant import check_secants
 from riemannopt_dist.stores import without_secrets
 
 logger = logging.getLogger(__name__)
+
+LATER_STAGES = ("fit", "refine", Evaluation.name)
+"""What rests on the images selected."""
 
 # What images.parquet keeps of an ImageRef.
 KNOWN = ("image_id", "uri", "offset", "size", "label")
@@ -73,61 +78,67 @@ class Crew:
 def evaluate(config: Config) -> RunDirectory:
     """Run `config` to its end, or go on with the run that its output directory holds.
 
-    Ray must be up (`ray_session`). Raises ValueError, before anything is written, for a model or images that
-    cannot be had, a model that the grid's secants cannot be taken of, and a directory that holds another run;
-    InUse where another driver is at work on this one; Stopped if SIGTERM or SIGINT came, another driver took
-    over, or a storage does not answer.
+    Ray is started if it is not up. Raises ValueError, before that and before anything is written, for a
+    model or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it
+    lacks, and a directory that holds another run; later, for too few images, and where none goes through
+    the model. InUse where another driver is at work on this run; Stopped if SIGTERM or SIGINT came, another
+    driver took over, or a storage does not answer.
     """
     model = load_model(config.model.name, config.model.weights)
-    if any(cell.rule == SECANT for cell in config.cells()):
-        check_secants(model)
+    classes = check_for_run(model, config)
     state = model_state(model)
+    digest = weights_digest(state)
     directory = RunDirectory(Storage(config.output))
-    crew = find_crew(config.means)
-    files = files_of(config.images)
-    payload = ray.put(
-        Payload(
-            config.model.name,
-            state,
-            directory.storage,
-            files,
-            crew.cpus,
-            crew.gpus,
-            config.internal_batch_size,
-        )
+    refs = _new_listing(directory, config, digest, classes)
+    with ray_session():
+        crew = find_crew(config.means)
+        spawn = _spawner(config, directory.storage, state, crew)
+        with (
+            _claimed(directory, config, digest, refs) as (listed, lost),
+            _stop_signal() as stop,
+            Pool(spawn, crew.workers) as pool,
+        ):
+            telemetry = DriverTelemetry(directory.storage.root)
+            _run_stages(_Run(config, directory, pool, crew, telemetry, lambda: stop() or lost()), listed)
+    return directory
+
+
+def _run_stages(run: "_Run", refs: list[ImageRef]) -> None:
+    """Selection, fit and evaluation, as far as they are not done."""
+    config = run.config
+    images = _selected_images(run, refs)
+    profiles = _profiles(run, images)
+    schedules = cell_schedules(config.cells(), profiles)
+    for family, profile in profiles.items():
+        fitted = {c: s for c, s in schedules.items() if c.fitted and METHODS[c.method].family == family}
+        run.directory.write_schedules(family, profile, fitted)
+    subjects = evaluated_subjects(images, config)
+    stage = Evaluation(
+        schedules=schedules,
+        per_image=tuple(cell for cell in config.cells() if cell.per_image),
+        profiles=profiles,
+        controls=config.controls,
+        metrics=config.metrics,
+        reference_edges=_reference_edges(config, profiles),
+        reference_images=frozenset(s.image.image_id for s in subjects[: config.reference.images]),
+        explain=config.explain,
+        walk=config.guided.walk(),
+        batch_size=config.batch_size,
+        seed=config.seed,
     )
+    _run_stage(run, stage, subjects, last=True)
+
+
+def _spawner(
+    config: Config, storage: Storage, state: Mapping[str, Array], crew: Crew
+) -> Callable[[], ActorHandle[Any]]:
+    """What starts a worker: the model's weights go into Ray's store once, and stay there for its lifetime."""
+    files, name = files_of(config.images), config.model.name
+    payload = ray.put(Payload(name, state, storage, files, crew.cpus, crew.gpus, config.internal_batch_size))
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
     )
-    with (
-        _claimed(directory, config, weights_digest(state)) as (refs, lost),
-        _stop_signal() as stop,
-        Pool(lambda: actor.remote([payload]), crew.workers) as pool,
-    ):
-        telemetry = DriverTelemetry(directory.storage.root)
-        run = _Run(config, directory, pool, crew, telemetry, lambda: stop() or lost())
-        images = _selected_images(run, refs)
-        profiles = _profiles(run, images)
-        schedules = cell_schedules(config.cells(), profiles)
-        for family, profile in profiles.items():
-            fitted = {c: s for c, s in schedules.items() if c.fitted and METHODS[c.method].family == family}
-            directory.write_schedules(family, profile, fitted)
-        subjects = evaluated_subjects(images, config)
-        stage = Evaluation(
-            schedules=schedules,
-            per_image=tuple(cell for cell in config.cells() if cell.per_image),
-            profiles=profiles,
-            controls=config.controls,
-            metrics=config.metrics,
-            reference_edges=_reference_edges(config, profiles),
-            reference_images=frozenset(s.image.image_id for s in subjects[: config.reference.images]),
-            explain=config.explain,
-            walk=config.guided.walk(),
-            batch_size=config.batch_size,
-            seed=config.seed,
-        )
-        _run_stage(run, stage, subjects, last=True)
-    return directory
+    return lambda: actor.remote([payload])
 
 
 @contextmanager
@@ -214,17 +225,25 @@ class _Run:
     stop: Callable[[], bool]
 
 
+def _new_listing(
+    directory: RunDirectory, config: Config, weights_digest: str, classes: int
+) -> list[ImageRef]:
+    """What the image source holds; nothing where the run has listed it already.
+
+    Raises ValueError for a directory of another run, and for a label that is none of the model's classes.
+    """
+    if directory.holds(config, weights_digest) and directory.read_listing() is not None:
+        return []
+    refs = list_images(config.images, config.labels)
+    check_labels(refs, classes)
+    return refs
+
+
 @contextmanager
 def _claimed(
-    directory: RunDirectory, config: Config, weights_digest: str
+    directory: RunDirectory, config: Config, weights_digest: str, refs: list[ImageRef]
 ) -> Iterator[tuple[list[ImageRef], Callable[[], bool]]]:
-    """The directory, locked and of `config`: its images, and whether the lock has been lost.
-
-    Nothing is written before it is certain that the directory is free and the images can be listed.
-    """
-    begun = directory.holds(config, weights_digest)
-    listed = begun and directory.read_listing() is not None
-    refs = [] if listed else list_images(config.images, config.labels)
+    """The directory, locked and of `config`: its images (`refs` if new), and whether the lock is lost."""
     with hold(directory.storage) as lost:
         if not directory.holds(config, weights_digest):
             directory.claim(config, weights_digest)
@@ -237,20 +256,34 @@ def _claimed(
 
 
 def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
-    """images.parquet: read where it is there, else made by the selection stage."""
+    """images.parquet: read where it is there, else made by the selection stage.
+
+    It is made anew where the model failed on images of it, as long as no later stage rests on it.
+    """
+    images = run.directory.read_images()
+    failed = any(_again(run, Selection.name)) and not any(map(run.directory.done_shards, LATER_STAGES))
+    if images is None or failed:
+        images = _select(run, refs)
+        run.directory.write_images(images)
+    draw([row["image_id"] for row in images if row["selected"]], run.config)
+    return images
+
+
+def _select(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
+    """The rows of images.parquet, by the selection stage."""
     config = run.config
-    if (images := run.directory.read_images()) is not None:
-        return images
     _run_stage(run, Selection(config.batch_size), refs)
     found = {row["image_id"]: row for row in run.directory.shard_rows(Selection.name)}
     reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == Selection.name}
     rows = [found.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]
     selected = [row["image_id"] for row in rows if row["selected"]]
     in_fit = set(draw(selected, config)[0]) if len(selected) > config.fit.images else set()
-    images = [{**row, "in_fit": row["image_id"] in in_fit} for row in rows]
-    run.directory.write_images(images)
-    draw(selected, config)
-    return images
+    return [{**row, "in_fit": row["image_id"] in in_fit} for row in rows]
+
+
+def _again(run: _Run, stage: str) -> frozenset[str]:
+    """The images that a stage gave up on for a reason that is not their own, to be tried again."""
+    return frozenset(f.image_id for f in run.directory.read_failures() if f.stage == stage and not f.own)
 
 
 def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
@@ -323,12 +356,18 @@ def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[st
 
 
 def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = False) -> None:
-    """Do what is left of a stage's shards; images given up on are added to failures.parquet."""
+    """Do what is left of a stage's shards; images given up on are added to failures.parquet.
+
+    A shard is done again if it lacks images that fail for a reason that is not their own: the model may have
+    been mended. Raises ValueError where none goes through it.
+    """
     done = run.directory.done_shards(stage.name)
+    again = _again(run, stage.name)
     shards = shards_of(items, run.config.shard_size)
-    left = {key: part for key, part in shards.items() if key not in done}
+    left = {key: part for key, part in shards.items() if key not in done or again & set(map(_image_id, part))}
     if not left:
         return
+    trial = Trial(stage.name, sum(map(len, left.values())), again if done else None)
     means = run.config.means
     unanswered: list[str] = []
     events = dispatch(
@@ -348,7 +387,10 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         progress.advance(settled)
         for event in events:
             match event:
+                case Probed():
+                    trial.passed()
                 case Done(items=kept):
+                    trial.passed()
                     failures = _without(failures, stage, kept, run.directory)
                     run.telemetry.done(stage.name, len(kept))
                     progress.advance(len(kept))
@@ -357,11 +399,13 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
                     unanswered.append(reason)  # no fault of the images': the run can only stop
                 case Failed(items=failed, reason=reason, attempts=attempts):
                     failures = _without(failures, stage, failed, run.directory)
-                    for item in failed:
-                        failure = Failure(stage.name, _image_id(item), reason, attempts)
+                    given_up = [Failure(stage.name, _image_id(item), reason, attempts) for item in failed]
+                    for failure in given_up:
                         logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
-                        failures.append(failure)
+                    failures += given_up
                     run.directory.write_failures(failures)
+                    for failure in given_up:
+                        trial.failed(failure)
                     run.telemetry.failed(stage.name, len(failed))
                     progress.advance(len(failed))
                     settled += len(failed)

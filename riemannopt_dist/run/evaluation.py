@@ -22,6 +22,7 @@ from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import Subject, subject_batches
 from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.finiteness import check_maps, check_row
 from riemannopt_dist.run.grid import NO_SCHEDULE, SECANT, Cell, sums_of
 from riemannopt_dist.run.stage import Row
 from riemannopt_dist.schedule import Array, Schedule, schedule_from_partition
@@ -50,7 +51,7 @@ class Evaluation:
         return rows.results_schema(METRICS[name] for name in self.metrics)
 
     def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
-        """A row for each image and cell."""
+        """A row for each image and cell. Raises FloatingPointError for a map or value that is not finite."""
         batches = subject_batches(items, engine, self.batch_size)
         for subjects, images, targets in engine.tally.awaited(batches):
             size = engine.internal_batch_size
@@ -62,16 +63,18 @@ class Evaluation:
             columns = self._columns(question, mapped, references)
             for index, mapping in enumerate(mapped):
                 evaluations = mapping.attribution.gradient_evaluations.tolist()
-                for row, subject in enumerate(subjects):
-                    yield {
+                for place, subject in enumerate(subjects):
+                    row = {
                         "image_id": subject.image.image_id,
                         "label": subject.image.label,
                         "target": subject.target,
                         **asdict(mapping.cell),
-                        "gradient_evaluations": evaluations[row],
-                        "seconds": mapping.seconds * evaluations[row],
-                        **{name: values[index][row] for name, values in columns.items()},
+                        "gradient_evaluations": evaluations[place],
+                        "seconds": mapping.seconds * evaluations[place],
+                        **{name: values[index][place] for name, values in columns.items()},
                     }
+                    check_row(row, [METRICS[name] for name in self.metrics])
+                    yield row
 
     def _shared(self, question: Question) -> Iterator["_Mapped"]:
         """Every cell of fixed points; cells of a family share their gradients, but for secants."""
@@ -124,12 +127,14 @@ class Evaluation:
         self, question: Question, mapped: Sequence["_Mapped"], references: Sequence[Reference | None]
     ) -> dict[str, list[list[Any]]]:
         """Every measured column: a list over cells of lists over images."""
+        maps = torch.stack([mapping.attribution.maps for mapping in mapped])
+        check_maps([mapping.cell for mapping in mapped], maps, references)
         black = torch.zeros_like(question.images)
         batch = MapBatch(
             question.model,
             question.images,
             question.targets,
-            torch.stack([mapping.attribution.maps for mapping in mapped]),
+            maps,
             f_input=mapped[0].attribution.f_input,
             f_black=target_output(question.model, black, question.targets, **question.settings),
             f_baseline=torch.stack([mapping.attribution.f_baseline for mapping in mapped]),

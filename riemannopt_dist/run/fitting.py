@@ -31,16 +31,16 @@ class Fitting:
         return rows.VARIATIONS
 
     def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
-        """The variation of every image along every family's path."""
+        """The variation of every image along every family's path. Raises FloatingPointError unless finite."""
         batches = subject_batches(items, engine, self.batch_size)
         for subjects, images, targets in engine.tally.awaited(batches):
             size = engine.internal_batch_size
             question = Question(engine.model, images, targets, self.explain, size, self.walk)
             for family, alphas in self.positions.items():
                 variations = FAMILIES[family].variations(question, np.array(alphas))
+                if not np.isfinite(variations).all():
+                    raise FloatingPointError(f"the gradients along the path of {family} are not finite")
                 for subject, variation in zip(subjects, variations, strict=True):
-                    if not np.isfinite(variation).all():
-                        raise ValueError(f"{subject.image.image_id}: its gradients are not all finite")
                     yield {
                         "image_id": subject.image.image_id,
                         "method": family,

@@ -50,6 +50,14 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Probed:
+    """`items` of a task that failed as a whole went through alone; their `Done` comes once all are probed."""
+
+    task: Task
+    items: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
 class Failed:
     """`items` of the task are given up on after `attempts` calls; `reason`, of the last loss, is one line."""
 
@@ -186,14 +194,14 @@ class Ledger:
             if now - since > time_limit * self._held[worker][0].time_limits
         ]
 
-    def succeeded(self, worker: int, result: Any, now: float) -> list[Done | Failed]:
-        """The head of `worker` returned `result`: the outcomes that this settles."""
+    def succeeded(self, worker: int, result: Any, now: float) -> list[Done | Probed]:
+        """The head of `worker` returned `result`: what that tells of its items."""
         call, seconds = self._pop_head(worker, now)
         if call.method == "probe":
             assert call.isolation is not None
             call.isolation.kept += call.positions
             self._probed(call, call.isolation)
-            return []
+            return [Probed(call.task, call.items)]
         return [Done(call.task, call.items, result, seconds)]
 
     def lost(self, worker: int, reason: str, loss: Loss, now: float) -> list[Done | Failed]:

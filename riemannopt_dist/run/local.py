@@ -17,10 +17,11 @@ from riemannopt_dist.images import (
 )
 from riemannopt_dist.methods import FAMILIES, Question
 from riemannopt_dist.metrics.completeness import relative_error
-from riemannopt_dist.models import Classifier, load_model
+from riemannopt_dist.models import Classifier
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile, Variations, equispaced, path_variation
 from riemannopt_dist.run.batches import image_batches
+from riemannopt_dist.run.classifier import checked_classifier
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.grid import SECANT, Rule, cell_schedules, product_of, sums_of
 from riemannopt_dist.run.memory import CPU_BATCH
@@ -36,20 +37,23 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
     The class explained is the predicted one. Raises ValueError where there is no such model or no image.
     """
     device = _device()
-    model = load_model(model_name, weights).to(device)
+    model = checked_classifier(model_name, weights).to(device)
     refs = list_images(source)
     engine = Engine(model, device, files_of(source), CPU_BATCH, Tally())
     alphas = equispaced(samples)
     variations: list[Array] = []
     with meter("fit", min(count, len(refs))) as progress:
-        for _, (image,) in image_batches(refs, engine, 1):
+        for (ref,), (image,) in image_batches(refs, engine, 1):
             if len(variations) == count:
                 break
             if isinstance(image, UnreadableImage):
                 continue
             images = image[None].to(device)
             targets = model(images).argmax(dim=1)
-            variations.append(path_variation(model, StraightPath.from_black(images), targets, alphas))
+            variation = path_variation(model, StraightPath.from_black(images), targets, alphas)
+            if not np.isfinite(variation).all():
+                raise ValueError(f"{ref.image_id}: the gradients along its path are not finite")
+            variations.append(variation)
             progress.advance(1)
     if not variations:
         raise ValueError(f"{without_secrets(source)}: none of its {len(refs)} files is a readable image")
@@ -72,7 +76,7 @@ def explain_image(
     is used: the rough one for secants, the density's for gauss_legendre, else the exact one. Linear without.
     `kind` is the picture's format, such as "png" or "svg".
     """
-    model = load_model(model_name, weights).to(_device())
+    model = checked_classifier(model_name, weights).to(_device())
     images = _read(path, model)
     logits = model(images)[0]
     if target is not None and target >= len(logits):
@@ -86,6 +90,10 @@ def explain_image(
     _, sums = sums_of(cells, cell_schedules(cells, profiles))
     question = Question(model, images, torch.tensor([explained], device=images.device))
     (result,) = FAMILIES["ig"].attributions(question, sums)
+    if not all(bool(values.isfinite().all()) for values in (result.maps, result.f_input, result.f_baseline)):
+        raise ValueError(
+            f"{without_secrets(path)}: its map is not finite, or the output at an end of its path"
+        )
     error = float(relative_error(result))
     caption = f"IG, {samples} {name} {rule} points\nrelative error {error:.3f}"
     values = result.maps[0].double().cpu().numpy()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from riemannopt_dist.folding import folded
+from riemannopt_dist.folding import channels_last, folded
 from riemannopt_dist.gradients import target_output, value_and_gradient
 from riemannopt_dist.images import list_images
 from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Sums
@@ -27,6 +27,7 @@ from riemannopt_dist.models import RANDOM, load_model, weights_file
 from riemannopt_dist.optimize import optimize_schedules
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
+from riemannopt_dist.run.classifier import check_for_run, check_labels, check_operations
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.grid import SECANT, Cell, partition_rule, sums_of
@@ -35,7 +36,7 @@ from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.text import duration, table_lines
 from riemannopt_dist.schedule import Schedule, intervals, linear_schedule, partition_of
-from riemannopt_dist.secant import check_secants, samples_taken
+from riemannopt_dist.secant import samples_taken
 from riemannopt_dist.stores import without_secrets
 
 PASSES_A_GRADIENT = 3.0
@@ -127,12 +128,13 @@ class Plan:
 def make_plan(config: Config) -> Plan:
     """The plan of `config`; nothing is written and Ray is not needed.
 
-    Raises ValueError for a model or images that cannot be had, too few images, and a directory of another
-    run. Published weights are not fetched.
+    Raises ValueError for a model that the run would refuse, images that cannot be had or too few of them,
+    labels that the model lacks, and a directory of another run. Published weights are not fetched.
     """
-    _check_model(config)
+    classes = _check_model(config)
     begun = RunDirectory(Storage(config.output)).holds(config, None)
     refs = list_images(config.images, config.labels)
+    check_labels(refs, classes)
     usable = sum(ref.reason is None for ref in refs)
     if usable <= config.fit.images:
         raise ValueError(
@@ -160,13 +162,16 @@ def make_plan(config: Config) -> Plan:
     )
 
 
-def _check_model(config: Config) -> None:
-    """Raise ValueError for a model that the run would refuse."""
-    name = config.model.name
-    path = weights_file(name, config.model.weights)
+def _check_model(config: Config) -> int:
+    """The number of the model's classes. Raises ValueError for a model that the run would refuse."""
+    name, weights = config.model.name, config.model.weights
+    path = weights_file(name, weights)
     model = load_model(name, RANDOM if path is None else str(path))
-    if any(cell.rule == SECANT for cell in config.cells()):
-        check_secants(model)
+    if path is None and weights != RANDOM and model.classes is not None:
+        # Random weights stand in for published ones: their values say nothing.
+        check_operations(model, config)
+        return model.classes
+    return check_for_run(model, config)
 
 
 def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:
@@ -295,7 +300,7 @@ def assumed_speed(gradients_per_second: float) -> Speed:
 def measure_speed(config: Config) -> Speed:
     """The speed of this machine's device, from a second of each with random weights, which are as fast."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = folded(load_model(config.model.name, RANDOM)).to(device).to(memory_format=torch.channels_last)
+    model = channels_last(folded(load_model(config.model.name, RANDOM))).to(device)
     batch = measured_batch_size(model, device, config.internal_batch_size)
     if device.type == "cpu":
         batch = min(batch, MEASURED_BATCH)

@@ -81,7 +81,7 @@ def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
         _field(
             column.name,
             _KINDS[column.kind],
-            f"metric {metric.name}",
+            f"metric {metric.name}" + (f"; NaN {column.undefined}" if column.undefined else ""),
             column.unit,
             f"{column.direction} is better" if column.direction else "",
             nullable=True,

@@ -28,7 +28,10 @@ class Selection:
         return rows.SELECTION
 
     def rows(self, engine: Engine, items: Sequence[ImageRef]) -> Iterator[Row]:
-        """Predictions of the readable images, reasons of the others."""
+        """Predictions of the readable images, reasons of the others.
+
+        Raises FloatingPointError for logits that are not finite.
+        """
         for refs, outcomes in engine.tally.awaited(image_batches(items, engine, self.batch_size)):
             yield from self._batch(engine, refs, outcomes)
 
@@ -41,6 +44,8 @@ class Selection:
             with torch.no_grad():
                 logits = engine.model(torch.stack(tensors).to(engine.device))
                 probability, prediction = logits.softmax(dim=1).max(dim=1)
+            if not bool(probability.isfinite().all()):
+                raise FloatingPointError("the logits are not finite")
             predictions = iter(zip(prediction.tolist(), probability.tolist(), strict=True))
         for ref, outcome in zip(refs, outcomes, strict=True):
             reason = str(outcome) if isinstance(outcome, UnreadableImage) else None

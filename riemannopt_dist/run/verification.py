@@ -1,20 +1,23 @@
-"""Whether a run directory holds what its configuration promises: every row once, and nothing else."""
+"""Whether a run directory holds what its configuration promises: every row once, finite, and nothing else."""
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.evaluation import Evaluation
+from riemannopt_dist.run.finiteness import faulty_column
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.stores import StorageError
 
 
 def problems(directory: RunDirectory) -> Iterator[str]:
-    """What is wrong with a run's results, a line each; nothing if every promised row is there once.
+    """What is wrong with a run's results, a line each; nothing if every row is there once and finite.
 
     An image that failures.parquet gives up on may be missing. Raises ValueError where there is no run, or
     one that has not come to its results yet.
@@ -27,6 +30,7 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     config = make_config(run["config"], storage.uri(RUN))
     controls = [Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0) for name in config.controls]
     cells = [*config.cells(), *controls]
+    metrics = [METRICS[name] for name in config.metrics]
     given_up = {f.image_id for f in directory.read_failures() if f.stage == Evaluation.name}
     shards = shards_of(evaluated_subjects(images, config), config.shard_size)
     done = directory.done_shards(Evaluation.name)
@@ -40,13 +44,16 @@ def problems(directory: RunDirectory) -> Iterator[str]:
                 yield f"{name}: missing, with {len(expected - given_up)} images"
             continue
         try:
-            table = storage.read_table(name, rows.CELL)
+            table = storage.read_table(name, rows.results_schema(metrics)).to_pylist()
         except StorageError as error:
             yield str(error)
             continue
-        found = Counter(
-            (r["image_id"], Cell(r["method"], r["schedule"], r["rule"], r["samples"]))
-            for r in table.to_pylist()
+        found = Counter(map(_key, table))
+        faults = ((row, faulty_column(row, metrics)) for row in table)
+        yield from (
+            f"{name}: {' '.join(map(str, _key(row)))}: {fault} is not finite"
+            for row, fault in faults
+            if fault
         )
         promised = {(image_id, cell) for image_id in expected for cell in cells}
         yield from (
@@ -57,3 +64,8 @@ def problems(directory: RunDirectory) -> Iterator[str]:
         )
         absent = {(image_id, cell) for image_id, cell in promised - set(found) if image_id not in given_up}
         yield from (f"{name}: {image_id} {cell} is missing" for image_id, cell in sorted(absent))
+
+
+def _key(row: dict[str, Any]) -> tuple[str, Cell]:
+    """The image and the cell of a row."""
+    return row["image_id"], Cell(row["method"], row["schedule"], row["rule"], row["samples"])

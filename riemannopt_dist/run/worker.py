@@ -10,9 +10,8 @@ import numpy as np
 import ray
 import torch
 
-from riemannopt_dist.folding import folded
 from riemannopt_dist.images import Files
-from riemannopt_dist.models import assemble_model
+from riemannopt_dist.run.classifier import worker_classifier
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.stage import Stage, as_table
@@ -45,8 +44,7 @@ class ShardWorker:
         device = torch.device("cuda" if given.gpus and torch.cuda.is_available() else "cpu")
         # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = given
-        model = folded(assemble_model(given.model_name, given.state)).to(device)
-        model = model.to(memory_format=torch.channels_last)
+        model = worker_classifier(given.model_name, given.state).to(device)
         size = measured_batch_size(model, device, given.internal_batch_size)
         self._engine = Engine(model, device, given.files, size, Tally())
         self._telemetry = WorkerTelemetry(given.storage.root)

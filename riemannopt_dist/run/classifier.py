@@ -1,0 +1,79 @@
+"""The classifier of a run: loaded and checked by the driver, built once more from its weights by workers."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+
+from riemannopt_dist.folding import channels_last, folded
+from riemannopt_dist.gradients import Output
+from riemannopt_dist.images import ImageRef
+from riemannopt_dist.models import Classifier, assemble_model, load_model, model_state
+from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.grid import SECANT
+from riemannopt_dist.secant import check_secants
+from riemannopt_dist.soundness import (
+    REARRANGED,
+    check_classifier,
+    moved,
+    noise,
+    run_model,
+)
+from riemannopt_dist.stores import one_line
+
+
+def checked_classifier(name: str, weights: str | None, output: Output = "probability") -> Classifier:
+    """`load_model(name, weights)`. Raises ValueError for one whose `output` cannot be explained."""
+    model = load_model(name, weights)
+    check_classifier(model, output)
+    return model
+
+
+def worker_classifier(name: str, state: Mapping[str, np.ndarray]) -> Classifier:
+    """The classifier as a worker runs it: built from its `model_state`, and made fast."""
+    return channels_last(folded(assemble_model(name, state)))
+
+
+def check_for_run(model: Classifier, config: Config) -> int:
+    """The number of classes of a classifier that `config` can be run with.
+
+    Raises ValueError, before a worker is started, where its output cannot be explained, workers cannot build
+    it, or secants are in the grid that cannot be taken of it.
+    """
+    classes = check_classifier(model, config.explain)
+    check_operations(model, config)
+    _check_rebuilding(model)
+    return classes
+
+
+def check_operations(model: Classifier, config: Config) -> None:
+    """Raise ValueError where `config` has secants in its grid that cannot be taken of the model."""
+    if any(cell.rule == SECANT for cell in config.cells()):
+        check_secants(model)
+
+
+def check_labels(refs: Iterable[ImageRef], classes: int) -> None:
+    """Raise ValueError for a label that is none of the model's classes, 0 … classes − 1."""
+    for ref in refs:
+        if ref.label is not None and ref.label >= classes:
+            raise ValueError(
+                f"labels: {ref.image_id!r} has class {ref.label}, the model's are 0 to {classes - 1}: "
+                "expected a model of the classes that the labels name"
+            )
+
+
+def _check_rebuilding(model: Classifier) -> None:
+    """Raise ValueError unless the model, built once more from its weights as by workers, has its logits."""
+    image = noise(model)[:1]
+    try:
+        rebuilt = assemble_model(model.name, model_state(model))
+    except Exception as error:
+        told = f"{type(error).__name__}: {one_line(error)}"
+        raise ValueError(f"model: it cannot be built once more, as every worker does: {told}") from error
+    with torch.no_grad():
+        logits, expected = run_model(rebuilt, image), run_model(model, image)
+    if not moved(logits, expected) <= REARRANGED:
+        raise ValueError(
+            "model: built once more from its weights, as every worker does, it gives other logits: keep all "
+            "that they depend on as parameters and buffers"
+        )
