@@ -78,8 +78,8 @@ def _check_alone(model: Classifier, image: Tensor, expected: Tensor) -> None:
         logits = run_model(model, inputs)
         if not moved(logits.detach(), expected) <= REARRANGED:
             raise ValueError(
-                "model: the logits of an image differ in a batch and alone: no operation may mix images, as a "
-                "mean over the batch or a normalisation by its statistics does"
+                "model: the logits of an image differ in a batch and alone: no operation may mix images, as "
+                "a mean over the batch or a normalisation by its statistics does"
             )
         gradient = _gradient(logits, inputs)
     if gradient is None or not bool(gradient.any()):
