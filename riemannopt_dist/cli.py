@@ -166,7 +166,7 @@ def status(run: RunArgument) -> None:
 
 @app.command()
 def verify(run: RunArgument) -> None:
-    """Check that every row a run promises is there once, and nothing else; exit code 1 if not."""
+    """Check that every row a run promises is there once, finite, and nothing else; exit code 1 if not."""
     from riemannopt_dist.run.directory import RunDirectory
     from riemannopt_dist.run.verification import problems
 

@@ -129,6 +129,41 @@ def test_a_file_is_no_run_directory(config_file: Path, tmp_path: Path, command: 
     assert ended.exit_code == 2
 
 
+@pytest.mark.parametrize("command", ["evaluate", "dry run", "fit", "explain"])
+def test_a_model_that_cannot_be_explained_is_one_line_before_ray_starts(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(driver, "ray_session", lambda: pytest.fail("Ray was started"))
+    fields = yaml.safe_load(config_file.read_text())
+    config_file.write_text(yaml.safe_dump({**fields, "model": {"name": "tests.unsound:dictionary"}}))
+    before = set(tmp_path.rglob("*"))
+    model = ["--model", "tests.unsound:dictionary"]
+    arguments = {
+        "evaluate": ["evaluate", "-c", str(config_file)],
+        "dry run": ["evaluate", "-c", str(config_file), "--dry-run", "--rate", "1"],
+        "fit": ["fit", "-o", str(tmp_path / "p.json"), "--images", str(tmp_path / "pictures"), *model],
+        "explain": ["explain", str(tmp_path / "pictures/p00.png"), "-o", str(tmp_path / "out.png"), *model],
+    }[command]
+    ended = runner.invoke(app, arguments)
+    assert re.fullmatch(r"error: model: expected logits, .*return out\['logits'\]\n", ended.stderr)
+    assert ended.exit_code == 2
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["fit", "explain"])
+def test_a_map_that_is_not_finite_is_no_result(tmp_path: Path, command: str) -> None:
+    folder = make_pictures(tmp_path / "pictures", 1)
+    output = tmp_path / "out"
+    arguments = {
+        "fit": ["-o", str(output), "--images", str(folder), "--samples", "4"],
+        "explain": [str(folder / "p00.png"), "-o", str(output)],
+    }[command]
+    ended = runner.invoke(app, [command, *arguments, "--model", "tests.unsound:standardised"])
+    assert re.fullmatch(r"error: .*p00.png: .* not finite.*\n", ended.stderr)
+    assert ended.exit_code == 2
+    assert not output.exists()
+
+
 @pytest.mark.parametrize("command", ["summarize", "report"])
 def test_other_tables_are_no_results(tmp_path: Path, command: str) -> None:
     Storage(tmp_path).write_table("results/a.parquet", pa.table({"x": [1]}))

@@ -16,7 +16,7 @@ from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 from ray.cluster_utils import Cluster
 
 from riemannopt_dist.run.dispatcher import Event, Lost, PoolState, dispatch
-from riemannopt_dist.run.ledger import Done, Failed, Ledger, Task
+from riemannopt_dist.run.ledger import Done, Failed, Ledger, Probed, Task
 from riemannopt_dist.run.pool import Pool, StartError
 
 ENVIRONMENT = {
@@ -326,7 +326,7 @@ def test_a_task_whose_probes_all_pass_is_tried_once_more_whole() -> None:
         for item in ("a", "b"):
             ((_, call),) = ledger.hand_out(0.0)
             assert (call.method, call.items) == ("probe", (item,))
-            assert ledger.succeeded(1, None, 1.0) == []
+            assert ledger.succeeded(1, None, 1.0) == [Probed(task, (item,))]
         ((_, call),) = ledger.hand_out(2.0)
         assert (call.method, call.items) == ("process", ("a", "b"))
         if second_works:

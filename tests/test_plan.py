@@ -169,6 +169,7 @@ def test_hours_follow_from_the_rate(pictures: Path, tmp_path: Path) -> None:
             },
             "model: mean slopes are not known for its operation roll",
         ),
+        ({"model": {"name": "tests.unsound:unregistered"}}, "model: built once more from its weights"),
     ],
 )
 def test_a_model_that_the_run_would_refuse_has_no_plan(

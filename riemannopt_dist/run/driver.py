@@ -367,6 +367,8 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
     left = {key: part for key, part in shards.items() if key not in done or again & set(map(_image_id, part))}
     if not left:
         return
+    if again:
+        logger.info("%s: %d images that were given up on are tried again", stage.name, len(again))
     trial = Trial(stage.name, sum(map(len, left.values())), again if done else None)
     means = run.config.means
     unanswered: list[str] = []
