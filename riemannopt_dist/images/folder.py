@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
+from riemannopt_dist.addresses import name_inside, shown_path
 from riemannopt_dist.images.image_ref import SUFFIXES, ImageRef
 from riemannopt_dist.images.labels import SYNSET, class_index
 
@@ -10,12 +11,12 @@ from riemannopt_dist.images.labels import SYNSET, class_index
 def list_folder(folder: str, entries: Iterable[tuple[str, bool]]) -> Iterator[ImageRef]:
     """Every file among the entries of `folder`, and with a reason every folder named like an image."""
     for path, is_folder in entries:
-        uri = f"{folder}/{path}"
+        uri = name_inside(folder, path)
         if is_folder:
             if path.lower().endswith(SUFFIXES):
                 yield ImageRef(path, uri, None, "a folder, not a file")
             continue
-        label, reason = _synset_label(PurePosixPath(uri).parent.name)
+        label, reason = _synset_label(PurePosixPath(f"{shown_path(folder)}/{path}").parent.name)
         yield ImageRef(path, uri, label, reason)
 
 

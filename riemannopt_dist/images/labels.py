@@ -76,7 +76,10 @@ def read_labels(address: str) -> dict[str, int]:
     The file is Kaggle's LOC_val_solution.csv, or the development kit's ILSVRC2012_validation_ground_truth.txt
     with meta.mat beside it. Raises ValueError for a file that is missing or neither of the two.
     """
-    files, name = files_of(address), name_of(address)
+    try:
+        files, name = files_of(address), name_of(address)
+    except ValueError as error:
+        raise ValueError(f"labels: {error}") from None
     text = _content(files, name).decode("utf-8", "replace")
     first = text.split("\n", 1)[0].strip()
     if first.split(",") == KAGGLE_HEADER:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
+from riemannopt_dist.addresses import name_inside, shown_path
 from riemannopt_dist.images.files import Files, files_of, name_of
 from riemannopt_dist.images.folder import list_folder
 from riemannopt_dist.images.image_ref import SUFFIXES, ImageRef, storable
@@ -61,19 +62,20 @@ def _refs(source: str) -> Iterable[ImageRef]:
         return _demo()
     addresses = expanded(source)
     try:
-        files = files_of(addresses[0])
+        files, names = files_of(addresses[0]), [name_of(address) for address in addresses]
     except ValueError as error:
         raise ValueError(f"source: {error}") from None
-    names = [name_of(address) for address in addresses]
     if len(names) == 1 and retried(lambda: files.is_folder(names[0]), names[0]):
         return _folder(files, names[0])
     strange = [name for name in names if _suffix(name) not in CONTAINERS]
     if strange:
         raise ValueError(f"source: no folder {strange[0]!r} (nor a .parquet or .tar file)")
     # Ids begin where the names begin to differ, at the last folder that all share.
-    levels = zip(*(name.split("/")[:-1] for name in names), strict=False)
+    paths = [shown_path(name).split("/") for name in names]
+    levels = zip(*(path[:-1] for path in paths), strict=False)
     shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
-    return _containers(files, [(name, "/".join(name.split("/")[shared:])) for name in names])
+    prefixes = ["/".join(path[shared:]) for path in paths]
+    return _containers(files, list(zip(names, prefixes, strict=True)))
 
 
 def _folder(files: Files, folder: str) -> Iterable[ImageRef]:
@@ -90,7 +92,7 @@ def _folder(files: Files, folder: str) -> Iterable[ImageRef]:
             f"source: {folder} holds images ({image}) and {_suffix(inside[0])} files ({inside[0]}): "
             "name one kind"
         )
-    return _containers(files, [(f"{folder}/{path}", path) for path in inside])
+    return _containers(files, [(name_inside(folder, path), path) for path in inside])
 
 
 def _containers(files: Files, containers: Sequence[tuple[str, str]]) -> Iterator[ImageRef]:
