@@ -264,6 +264,58 @@ def test_damage_in_parquet_is_told_where_it_is(tmp_path: Path) -> None:
                 assert reader.read(ref) == content(n)
 
 
+@pytest.fixture
+def memory() -> Iterator[pa.MemoryPool]:
+    """A pool of Arrow's memory that counts what is allocated from here on."""
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    yield pool
+    pa.set_memory_pool(usual)
+
+
+def test_of_a_row_group_of_2_gb_a_row_is_held_at_a_time(tmp_path: Path, memory: pa.MemoryPool) -> None:
+    """A file of 551 bytes: Arrow does not read the group as a whole."""
+    count, contents = 2200, [PNG + bytes([n]) + bytes(1 << 20) for n in range(2)]
+    data = pa.DictionaryArray.from_arrays(np.arange(count, dtype=np.int32) % 2, pa.array(contents))
+    images = pa.StructArray.from_arrays([data, pa.nulls(count, pa.string())], ["bytes", "path"])
+    source = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": images}), source, row_group_size=count, store_schema=False)
+    metadata = pq.read_metadata(source)
+    assert metadata.num_row_groups == 1
+    assert count * len(contents[0]) > 1 << 31
+    refs = list_images(str(source))
+    asked = [refs[n] for n in (0, 701, 700, count - 1)]
+    with ImageReader(files_of(str(source)), asked) as reader:
+        assert all(reader.read(ref) == contents[int(ref.offset or 0) % 2] for ref in asked)
+    assert memory.max_memory() < 16 << 20
+
+
+def test_of_a_damaged_row_group_the_rows_before_the_damage_are_read(tmp_path: Path) -> None:
+    pages = {"use_dictionary": False, "data_page_size": 1, "write_batch_size": 5}
+    data = bytearray(parquet_of(hugging_face(60), row_group_size=60, **pages))
+    chunk = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0)
+    half = chunk.data_page_offset + chunk.total_compressed_size // 2
+    data[half : half + 20_000] = bytes(20_000)
+    (tmp_path / "x.parquet").write_bytes(data)
+    refs = list_images(str(tmp_path))
+    whole = 25  # half of 60 without what is left of a batch of 5
+    with ImageReader(files_of(str(tmp_path)), refs) as reader:
+        for n, ref in enumerate(refs[:whole]):
+            assert reader.read(ref) == content(n)
+        for ref in refs[whole + 5 :]:
+            with pytest.raises(UnreadableImage, match=r"^damaged Parquet: "):
+                reader.read(ref)
+
+
+@pytest.mark.parametrize("order", [list(range(20)), list(range(20))[::-1], [7, 3, 7, 19, 3, 0]])
+def test_rows_are_read_in_any_order(tmp_path: Path, order: list[int]) -> None:
+    (tmp_path / "x.parquet").write_bytes(parquet_of(hugging_face(20), row_group_size=9))
+    refs = list_images(str(tmp_path))
+    with ImageReader(files_of(str(tmp_path)), [refs[n] for n in order]) as reader:
+        assert [reader.read(refs[n]) for n in order] == [content(n) for n in order]
+
+
 def test_threads_may_read_a_container_together(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(parquet_of(hugging_face(40), row_group_size=7))
     (tmp_path / "b.tar").write_bytes(tar_of([(f"{n:02}.jpg", content(n)) for n in range(40)]))
