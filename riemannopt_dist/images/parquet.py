@@ -1,8 +1,9 @@
 """Parquet files with a column of image files' bytes and one of labels, as Hugging Face lays data sets out."""
 
+import json
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
@@ -10,9 +11,10 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from riemannopt_dist.images.class_folders import Placed
+from riemannopt_dist.images.classes import class_index, classes_of
 from riemannopt_dist.images.files import Files
-from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage
-from riemannopt_dist.images.labels import class_index
+from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage, shortened
 from riemannopt_dist.stores import one_line, retried
 
 T = TypeVar("T")
@@ -28,34 +30,69 @@ class Damaged(ValueError):
     """A Parquet file whose store answers and whose content cannot be read; the message says why."""
 
 
-def list_parquet(files: Files, uri: str, prefix: str) -> list[ImageRef]:
-    """A ref a row; ids are `prefix`/row. A damaged file is itself an entry, with the reason.
+def list_parquet(files: Files, uri: str, prefix: str) -> list[Placed]:
+    """A ref a row, ids are `prefix`/row. A damaged file is itself an entry, with the reason.
 
     Raises ValueError for a file without a column of images.
     """
     with retried(lambda: files.open(uri), uri) as opened:
         try:
-            parquet = checked(lambda: pq.ParquetFile(opened), opened, uri)
+            parquet = checked(lambda: pq.ParquetFile(opened, pre_buffer=False), opened, uri)
             image_column(parquet.schema_arrow, uri)
-            label = label_column(parquet.schema_arrow)
-            labels = (
-                [None] * parquet.metadata.num_rows
-                if label is None
-                else checked(lambda: parquet.read([label]), opened, uri).column(0).to_pylist()
-            )
+            classes, note = _classes(parquet, opened, uri)
         except Damaged as error:
-            return [ImageRef(prefix, uri, None, str(error))]
-    digits = len(str(len(labels)))
-    return [
-        ImageRef(f"{prefix}/{row:0{digits}}", uri, *_class(value, label is not None), row)
-        for row, value in enumerate(labels)
-    ]
+            return [Placed(ImageRef(prefix, uri, None, str(error)))]
+    digits = len(str(len(classes)))
+    refs = (ImageRef(f"{prefix}/{row:0{digits}}", uri, *found, row) for row, found in enumerate(classes))
+    return [Placed(ref, note=note) for ref in refs]
 
 
-def _class(value: object, labelled: bool) -> tuple[int | None, str | None]:
-    if not labelled:
-        return None, None
-    return (None, "no label") if value is None else class_index(value)
+Class = tuple[int | None, str | None]
+"""A class index, or the reason why it is not known; neither for what has no label."""
+
+
+def _classes(parquet: pq.ParquetFile, file: pa.NativeFile, uri: str) -> tuple[list[Class], str | None]:
+    """The class of each row; and why labels are not taken, if so."""
+    column = label_column(parquet.schema_arrow)
+    unlabelled: list[Class] = [(None, None)] * parquet.metadata.num_rows
+    if column is None:
+        return unlabelled, None
+    names = class_names(parquet.schema_arrow, column)
+    indices = classes_of(names)
+    if names and not any(index is not None for index in indices):
+        return unlabelled, (
+            f"the classes of column {column} ({shortened(names)}) are none of ILSVRC's, so its labels are "
+            "not taken: to take them as indices of the model's classes, write the column without their names"
+        )
+    read = checked(lambda: parquet.read([column], use_threads=False), file, uri)
+    values = read.column(0).to_pylist()
+    if not names:
+        return [class_index(value) for value in values], None
+    known = dict(enumerate(zip(names, indices, strict=True)))
+    return [_class_by_name(value, known) for value in values], None
+
+
+def _class_by_name(value: object, known: Mapping[int, tuple[str, int | None]]) -> Class:
+    """The class of a label that counts the names of a data set's classes."""
+    place, reason = class_index(value)
+    if place is None:
+        return None, reason
+    if place not in known:
+        return None, f"label {place} is none of the {len(known)} classes that are named"
+    name, index = known[place]
+    return index, None if index is not None else f"class {name[:40]!r} is not one of the 1,000 of ILSVRC"
+
+
+def class_names(schema: pa.Schema, column: str) -> list[str]:
+    """Names of the classes that a column's numbers count, as Hugging Face stores them; [] without."""
+    kind = schema.field(column).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return []
+    try:
+        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+        return [str(name) for name in names]
+    except (KeyError, TypeError, ValueError):  # ValueError: not JSON, or not UTF-8
+        return []
 
 
 def image_column(schema: pa.Schema, uri: str) -> str:

@@ -214,7 +214,7 @@ def _claimed(
     """
     begun = directory.holds(config, weights_digest)
     listed = begun and directory.read_listing() is not None
-    refs = [] if listed else list_images(config.images, config.labels)
+    refs = [] if listed else list_images(config.images, config.labels, config.image_extensions)
     with hold(directory.storage) as lost:
         if not directory.holds(config, weights_digest):
             directory.claim(config, weights_digest)
