@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 T = TypeVar("T")
 
@@ -21,6 +20,9 @@ _LASTING_CODES = re.compile(
     "ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"  # S3
     "|PERMISSION_DENIED|UNAUTHENTICATED"  # Google
 )
+URI = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+"""How an address begins that is no local path."""
+
 _BUCKET = re.compile("[^:]*")
 _HOST_AND_PORT = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 # user@ and user:password@ in an address, where a password may hold a "/" that was not encoded; and its query.
@@ -57,18 +59,19 @@ def retried(operation: Callable[[], T], uri: str) -> T:
 
 def without_secrets(address: str) -> str:
     """The address without user, password and query; a plain path as it is."""
-    if "://" not in address:
+    if not URI.match(address):
         return address
-    parts = urlsplit(address)
-    if ends_in_password(parts):
-        return f"{parts.scheme}://…"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    scheme, _, rest = address.partition("://")
+    authority, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
+    if ends_in_password(scheme.lower(), authority):
+        return f"{scheme.lower()}://…"
+    return f"{scheme.lower()}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
-def ends_in_password(address: SplitResult) -> bool:
+def ends_in_password(scheme: str, authority: str) -> bool:
     """Whether the host is none: a user and a part of a password, whose "/" ought to be written %2F."""
-    expected = _BUCKET if address.scheme in ("s3", "gs") else _HOST_AND_PORT
-    return expected.fullmatch(address.netloc.rpartition("@")[2]) is None
+    expected = _BUCKET if scheme in ("s3", "gs") else _HOST_AND_PORT
+    return expected.fullmatch(authority.rpartition("@")[2]) is None
 
 
 def one_line(error: BaseException) -> str:

@@ -47,6 +47,9 @@ def test_defaults_are_the_papers() -> None:
         ({"explain": "loss"}, "explain: .*got 'loss'"),
         ({"images": ""}, "images: expected text, got ''$"),
         ({"labels": ""}, "labels: expected text, got ''$"),
+        ({"image_extensions": []}, r"image_extensions: expected at least one, got \[\]$"),
+        ({"image_extensions": "jpg"}, "image_extensions: expected a list, got 'jpg'$"),
+        ({"image_extensions": ["."]}, "image_extensions.0: expected an extension such as jpg, got '.'$"),
         ({"output": ""}, "output: expected text, got ''$"),
         ({"seed": -1}, "seed: expected at least 0, got -1$"),
         ({"means": {"time_limit": math.inf}}, "means.time_limit: expected a finite number, got inf$"),
@@ -282,11 +285,13 @@ def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:
         fingerprint(limit=5),
         fingerprint(images="others"),
         fingerprint(labels="LOC_val_solution.csv"),
+        fingerprint(image_extensions=["png"]),
         fingerprint(explain="logit"),
         fingerprint(grid=[block]),
         fingerprint(shard_size=4),
     }
-    assert len(different | {same}) == 9
+    assert len(different | {same}) == 10
+    assert fingerprint(image_extensions=[".PNG"]) == fingerprint(image_extensions=["png"])
 
 
 @pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -1,7 +1,10 @@
 import csv
 import io
 import os
+import struct
 import threading
+import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -171,6 +174,46 @@ def test_transparency_is_seen_over_black() -> None:
     assert pixels(encoded(grey_alpha, "PNG")) == grey(51)
 
 
+def bmp_of(pixels: list[tuple[int, int, int, int]], alpha_mask: int) -> bytes:
+    """A BMP of one row with 32 bits a pixel, blue, green, red, alpha, whose header says what they are."""
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, alpha_mask)
+    size = (len(pixels), 1)
+    # BITMAPV4HEADER: 108 bytes, 1 plane, 32 bits, BI_BITFIELDS, masks, sRGB.
+    header = struct.pack("<IiiHHIIiiII", 108, *size, 1, 32, 3, 4 * len(pixels), 0, 0, 0, 0)
+    header += masks + b"BGRs" + bytes(48)
+    rows = b"".join(struct.pack("4B", blue, green, red, alpha) for red, green, blue, alpha in pixels)
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + header + rows
+
+
+@pytest.mark.parametrize("alpha_mask", [0, 0xFF000000])
+def test_an_alpha_channel_of_a_bmp_that_is_empty_is_unused(alpha_mask: int) -> None:
+    assert pixels(bmp_of([(200, 100, 50, 0), (1, 2, 3, 0)], alpha_mask)) == [[[200, 100, 50], [1, 2, 3]]]
+
+
+def test_an_alpha_channel_of_a_bmp_that_is_used_is_seen_over_black() -> None:
+    data = bmp_of([(200, 100, 50, 255), (200, 100, 50, 0), (200, 100, 50, 51)], 0xFF000000)
+    assert pixels(data) == [[[200, 100, 50], [0, 0, 0], [40, 20, 10]]]
+
+
+def test_a_fourth_channel_of_a_tiff_is_alpha_where_it_says_so() -> None:
+    rgba = Image.fromarray(np.array([[[200, 100, 50, 0]]], dtype=np.uint8))
+    data = encoded(rgba, "TIFF")
+    assert pixels(data) == [[[0, 0, 0]]]
+    entry = struct.pack("<HHI", 338, 3, 1)  # ExtraSamples, one short
+    assert data.count(entry) == 1
+    place = data.index(entry)
+    unspecified = data[: place + 8] + struct.pack("<H", 0) + data[place + 10 :]
+    private = data[:place] + struct.pack("<H", 65000) + data[place + 2 :]  # no ExtraSamples
+    assert pixels(unspecified) == pixels(private) == [[[200, 100, 50]]]
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_an_alpha_channel_that_is_empty_is_seen_where_the_format_knows_it(format: str) -> None:
+    rgba = Image.fromarray(np.array([[[200, 100, 50, 0]]], dtype=np.uint8))
+    assert pixels(encoded(rgba, format, lossless=True, exact=True)) == [[[0, 0, 0]]]
+
+
 def test_palette_with_a_transparent_entry() -> None:
     image = Image.new("P", (2, 1))
     image.putpalette([10, 20, 30, 200, 100, 50])
@@ -185,9 +228,10 @@ def test_cmyk_jpeg() -> None:
     assert np.abs(np.array(pixels(data)) - [0, 255, 255]).max() <= 3
 
 
-def test_the_first_frame_of_an_animation() -> None:
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+def test_the_first_frame_of_an_animation(format: str) -> None:
     red, blue = Image.new("RGB", (2, 2), (255, 0, 0)), Image.new("RGB", (2, 2), (0, 0, 255))
-    data = encoded(red, "GIF", save_all=True, append_images=[blue], loop=0)
+    data = encoded(red, format, save_all=True, append_images=[blue], loop=0, lossless=True)
     assert Image.open(io.BytesIO(data)).n_frames == 2
     assert pixels(data) == [[[255, 0, 0]] * 2] * 2
 
@@ -196,6 +240,65 @@ def test_exif_orientation_is_not_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     assert decode_image(encoded(noise(6, 4), "JPEG", exif=exif)).size == (6, 4)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
+
+
+LONG = zlib.compress(bytes(64 << 20))
+METADATA = {
+    "text": png_chunk(b"tEXt", b"a\0" + b"b" * 999_000),
+    "compressed text": png_chunk(b"zTXt", b"a\0\0" + LONG),
+    "international text": png_chunk(b"iTXt", b"a\0\1\0\0\0" + LONG),
+    "colour profile": png_chunk(b"iCCP", b"a\0\0" + LONG),
+    "unknown compression": png_chunk(b"zTXt", b"a\0\7" + zlib.compress(b"b")),
+    "wrong checksum": png_chunk(b"tEXt", b"a\0b")[:-4] + bytes(4),
+    "cut off pHYs": png_chunk(b"pHYs", b"a"),
+    "empty profile": png_chunk(b"iCCP", b""),
+    "text that calls itself transparency": png_chunk(b"tEXt", b"transparency\0a"),
+    "private": png_chunk(b"prVt", bytes(2 << 20)),
+}
+
+
+@pytest.mark.parametrize("kind", METADATA)
+def test_pixels_of_a_png_do_not_depend_on_its_metadata(kind: str) -> None:
+    data = encoded(noise(20, 10), "PNG")
+    end = data.index(b"IEND") - 4
+    expected = pixels(data)
+    metadata = METADATA[kind] * (70 if kind == "text" else 1)  # 64 MB is what Pillow takes
+    tracemalloc.start()
+    assert pixels(data[:33] + metadata + data[33:]) == expected
+    assert pixels(data[:end] + metadata + data[end:]) == expected
+    assert pixels(data[:end] + metadata[:-6]) == expected  # cut off where only metadata are
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(metadata) + (4 << 20)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_transparency_of_a_png_is_kept_without_its_metadata(mode: str) -> None:
+    image = Image.new(mode, (2, 1))
+    image.putpixel((1, 0), {"L": 9, "P": 1, "RGB": (9, 9, 9)}[mode])
+    if mode == "P":
+        image.putpalette([0, 0, 0, 9, 9, 9])
+    data = encoded(image, "PNG", transparency={"L": 9, "P": 1, "RGB": (9, 9, 9)}[mode])
+    assert pixels(data) == grey(0, 0)
+    assert pixels(encoded(image, "PNG")) == grey(0, 9)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF", "WEBP", "GIF", "JPEG2000"])
+def test_large_metadata_of_other_formats_are_no_damage(format: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a" * 50_000
+    options = {
+        "icc_profile": bytes(3 << 20),
+        "comment": b"b" * (60_000 if format.startswith("JPEG") else 3 << 20),
+    }
+    plain, laden = encoded(noise(9, 9), format), encoded(noise(9, 9), format, exif=exif, **options)
+    assert len(laden) > len(plain) + 50_000
+    assert pixels(laden) == pixels(plain)
 
 
 # --- Decoding: bad files ---

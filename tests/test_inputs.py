@@ -19,6 +19,7 @@ from riemannopt_dist.models import load_model
 from riemannopt_dist.run.batches import read_tensor
 from riemannopt_dist.run.config import Config, make_config
 from riemannopt_dist.run.driver import evaluate
+from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
 from tests.s3_server import serving
 from tests.small_world import PICTURES, make_pictures, small_fields
@@ -132,11 +133,11 @@ def test_a_run_on_s3_keeps_to_its_listing_and_keeps_no_secrets(
     pictures = make_pictures(tmp_path / "pictures")
     output = tmp_path / "run"
     with serving() as bucket:
-        bucket.put("run-tars/a.tar", tar_of(pictures))
-        source = bucket.uri("bucket/run-tars")
+        bucket.put("run #1: 100%/a.tar", tar_of(pictures))
+        source = bucket.uri("bucket/run%20%231:%20100%25")
         images = evaluate(short_config(source, output, shard_size=4)).read_images()
         # What comes later is no part of the run, and other credentials are no other configuration.
-        bucket.put("run-tars/b.tar", tar_of(pictures))
+        bucket.put("run #1: 100%/b.tar", tar_of(pictures))
         (output / "images.parquet").unlink()
         (output / "selection/shard-00001.parquet").unlink()
         again = short_config(source.replace("swordfish", "codfish"), output, shard_size=4)
@@ -151,9 +152,9 @@ def test_a_run_on_s3_keeps_to_its_listing_and_keeps_no_secrets(
         probability, prediction = model(tensor[None]).softmax(dim=1).max(dim=1)
         assert row["prediction"] == int(prediction)
         assert row["probability"] == pytest.approx(float(probability), rel=1e-5)
-        assert row["uri"] == "s3://bucket/run-tars/a.tar"
+        assert row["uri"] == "s3://bucket/run %231: 100%25/a.tar"
 
-    assert directory.storage.read_json("run.json")["config"]["images"] == "s3://bucket/run-tars"
+    assert directory.storage.read_json("run.json")["config"]["images"] == "s3://bucket/run%20%231:%20100%25"
     files = [path for path in output.rglob("*") if path.is_file()]
     assert len(files) >= 8
     for secret in (b"swordfish", b"codfish", b"endpoint_override"):
@@ -169,12 +170,16 @@ def test_a_store_that_fails_and_lags_loses_nothing(tmp_path: Path, caplog: pytes
         for path in pictures.iterdir():
             bucket.put(f"pictures/{path.name}", path.read_bytes())
         bucket.trouble = 5
-        config = short_config(bucket.uri("bucket/pictures"), bucket.uri("bucket/runs/one"))
+        output = bucket.uri("bucket/runs/%231%3F%20é")
+        config = short_config(bucket.uri("bucket/pictures"), output)
         directory = evaluate(config)
         troubles = len(bucket.log) // bucket.trouble
         found = list(problems(directory))
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in directory.shard_rows("results")]
         bucket.trouble = 0
+        for command in ("status", "verify", "summarize"):
+            assert CliRunner().invoke(app, [command, output]).exit_code == 0
+        assert Storage(bucket.uri("bucket/runs")).exists("#1? é/run.json")
         content = b"".join(directory.storage.read_bytes(name) for name in directory.storage.list())
     assert troubles > 10
     assert found == []

@@ -79,7 +79,7 @@ def test_a_tar_pairs_by_key_wherever_the_members_are(tmp_path: Path) -> None:
         ("sub.dir/b.jpg", content(1)),
         ("c.x.JPEG", content(2)),
         ("a.json", b"{}"),
-        ("c.cls", b"n02123045\n"),
+        ("c.x.cls", b"\xef\xbb\xbfn02123045\r\n"),
         ("._a.png", b"left by a Mac"),
         ("sub.dir/b.cls", b" 9 "),
         ("./a.png", content(0)),
@@ -121,12 +121,85 @@ def test_what_is_wrong_with_members_is_told(tmp_path: Path) -> None:
     assert reasons == {
         "x.tar/fine.jpg": None,
         "x.tar/bare.jpg": "no .cls beside it",
-        "x.tar/odd.jpg": "label 'cat' is neither a class index nor a synset",
+        "x.tar/odd.jpg": "label 'cat' is neither a class index nor a synset, nor a class of ILSVRC",
         "x.tar/alone.cls": "a label without an image",
         "x.tar/../../out.jpg": "its name leads out of the archive",
         "x.tar//abs.jpg": "its name leads out of the archive",
         "x.tar/link.jpg": "not a regular file",
     }
+
+
+def images_in(members: dict[str, bytes | str], folder: Path, **options: Any) -> list[ImageRef]:
+    """What is listed of a tar with these members."""
+    encoded = [(name, data.encode() if isinstance(data, str) else data) for name, data in members.items()]
+    (folder / "x.tar").write_bytes(tar_of(encoded))
+    return list_images(str(folder / "x.tar"), **options)
+
+
+@pytest.mark.parametrize("key", ["a", "v1.0/a", "a.b", "2024.05.01", "v1.0/a.b.c", "日本.1"])
+def test_what_lies_beside_an_image_is_none(tmp_path: Path, key: str) -> None:
+    beside = ["seg.png", "mask.jpg", "depth.png", "json", "txt", "seg.txt", "2.jpg"]
+    members: dict[str, bytes | str] = {f"{key}.{extension}": PNG for extension in beside}
+    members |= {f"{key}.jpg": content(1), f"{key}.cls": " 7\n", "other.JPEG": content(2), "other.cls": "8"}
+    refs = images_in(members, tmp_path)
+    assert sorted(labels_of(refs)) == sorted([(f"x.tar/{key}.jpg", 7), ("x.tar/other.JPEG", 8)])
+    assert all(ref.reason is None for ref in refs)
+    read = read_all(str(tmp_path / "x.tar"), refs)
+    assert read == {f"x.tar/{key}.jpg": content(1), "x.tar/other.JPEG": content(2)}
+
+
+def test_an_example_has_one_image(tmp_path: Path) -> None:
+    refs = images_in({"a.jpg": PNG, "a.png": PNG, "a.cls": "1", "b.webp": PNG, "b.cls": "2"}, tmp_path)
+    assert {ref.image_id: (ref.label, ref.reason) for ref in refs} == {
+        "x.tar/a.jpg": (None, "one image an example: a.png has the same key"),
+        "x.tar/a.png": (None, "one image an example: a.jpg has the same key"),
+        "x.tar/b.webp": (2, None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "reasons"),
+    [
+        # No image of the example; which of two it would be; whose label it is.
+        (["a.seg.png", "a.json"], {"a.seg.png": "extension seg.png is no image's (see image_extensions)"}),
+        (
+            ["a.left.jpg", "a.right.jpg"],
+            {
+                f"a.{side}.jpg": f"its key is a (with image_extensions: [{side}.jpg]) or a.{side} "
+                f"(with a a.{side}.cls)"
+                for side in ("left", "right")
+            },
+        ),
+        (
+            ["a.jpg", "a.b.jpg", "a.b.cls", "a.cls"],
+            {
+                "a.jpg": None,
+                "a.b.jpg": "its key is a (with image_extensions: [b.jpg]) or a.b (with a a.b.cls)",
+            },
+        ),
+        # Alone under its key, nothing else can be meant.
+        (["a.b.jpg", "c.d.png"], {"a.b.jpg": None, "c.d.png": None}),
+        (["a.1.jpg", "a.2.jpg"], {"a.1.jpg": None, "a.2.jpg": None}),
+    ],
+)
+def test_what_may_be_an_image_and_may_not_has_a_reason(
+    tmp_path: Path, names: list[str], reasons: dict[str, str | None]
+) -> None:
+    refs = images_in(dict.fromkeys(names, "3"), tmp_path)
+    assert {ref.image_id.removeprefix("x.tar/"): ref.reason for ref in refs} == reasons
+
+
+def test_the_extension_of_images_can_be_chosen(tmp_path: Path) -> None:
+    members = {"a.left.PNG": content(1), "a.right.png": PNG, "a.jpg": PNG, "a.cls": "4", "b.jpg": PNG}
+    refs = images_in(members, tmp_path, extensions=["left.png"])
+    assert labels_of(refs) == [("x.tar/a.left.PNG", 4)]
+    assert list(read_all(str(tmp_path / "x.tar"), refs).values()) == [content(1)]
+    assert [ref.image_id for ref in images_in(members, tmp_path, extensions=["jpg"])] == [
+        "x.tar/a.jpg",
+        "x.tar/b.jpg",
+    ]
+    with pytest.raises(ValueError, match=r"^source: no files in .* with the image_extensions bmp, webp$"):
+        images_in({"a.jpg": PNG}, tmp_path, extensions=["bmp", "webp"])
 
 
 def test_a_member_whose_name_is_not_utf8_has_a_reason(tmp_path: Path) -> None:
@@ -213,7 +286,7 @@ def test_other_columns_types_and_labels(tmp_path: Path) -> None:
     assert [(ref.label, ref.reason) for ref in refs] == [
         (281, None),
         (12, None),
-        (None, "label 'cat' is neither a class index nor a synset"),
+        (None, "label 'cat' is neither a class index nor a synset, nor a class of ILSVRC"),
         (None, "no label"),
         (None, "label n99999999 is not one of the 1,000 ILSVRC synsets"),
     ]
@@ -226,7 +299,10 @@ def test_other_columns_types_and_labels(tmp_path: Path) -> None:
 def test_minus_one_is_no_class(tmp_path: Path) -> None:
     (tmp_path / "test.parquet").write_bytes(parquet_of({"image": [content(0)], "label": [-1]}))
     (ref,) = list_images(str(tmp_path / "test.parquet"))
-    assert (ref.label, ref.reason) == (None, "label '-1' is neither a class index nor a synset")
+    assert (ref.label, ref.reason) == (
+        None,
+        "label '-1' is neither a class index nor a synset, nor a class of ILSVRC",
+    )
 
 
 def test_without_labels_there_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -262,6 +338,58 @@ def test_damage_in_parquet_is_told_where_it_is(tmp_path: Path) -> None:
                     reader.read(ref)
             else:
                 assert reader.read(ref) == content(n)
+
+
+@pytest.fixture
+def memory() -> Iterator[pa.MemoryPool]:
+    """A pool of Arrow's memory that counts what is allocated from here on."""
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    yield pool
+    pa.set_memory_pool(usual)
+
+
+def test_of_a_row_group_of_2_gb_a_row_is_held_at_a_time(tmp_path: Path, memory: pa.MemoryPool) -> None:
+    """A file of 551 bytes: Arrow does not read the group as a whole."""
+    count, contents = 2200, [PNG + bytes([n]) + bytes(1 << 20) for n in range(2)]
+    data = pa.DictionaryArray.from_arrays(np.arange(count, dtype=np.int32) % 2, pa.array(contents))
+    images = pa.StructArray.from_arrays([data, pa.nulls(count, pa.string())], ["bytes", "path"])
+    source = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": images}), source, row_group_size=count, store_schema=False)
+    metadata = pq.read_metadata(source)
+    assert metadata.num_row_groups == 1
+    assert count * len(contents[0]) > 1 << 31
+    refs = list_images(str(source))
+    asked = [refs[n] for n in (0, 701, 700, count - 1)]
+    with ImageReader(files_of(str(source)), asked) as reader:
+        assert all(reader.read(ref) == contents[int(ref.offset or 0) % 2] for ref in asked)
+    assert memory.max_memory() < 16 << 20
+
+
+def test_of_a_damaged_row_group_the_rows_before_the_damage_are_read(tmp_path: Path) -> None:
+    pages = {"use_dictionary": False, "data_page_size": 1, "write_batch_size": 5}
+    data = bytearray(parquet_of(hugging_face(60), row_group_size=60, **pages))
+    chunk = pq.read_metadata(io.BytesIO(data)).row_group(0).column(0)
+    half = chunk.data_page_offset + chunk.total_compressed_size // 2
+    data[half : half + 20_000] = bytes(20_000)
+    (tmp_path / "x.parquet").write_bytes(data)
+    refs = list_images(str(tmp_path))
+    whole = 25  # half of 60 without what is left of a batch of 5
+    with ImageReader(files_of(str(tmp_path)), refs) as reader:
+        for n, ref in enumerate(refs[:whole]):
+            assert reader.read(ref) == content(n)
+        for ref in refs[whole + 5 :]:
+            with pytest.raises(UnreadableImage, match=r"^damaged Parquet: "):
+                reader.read(ref)
+
+
+@pytest.mark.parametrize("order", [list(range(20)), list(range(20))[::-1], [7, 3, 7, 19, 3, 0]])
+def test_rows_are_read_in_any_order(tmp_path: Path, order: list[int]) -> None:
+    (tmp_path / "x.parquet").write_bytes(parquet_of(hugging_face(20), row_group_size=9))
+    refs = list_images(str(tmp_path))
+    with ImageReader(files_of(str(tmp_path)), [refs[n] for n in order]) as reader:
+        assert [reader.read(refs[n]) for n in order] == [content(n) for n in order]
 
 
 def test_threads_may_read_a_container_together(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import io
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 from torch import Tensor
 
 from riemannopt_dist.images.image_ref import UnreadableImage
+from riemannopt_dist.images.png import MAGIC, without_metadata
 
 # Raster formats alone: Pillow hands EPS to an external program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -26,6 +28,7 @@ def decode_image(data: bytes) -> Image.Image:
     if not data:
         raise UnreadableImage("empty file")
     try:
+        data = without_metadata(data) if data.startswith(MAGIC) else data
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise UnreadableImage(f"too large: {image.width} × {image.height} pixels")
@@ -46,10 +49,21 @@ def decode_image(data: bytes) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F" or image.mode.startswith("I"):
         return _from_deep_grey(image).convert("RGB")
-    if image.has_transparency_data:
+    if image.has_transparency_data and not _is_alpha_unused(image):
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _is_alpha_unused(image: Image.Image) -> bool:
+    """Whether the alpha channel is 0 everywhere, in a format that has bytes without a meaning there.
+
+    32-bit BMPs are often written so, and TIFFs that do not say what their fourth channel is.
+    """
+    is_undefined = image.format == "BMP" or (
+        isinstance(image, TiffImageFile) and EXTRASAMPLES not in image.tag_v2
+    )
+    return is_undefined and "A" in image.getbands() and image.getchannel("A").getextrema() == (0, 0)
 
 
 def _from_deep_grey(image: Image.Image) -> Image.Image:

@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
+from riemannopt_dist.addresses import Address, key_of, parse_address
 from riemannopt_dist.images.web import WebFile
-from riemannopt_dist.stores import LastingError, ends_in_password, one_line, retried, without_secrets
+from riemannopt_dist.stores import LastingError, one_line, retried
 
 LARGEST = 1 << 30
 """Bytes of a file that is read as a whole: more than any image that can be decoded takes."""
@@ -47,19 +48,17 @@ class Files(Protocol):
 def files_of(address: str) -> Files:
     """The store that an address lies in, reached with the credentials and options in it.
 
-    Raises ValueError for another kind of address or one that Arrow's file systems refuse; StorageError if the
-    store does not answer.
+    Raises ValueError for another kind of address, one that `parse_address` refuses or whose options Arrow's
+    file systems refuse; StorageError if the store does not answer.
     """
-    parts = _split(address)
-    match parts.scheme:
+    parsed = parse_address(address)
+    match parsed.scheme:
         case "" | "file":
             return LocalFiles()
         case "s3" | "gs":
-            return BucketFiles(address)
+            return BucketFiles(parsed)
         case "http" | "https":
-            if ends_in_password(parts):
-                raise ValueError(f"expected a host after {parts.scheme}:// (a password has its / as %2F)")
-            return WebFiles(parts.netloc.rpartition("@")[0], parts.query)
+            return WebFiles(parsed.authority.rpartition("@")[0], parsed.query)
         case other:
             raise ValueError(
                 f"expected a path or a file://, s3://, gs:// or https:// address, got {other}://"
@@ -67,15 +66,8 @@ def files_of(address: str) -> Files:
 
 
 def name_of(address: str) -> str:
-    """The name of the file or folder at an address: an absolute path, or a URI without credentials."""
-    parts = _split(address)
-    if parts.scheme == "file":
-        return unquote(parts.path)
-    if not parts.scheme:
-        return str(Path(address).expanduser().absolute())  # workers run in other directories
-    if parts.scheme in ("s3", "gs"):
-        return unquote(without_secrets(address)).rstrip("/")
-    return without_secrets(address)
+    """The name of the file or folder at an address; ValueError for one that `parse_address` refuses."""
+    return parse_address(address).name
 
 
 class LocalFiles:
@@ -122,16 +114,11 @@ class LocalFiles:
 class BucketFiles:
     """Objects in an object store."""
 
-    def __init__(self, address: str) -> None:
-        parts = _split(address)
-        if not parts.netloc.rpartition("@")[2] or ends_in_password(parts):
-            raise ValueError(f"expected a bucket after {parts.scheme}:// (a password has its / as %2F)")
+    def __init__(self, address: Address) -> None:
         try:
-            # The path is left out: it may hold what a URI may not.
-            bucket = parts._replace(path="", fragment="").geturl()
-            self._file_system, _ = retried(lambda: fs.FileSystem.from_uri(bucket), without_secrets(bucket))
+            self._file_system, _ = retried(lambda: fs.FileSystem.from_uri(address.bucket), address.name)
         except pa.ArrowInvalid as error:
-            raise ValueError(f"{without_secrets(address)}: {one_line(error)}") from None
+            raise ValueError(f"{address.name}: {one_line(error)} (a ? in a name is written %3F)") from None
 
     def read(self, name: str) -> bytes:
         """All of an object."""
@@ -141,15 +128,15 @@ class BucketFiles:
 
     def open(self, name: str) -> pa.NativeFile:
         """An object for reading ranges of it."""
-        return self._file_system.open_input_file(_key(name))
+        return self._file_system.open_input_file(key_of(name))
 
     def is_folder(self, name: str) -> bool:
         """Whether objects lie below this name."""
-        return bool(self._file_system.get_file_info(_key(name)).type == fs.FileType.Directory)
+        return bool(self._file_system.get_file_info(key_of(name)).type == fs.FileType.Directory)
 
     def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
         """What lies below a prefix."""
-        top = _key(folder)
+        top = key_of(folder)
         for info in self._file_system.get_file_info(fs.FileSelector(top, recursive=True)):
             inside = info.path[len(top) :].lstrip("/")
             if not any(part.startswith(".") for part in inside.split("/")):
@@ -191,12 +178,3 @@ def check_size(size: int) -> None:
     """Raise LastingError for a file too large to be an image."""
     if size > LARGEST:
         raise LastingError(f"too large: {size} bytes")
-
-
-def _split(address: str) -> SplitResult:
-    """The parts of an address; a local path has no scheme."""
-    return urlsplit(address) if "://" in address else SplitResult("", "", address, "", "")
-
-
-def _key(name: str) -> str:
-    return name.partition("://")[2]

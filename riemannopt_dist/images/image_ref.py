@@ -1,17 +1,22 @@
 """One input of a run: where it lies, and its label."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
 """Endings of files that claim to be images, in lower case."""
+
+_SHOWN = 5
+"""Names in a message."""
 
 
 @dataclass(frozen=True)
 class ImageRef:
     """One input: where it lies, its class index where known, and the reason where it cannot be used.
 
-    `uri` is the local path, or URI without credentials, of its own file, or of the tar or Parquet file that
-    holds it: in a tar the `size` bytes from byte `offset`, in Parquet the row `offset`, where `size` is None.
+    `uri` is the local path, or the percent-encoded URI without credentials, of its own file, or of the tar or
+    Parquet file that holds it: in a tar the `size` bytes from byte `offset`, in Parquet the row `offset`,
+    where `size` is None.
     """
 
     image_id: str
@@ -30,6 +35,12 @@ def storable(ref: ImageRef) -> ImageRef:
         image_id, uri = _escaped(ref.image_id), _escaped(ref.uri)
         return replace(ref, image_id=image_id, uri=uri, reason="file name is not UTF-8")
     return ref
+
+
+def shortened(names: Iterable[object]) -> str:
+    """The first few of some names, for a message."""
+    shown = [str(name) for name in names]
+    return ", ".join(shown[:_SHOWN]) + (", …" if len(shown) > _SHOWN else "")
 
 
 def _escaped(name: str) -> str:

@@ -1,51 +1,23 @@
-"""Class indices: from synsets, from the labels in data sets, and from those of ILSVRC2012's validation set.
-
-A class index is its synset's rank among all 1,000 of ILSVRC, as torchvision's and timm's models have it.
-"""
+"""The labels of ILSVRC2012's validation set, which come in a file of their own."""
 
 import csv
-import functools
 import io
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import Any
 
 from scipy.io import loadmat
 
+from riemannopt_dist.images.classes import synset_ranks
 from riemannopt_dist.images.files import Files, files_of, name_of
 from riemannopt_dist.images.image_ref import ImageRef
 from riemannopt_dist.stores import one_line, retried
 
-SYNSET = re.compile(r"n\d{8}")
 KAGGLE_HEADER = ["ImageId", "PredictionString"]
 EXPECTED = (
     "expected LOC_val_solution.csv (first line ImageId,PredictionString) or "
     "ILSVRC2012_validation_ground_truth.txt (a number a line, meta.mat beside it)"
 )
-
-
-def class_index(label: Any) -> tuple[int | None, str | None]:
-    """The class index that a label of a data set means, an integer from 0 or a synset; or why it is none."""
-    text = str(label).strip()
-    if SYNSET.fullmatch(text):
-        rank = synset_ranks().get(text)
-        return rank, None if rank is not None else f"label {text} is not one of the 1,000 ILSVRC synsets"
-    if not isinstance(label, bool) and re.fullmatch(r"\d{1,9}", text):
-        return int(text), None
-    return None, f"label {text[:40]!r} is neither a class index nor a synset"
-
-
-@functools.cache
-def synset_ranks() -> dict[str, int]:
-    """Class index of each ILSVRC synset, which is its rank among all 1,000."""
-    try:
-        from timm.data.imagenet_info import ImageNetInfo
-    except ModuleNotFoundError as error:
-        raise ValueError("source: synsets as labels need timm: pip install timm") from error
-    imagenet: Any = ImageNetInfo()
-    return {synset: rank for rank, synset in enumerate(imagenet.label_names())}
 
 
 def with_labels(refs: Iterable[ImageRef], labels: str) -> list[ImageRef]:
@@ -76,7 +48,10 @@ def read_labels(address: str) -> dict[str, int]:
     The file is Kaggle's LOC_val_solution.csv, or the development kit's ILSVRC2012_validation_ground_truth.txt
     with meta.mat beside it. Raises ValueError for a file that is missing or neither of the two.
     """
-    files, name = files_of(address), name_of(address)
+    try:
+        files, name = files_of(address), name_of(address)
+    except ValueError as error:
+        raise ValueError(f"labels: {error}") from None
     text = _content(files, name).decode("utf-8", "replace")
     first = text.split("\n", 1)[0].strip()
     if first.split(",") == KAGGLE_HEADER:

@@ -1,13 +1,17 @@
 """The images of a source: what is there, in which order, under which names."""
 
+import functools
 import importlib.util
 import itertools
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from riemannopt_dist.addresses import name_inside, shown_path
+from riemannopt_dist.images.class_folders import Placed, labelled_by_folders, placed
 from riemannopt_dist.images.files import Files, files_of, name_of
 from riemannopt_dist.images.folder import list_folder
 from riemannopt_dist.images.image_ref import SUFFIXES, ImageRef, storable
@@ -18,70 +22,82 @@ from riemannopt_dist.stores import one_line, retried, without_secrets
 
 logger = logging.getLogger(__name__)
 
-CONTAINERS = {".parquet": list_parquet, ".tar": list_tar}
+CONTAINERS = (".parquet", ".tar")
 AT_ONCE = 16
 """Containers listed at a time."""
 
 
-def list_images(source: str, labels: str | None = None) -> list[ImageRef]:
+def list_images(
+    source: str, labels: str | None = None, extensions: Sequence[str] | None = None
+) -> list[ImageRef]:
     """The images of `source`, sorted by id.
 
     A source is a path or an s3:// or gs:// address, or for the second kind also https://, of
 
-    - a folder: every file in it, at any depth, but hidden ones. The id is the path inside the folder. A file
-      whose own folder is named after a synset (n01440764) has that synset's rank among all 1,000 of ILSVRC
-      as its label, others have none. Files that are not images are listed too: decoding gives the reason;
+    - a folder: every file in it, at any depth, but hidden ones. The id is the path inside the folder. Files
+      that are not images are listed too: decoding gives the reason;
     - a .parquet or .tar file, a folder of them, or several as data-{000..127}.tar: Parquet with a column of
       image files and one of labels, or a WebDataset. Ids are file/row and file/member;
     - `demo:` the colour photos that come with scikit-image, without labels.
 
-    `labels` is the address of a file that labels the images by their file names, see `read_labels`. Raises
-    ValueError where there is no such source, nothing in it, or no column of images; OSError where its store
-    does not answer.
+    A file on a disk or in a tar that has no label of its own has that of its folder: the nearest one named
+    after a synset (n01440764), whose rank among all 1,000 of ILSVRC it is; or the one named by a class index
+    from 0 to 999, if all images in folders lie in one such. Others have none; a warning tells which.
+
+    `labels` is the address of a file that labels the images by their file names, see `read_labels`.
+    `extensions` are those of images in a WebDataset, such as "jpg" or "left.png"; by default those of all
+    image formats. Raises ValueError where there is no such source, nothing in it, or no column of images;
+    OSError where its store does not answer.
     """
     shown = without_secrets(source)
     try:
-        refs = sorted(map(storable, _refs(source)), key=lambda ref: ref.image_id)
+        images = sorted(_images(source, extensions), key=lambda image: image.ref.image_id)
     except FileNotFoundError as error:
         raise ValueError(f"source: {one_line(error)}") from None
-    if not refs:
-        raise ValueError(f"source: no files in {shown!r}")
-    for one, other in itertools.pairwise(refs):
-        if one.image_id == other.image_id:
-            raise ValueError(f"source: two files of {shown!r} share the id {one.image_id!r}")
-    if labels is not None:
-        return with_labels(refs, labels)
-    if refs[0].offset is not None and all(ref.label is None for ref in refs):
-        logger.warning("%s has no labels: whatever class the model sees is explained", shown)
+    if not images:
+        wanted = "" if extensions is None else f" with the image_extensions {', '.join(extensions)}"
+        raise ValueError(f"source: no files in {shown!r}{wanted}")
+    for one, other in itertools.pairwise(image.ref.image_id for image in images):
+        if one == other:
+            raise ValueError(f"source: two files of {shown!r} share the id {one!r}")
+    if labels is None:
+        refs = labelled_by_folders(images, shown)
+    else:
+        refs = with_labels([image.ref for image in images], labels)
+    if refused := [ref for ref in refs if ref.reason is not None]:
+        first = f"{refused[0].image_id}: {refused[0].reason}"
+        logger.warning("%s: %d of %d inputs cannot be used (%s)", shown, len(refused), len(refs), first)
     return refs
 
 
-def _refs(source: str) -> Iterable[ImageRef]:
+def _images(source: str, extensions: Sequence[str] | None) -> Iterable[Placed]:
     if source == "demo:":
         return _demo()
     addresses = expanded(source)
     try:
-        files = files_of(addresses[0])
+        files, names = files_of(addresses[0]), [name_of(address) for address in addresses]
     except ValueError as error:
         raise ValueError(f"source: {error}") from None
-    names = [name_of(address) for address in addresses]
     if len(names) == 1 and retried(lambda: files.is_folder(names[0]), names[0]):
-        return _folder(files, names[0])
+        return _folder(files, names[0], extensions)
     strange = [name for name in names if _suffix(name) not in CONTAINERS]
     if strange:
         raise ValueError(f"source: no folder {strange[0]!r} (nor a .parquet or .tar file)")
     # Ids begin where the names begin to differ, at the last folder that all share.
-    levels = zip(*(name.split("/")[:-1] for name in names), strict=False)
+    paths = [shown_path(name).split("/") for name in names]
+    levels = zip(*(path[:-1] for path in paths), strict=False)
     shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
-    return _containers(files, [(name, "/".join(name.split("/")[shared:])) for name in names])
+    prefixes = ["/".join(path[shared:]) for path in paths]
+    return _containers(files, list(zip(names, prefixes, strict=True)), extensions)
 
 
-def _folder(files: Files, folder: str) -> Iterable[ImageRef]:
+def _folder(files: Files, folder: str, extensions: Sequence[str] | None) -> Iterable[Placed]:
     """The files of a folder, or what is in its Parquet files and tars."""
     entries = retried(lambda: list(files.entries(folder)), folder)
     inside = [path for path, is_folder in entries if not is_folder and _suffix(path) in CONTAINERS]
     if not inside:
-        return list_folder(folder, entries)
+        refs = map(storable, list_folder(folder, entries))
+        return (placed(ref, shown_path(folder), ref.image_id) for ref in refs)
     image = next(
         (path for path, is_folder in entries if not is_folder and path.lower().endswith(SUFFIXES)), None
     )
@@ -90,21 +106,29 @@ def _folder(files: Files, folder: str) -> Iterable[ImageRef]:
             f"source: {folder} holds images ({image}) and {_suffix(inside[0])} files ({inside[0]}): "
             "name one kind"
         )
-    return _containers(files, [(f"{folder}/{path}", path) for path in inside])
+    return _containers(files, [(name_inside(folder, path), path) for path in inside], extensions)
 
 
-def _containers(files: Files, containers: Sequence[tuple[str, str]]) -> Iterator[ImageRef]:
+def _containers(
+    files: Files, containers: Sequence[tuple[str, str]], extensions: Sequence[str] | None
+) -> Iterator[Placed]:
     """The images in Parquet files and tars, given with the prefixes of their ids."""
+    in_tars = functools.partial(list_tar, extensions=extensions)
+    listers: dict[str, Callable[[Files, str, str], list[Placed]]] = {
+        ".parquet": list_parquet,
+        ".tar": in_tars,
+    }
 
-    def listed(container: tuple[str, str]) -> list[ImageRef]:
+    def listed(container: tuple[str, str]) -> list[Placed]:
         uri, prefix = container
         whole = storable(ImageRef(prefix, uri, None))
         if whole.reason is not None:  # Arrow opens no file of such a name
-            return [whole]
-        return CONTAINERS[_suffix(uri)](files, uri, prefix)
+            return [Placed(whole)]
+        return listers[_suffix(uri)](files, uri, prefix)
 
     with ThreadPoolExecutor(min(AT_ONCE, len(containers))) as threads:
-        yield from itertools.chain.from_iterable(threads.map(listed, containers))
+        images = itertools.chain.from_iterable(threads.map(listed, containers))
+        yield from (replace(image, ref=storable(image.ref)) for image in images)
 
 
 def expanded(source: str) -> list[str]:
@@ -137,11 +161,11 @@ _DEMO_PHOTOS = (
 )
 
 
-def _demo() -> Iterator[ImageRef]:
+def _demo() -> Iterator[Placed]:
     package = importlib.util.find_spec("skimage")
     if package is None or not package.submodule_search_locations:
         raise ValueError("source: 'demo:' needs scikit-image: pip install scikit-image")
     folder = Path(package.submodule_search_locations[0]) / "data"
     for name in _DEMO_PHOTOS:
         if (folder / name).is_file():  # its releases move photos out of the wheel now and then
-            yield ImageRef(name, str(folder / name), None)
+            yield Placed(ImageRef(name, str(folder / name), None))

@@ -1,16 +1,20 @@
 """Parquet files with a column of image files' bytes and one of labels, as Hugging Face lays data sets out."""
 
+import json
 import threading
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from riemannopt_dist.images.class_folders import Placed
+from riemannopt_dist.images.classes import class_index, classes_of
 from riemannopt_dist.images.files import Files
-from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage
-from riemannopt_dist.images.labels import class_index
+from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage, shortened
 from riemannopt_dist.stores import one_line, retried
 
 T = TypeVar("T")
@@ -18,39 +22,77 @@ T = TypeVar("T")
 IMAGE_COLUMNS = ("image", "img", "image_bytes", "jpg", "jpeg", "png")
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "class_index", "target", "fine_label")
 
+BUFFER = 8 << 20
+"""Bytes of a column that are read at a time."""
+
 
 class Damaged(ValueError):
     """A Parquet file whose store answers and whose content cannot be read; the message says why."""
 
 
-def list_parquet(files: Files, uri: str, prefix: str) -> list[ImageRef]:
-    """A ref a row; ids are `prefix`/row. A damaged file is itself an entry, with the reason.
+def list_parquet(files: Files, uri: str, prefix: str) -> list[Placed]:
+    """A ref a row, ids are `prefix`/row. A damaged file is itself an entry, with the reason.
 
     Raises ValueError for a file without a column of images.
     """
     with retried(lambda: files.open(uri), uri) as opened:
         try:
-            parquet = checked(lambda: pq.ParquetFile(opened), opened, uri)
+            parquet = checked(lambda: pq.ParquetFile(opened, pre_buffer=False), opened, uri)
             image_column(parquet.schema_arrow, uri)
-            label = label_column(parquet.schema_arrow)
-            labels = (
-                [None] * parquet.metadata.num_rows
-                if label is None
-                else checked(lambda: parquet.read([label]), opened, uri).column(0).to_pylist()
-            )
+            classes, note = _classes(parquet, opened, uri)
         except Damaged as error:
-            return [ImageRef(prefix, uri, None, str(error))]
-    digits = len(str(len(labels)))
-    return [
-        ImageRef(f"{prefix}/{row:0{digits}}", uri, *_class(value, label is not None), row)
-        for row, value in enumerate(labels)
-    ]
+            return [Placed(ImageRef(prefix, uri, None, str(error)))]
+    digits = len(str(len(classes)))
+    refs = (ImageRef(f"{prefix}/{row:0{digits}}", uri, *found, row) for row, found in enumerate(classes))
+    return [Placed(ref, note=note) for ref in refs]
 
 
-def _class(value: object, labelled: bool) -> tuple[int | None, str | None]:
-    if not labelled:
-        return None, None
-    return (None, "no label") if value is None else class_index(value)
+Class = tuple[int | None, str | None]
+"""A class index, or the reason why it is not known; neither for what has no label."""
+
+
+def _classes(parquet: pq.ParquetFile, file: pa.NativeFile, uri: str) -> tuple[list[Class], str | None]:
+    """The class of each row; and why labels are not taken, if so."""
+    column = label_column(parquet.schema_arrow)
+    unlabelled: list[Class] = [(None, None)] * parquet.metadata.num_rows
+    if column is None:
+        return unlabelled, None
+    names = class_names(parquet.schema_arrow, column)
+    indices = classes_of(names)
+    if names and not any(index is not None for index in indices):
+        return unlabelled, (
+            f"the classes of column {column} ({shortened(names)}) are none of ILSVRC's, so its labels are "
+            "not taken: to take them as indices of the model's classes, write the column without their names"
+        )
+    read = checked(lambda: parquet.read([column], use_threads=False), file, uri)
+    values = read.column(0).to_pylist()
+    if not names:
+        return [class_index(value) for value in values], None
+    known = dict(enumerate(zip(names, indices, strict=True)))
+    return [_class_by_name(value, known) for value in values], None
+
+
+def _class_by_name(value: object, known: Mapping[int, tuple[str, int | None]]) -> Class:
+    """The class of a label that counts the names of a data set's classes."""
+    place, reason = class_index(value)
+    if place is None:
+        return None, reason
+    if place not in known:
+        return None, f"label {place} is none of the {len(known)} classes that are named"
+    name, index = known[place]
+    return index, None if index is not None else f"class {name[:40]!r} is not one of the 1,000 of ILSVRC"
+
+
+def class_names(schema: pa.Schema, column: str) -> list[str]:
+    """Names of the classes that a column's numbers count, as Hugging Face stores them; [] without."""
+    kind = schema.field(column).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return []
+    try:
+        names = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][column]["names"]
+        return [str(name) for name in names]
+    except (KeyError, TypeError, ValueError):  # ValueError: not JSON, or not UTF-8
+        return []
 
 
 def image_column(schema: pa.Schema, uri: str) -> str:
@@ -94,31 +136,25 @@ def checked(read: Callable[[], T], file: pa.NativeFile, uri: str) -> T:
 
 
 class ParquetImages:
-    """Some rows of one Parquet file, opened when the first is read. Any thread may read, each row once.
-
-    A row group is read once, and the bytes of its rows kept until they are asked for.
-    """
+    """Some rows of one Parquet file, opened when the first is read. Any thread may read, each row once."""
 
     def __init__(self, files: Files, uri: str, refs: Iterable[ImageRef]) -> None:
         self._files = files
         self._uri = uri
-        self._rows = {ref.offset for ref in refs}
+        self._rows = {ref.offset for ref in refs if ref.offset is not None}
         self._lock = threading.Lock()
         self._file: pa.NativeFile | None = None
         self._parquet: pq.ParquetFile | None = None
-        self._kept: dict[int | None, bytes | UnreadableImage | None] = {}
+        self._ends: list[int] = []
+        self._groups: dict[int, _RowGroup] = {}
 
     def read(self, ref: ImageRef) -> bytes:
         """The bytes in the ref's row."""
         with self._lock:
             try:
-                if ref.offset not in self._kept:
-                    self._read_group(ref)
-                data = self._kept.pop(ref.offset)
+                data = self._group_of(ref.offset or 0).read(ref.offset or 0)
             except Damaged as error:
                 raise UnreadableImage(str(error)) from error
-        if isinstance(data, UnreadableImage):
-            raise data
         if data is None:
             raise UnreadableImage("no image in its row")
         return data
@@ -128,23 +164,82 @@ class ParquetImages:
         if self._file is not None:
             self._file.close()
 
-    def _read_group(self, ref: ImageRef) -> None:
-        """Keep what is wanted of the row group with the ref's row."""
+    def _group_of(self, row: int) -> "_RowGroup":
         file = self._file = self._file or retried(lambda: self._files.open(self._uri), self._uri)
-        parquet = self._parquet = self._parquet or checked(lambda: pq.ParquetFile(file), file, self._uri)
-        metadata = parquet.metadata
-        ends = list(accumulate(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)))
-        group = next((n for n, end in enumerate(ends) if ref.offset is not None and ref.offset < end), None)
-        if group is None:
+        if self._parquet is None:
+            parquet = checked(lambda: _opened(file), file, self._uri)
+            groups = range(parquet.metadata.num_row_groups)
+            self._ends = list(accumulate(parquet.metadata.row_group(n).num_rows for n in groups))
+            self._parquet = parquet
+        number = bisect_right(self._ends, row)
+        if number == len(self._ends):
             raise UnreadableImage("the file has no such row")
-        rows = range(ends[group] - metadata.row_group(group).num_rows, ends[group])
-        wanted = [row for row in rows if row in self._rows]
-        leaf = image_column(parquet.schema_arrow, self._uri)
+        if number not in self._groups:
+            rows = range(self._ends[number - 1] if number else 0, self._ends[number])
+            wanted = {row for row in rows if row in self._rows}
+            self._groups[number] = _RowGroup(self._parquet, file, self._uri, number, rows, wanted)
+        return self._groups[number]
+
+
+@dataclass
+class _RowGroup:
+    """The images of a row group, which may be larger than memory: read from its beginning, row by row.
+
+    What is kept are the `wanted` rows that lie before the last one asked for.
+    """
+
+    parquet: pq.ParquetFile
+    file: pa.NativeFile
+    uri: str
+    number: int
+    rows: range
+    wanted: set[int]
+    _stream: Iterator[pa.RecordBatch] | None = None
+    _position: int = 0
+    _kept: dict[int, bytes | None] = field(default_factory=dict)
+    _damage: str | None = None
+
+    def read(self, row: int) -> bytes | None:
+        """The bytes in a row, None where there are none. Raises Damaged."""
+        if row not in self._kept and row not in self.wanted:  # it was read before
+            self.wanted.add(row)
+            self._stream, self._position = None, 0
+        while row not in self._kept:
+            if self._damage is not None:
+                raise Damaged(self._damage)
+            self._advance()
+        return self._kept.pop(row)
+
+    def _advance(self) -> None:
+        """Read one more row, and keep it if it is wanted."""
         try:
-            column = checked(lambda: parquet.read_row_group(group, [leaf]), file, self._uri).column(0)
+            batch = checked(self._next_row, self.file, self.uri)
         except Damaged as error:
-            self._kept |= dict.fromkeys(wanted, UnreadableImage(str(error)))
-            return
-        for row in wanted:
-            value = column[row - rows.start].as_py()
+            self._damage = str(error)
+            raise
+        row = self.rows[self._position]
+        self._position += 1
+        if row in self.wanted:
+            self.wanted.remove(row)
+            value = batch.column(0)[0].as_py()
             self._kept[row] = value["bytes"] if isinstance(value, dict) else value
+        if not self.wanted:
+            self._stream = None
+
+    def _next_row(self) -> pa.RecordBatch:
+        """The row at the position, from a new stream where there is none or the last one failed."""
+        stream, self._stream = self._stream, None
+        if stream is None:
+            column = image_column(self.parquet.schema_arrow, self.uri)
+            stream = self.parquet.iter_batches(1, [self.number], [column], use_threads=False)
+            for _ in range(self._position):
+                next(stream, None)
+        batch = next(stream, None)
+        if batch is None:
+            raise pa.ArrowInvalid("a row group ends before its last row")
+        self._stream = stream
+        return batch
+
+
+def _opened(file: pa.NativeFile) -> pq.ParquetFile:
+    return pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER)

@@ -1,99 +1,127 @@
-"""WebDataset tars: the files of a sample share all of their name up to its first dot.
+"""Images in tars: WebDatasets, and folders of images that were packed.
 
-An image is key.jpg, .jpeg, .png or the like, its label key.cls, a class index or a synset in plain text; any
-other member is passed over. Members are read where they lie: nothing is ever unpacked or unpickled.
+An image is key.jpg, .jpeg, .png or the like, its label key.cls: a class index, a synset or a class's name in
+plain text. Other files of the example `key` are passed over, images too: key.seg.png, key.mask.jpg. Members
+are read where they lie: nothing is ever unpacked or unpickled.
 """
 
 import io
 import tarfile
 import threading
-from pathlib import PurePosixPath
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from riemannopt_dist.addresses import shown_path
+from riemannopt_dist.images.class_folders import Placed, placed
+from riemannopt_dist.images.classes import class_index
+from riemannopt_dist.images.examples import CLASS, Member, examples_of, images_of
 from riemannopt_dist.images.files import LARGEST, Files
-from riemannopt_dist.images.image_ref import SUFFIXES, ImageRef, UnreadableImage
-from riemannopt_dist.images.labels import class_index
+from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage
 from riemannopt_dist.stores import retried
 
-CLASS = "cls"
 BUFFER = 1 << 20  # one request for several headers where members are small
-_LONGEST_LABEL = 64
+_LONGEST_LABEL = 256
 
 
-def list_tar(files: Files, uri: str, prefix: str) -> list[ImageRef]:
-    """The images of a tar; ids are `prefix`/member. A damaged one is itself an entry, with the reason."""
-    return retried(lambda: _list(files, uri, prefix), uri)
+@dataclass
+class _Members:
+    """What a tar holds: its members by name, the texts of labels by name, and what is wrong with it."""
+
+    files: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    damage: str = ""
 
 
-def _list(files: Files, uri: str, prefix: str) -> list[ImageRef]:
-    members: dict[str, tarfile.TarInfo] = {}
-    labels: dict[str, str] = {}
+def list_tar(files: Files, uri: str, prefix: str, extensions: Collection[str] | None = None) -> list[Placed]:
+    """The images of a tar; ids are `prefix`/member. A damaged one is itself an entry, with the reason.
+
+    `extensions` are those of the examples' images, in lower case; if not given, those of all formats.
+    """
+    refs = retried(lambda: _list(files, uri, prefix, extensions), uri)
+    tar = shown_path(uri)
+    return [placed(ref, tar, ref.image_id.removeprefix(f"{prefix}/")) for ref in refs]
+
+
+def _list(files: Files, uri: str, prefix: str, extensions: Collection[str] | None) -> list[ImageRef]:
     with files.open(uri) as opened, io.BufferedReader(opened, BUFFER) as stream:
         length = opened.size()
-        damage = _index(stream, members, labels)
-    refs = [_ref(name, member, labels, uri, prefix, length) for name, member in members.items()]
-    keys = {_key(name) for name in members}
-    refs += [
-        ImageRef(f"{prefix}/{key}.{CLASS}", uri, None, "a label without an image")
-        for key in labels
-        if key not in keys
+        members = _read_members(stream)
+    examples = examples_of(members.files, extensions)
+    images = images_of(examples, extensions)
+    classes = [part for example in examples.values() for part in example if _is_label(part, members)]
+    labels = {part.key: members.labels[part.name] for part in classes}
+    refs = [
+        ImageRef(f"{prefix}/{part.name}", uri, None, "a label without an image")
+        for part in classes
+        if not any(other in images for other in examples[part.key])
     ]
-    if damage:
-        refs.append(ImageRef(prefix, uri, None, f"damaged tar, after {len(members)} images: {damage}"))
+    for image, doubt in images.items():
+        member = members.files[image.name]
+        label, reason = _label(labels, image.key) if doubt is None else (None, doubt)
+        reason = _fault(image.name, member, length) or reason
+        refs.append(ImageRef(f"{prefix}/{image.name}", uri, label, reason, member.offset_data, member.size))
+    if members.damage:
+        reason = f"damaged tar, after {len(images)} images: {members.damage}"
+        refs.append(ImageRef(prefix, uri, None, reason))
     return refs
 
 
-def _index(stream: io.BufferedReader, members: dict[str, tarfile.TarInfo], labels: dict[str, str]) -> str:
-    """Collect images by name and labels by key; what is wrong with the archive, "" if nothing."""
+def _read_members(stream: io.BufferedReader) -> _Members:
+    """What a tar holds, but for folders and hidden names."""
+    members = _Members()
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
                 name = member.name.removeprefix("./")
-                if any(part.startswith(".") and part != ".." for part in name.split("/")):
+                if member.isdir() or any(_is_hidden(part) for part in name.split("/")):
                     continue
-                if name.lower().endswith(SUFFIXES):
-                    members[name] = member  # a later one replaces an earlier one, as in unpacking
-                elif member.isreg() and _extension(name) == CLASS:
+                members.files[name] = member  # a later one replaces an earlier one, as in unpacking
+                if member.isreg() and name.lower().endswith(f".{CLASS}"):
                     stream.seek(member.offset_data)
-                    labels[_key(name)] = stream.read(min(member.size, _LONGEST_LABEL)).decode(
-                        "utf-8", "replace"
-                    )
+                    text = stream.read(min(member.size, _LONGEST_LABEL))
+                    members.labels[name] = text.decode("utf-8-sig", "replace")
             # tarfile takes whatever is not a header for the end; a true end is a block of zeros.
             stream.seek(archive.offset)
             end = stream.read(tarfile.BLOCKSIZE)
     except tarfile.TarError as error:
-        return str(error)
+        members.damage = str(error)
+        return members
     if len(end) < tarfile.BLOCKSIZE:
-        return "it ends without an end mark"
-    return "what follows is not a header" if any(end) else ""
+        members.damage = "it ends without an end mark"
+    elif any(end):
+        members.damage = "what follows is not a header"
+    return members
 
 
-def _ref(
-    name: str, member: tarfile.TarInfo, labels: dict[str, str], uri: str, prefix: str, length: int
-) -> ImageRef:
-    label, reason = None, None
-    if labels:
-        text = labels.get(_key(name))
-        label, reason = (None, f"no .{CLASS} beside it") if text is None else class_index(text)
+def _is_label(part: Member, members: _Members) -> bool:
+    return part.extension == CLASS and part.name in members.labels
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") and part != ".."
+
+
+def _label(labels: Mapping[str, str], key: str) -> tuple[int | None, str | None]:
+    """The class index of the example `key`, or why it has none; neither where the tar holds no labels."""
+    if not labels:
+        return None, None
+    text = labels.get(key)
+    return (None, f"no .{CLASS} beside it") if text is None else class_index(text)
+
+
+def _fault(name: str, member: tarfile.TarInfo, length: int) -> str | None:
+    """Why a member cannot be read from a tar of `length` bytes."""
     if name.startswith("/") or ".." in name.split("/"):
-        reason = "its name leads out of the archive"
-    elif not member.isreg() or member.issparse():
-        reason = "not a regular file"
-    elif member.size > LARGEST:
-        reason = f"too large: {member.size} bytes"
-    elif member.offset_data + member.size > length:
-        reason = "the archive ends inside it"
-    return ImageRef(f"{prefix}/{name}", uri, label, reason, member.offset_data, member.size)
-
-
-def _key(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_name(path.name.split(".", 1)[0]))
-
-
-def _extension(name: str) -> str:
-    return PurePosixPath(name).name.partition(".")[2].lower()
+        return "its name leads out of the archive"
+    if not member.isreg() or member.issparse():
+        return "not a regular file"
+    if member.size > LARGEST:
+        return f"too large: {member.size} bytes"
+    if member.offset_data + member.size > length:
+        return "the archive ends inside it"
+    return None
 
 
 class TarImages:

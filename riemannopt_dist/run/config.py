@@ -64,6 +64,12 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+def _extension(text: str) -> str:
+    if not text.strip("."):
+        raise ValueError(f"expected an extension such as jpg, got {text!r}")
+    return text.removeprefix(".").lower()
+
+
 def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validated(value)
@@ -81,6 +87,7 @@ MetricName = Annotated[str, AfterValidator(_known_metric)]
 CurrentSchedule = Annotated[ScheduleName, BeforeValidator(_current)]
 CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_count_or_auto)]
 ControlName = Literal["random", "edges"]
+Extension = Annotated[Text, AfterValidator(_extension)]
 
 
 class _Strict(BaseModel):
@@ -205,6 +212,8 @@ class Config(_Strict):
                   or, for Parquet and tars, https://; or "demo:"
     labels        a file with the labels of ILSVRC2012's validation images: LOC_val_solution.csv, or
                   ILSVRC2012_validation_ground_truth.txt with meta.mat beside it
+    image_extensions   those of images in WebDataset tars, such as [left.png] for key.left.png; those of all
+                  image formats by default
     output        the run directory
     model         the classifier
     explain       the output explained: the target's softmax probability, or its logit
@@ -224,6 +233,7 @@ class Config(_Strict):
 
     images: Text
     labels: Text | None = None
+    image_extensions: Annotated[tuple[Extension, ...], Field(min_length=1)] | None = None
     output: Text
     model: ModelConfig
     explain: Output = "probability"
@@ -253,6 +263,8 @@ class Config(_Strict):
     def fingerprint(self, weights_digest: str) -> str:
         """A digest of all that the results depend on: the weights, and all keys but output and means."""
         fields = {k: v for k, v in self.published().items() if k not in ("output", "means", "grid")}
+        if self.image_extensions is None:  # as in runs begun before there was this key
+            del fields["image_extensions"]
         fields["cells"] = [str(cell) for cell in self.cells()]
         fields["weights_digest"] = weights_digest
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

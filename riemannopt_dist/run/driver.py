@@ -234,7 +234,7 @@ def _new_listing(
     """
     if directory.holds(config, weights_digest) and directory.read_listing() is not None:
         return []
-    refs = list_images(config.images, config.labels)
+    refs = list_images(config.images, config.labels, config.image_extensions)
     check_labels(refs, classes)
     return refs
 

@@ -133,7 +133,7 @@ def make_plan(config: Config) -> Plan:
     """
     classes = _check_model(config)
     begun = RunDirectory(Storage(config.output)).holds(config, None)
-    refs = list_images(config.images, config.labels)
+    refs = list_images(config.images, config.labels, config.image_extensions)
     check_labels(refs, classes)
     usable = sum(ref.reason is None for ref in refs)
     if usable <= config.fit.images:

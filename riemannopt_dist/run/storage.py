@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from riemannopt_dist.addresses import parse_address
 from riemannopt_dist.stores import StorageError, one_line, retried, without_secrets
 
 SETTLING = 1.0
@@ -30,6 +32,8 @@ _NAME = re.compile(f"{_COMPONENT}(/{_COMPONENT})*")
 
 class Storage:
     """Files by relative POSIX name under `root`, a path or a file://, s3:// or gs:// URI. Can be pickled.
+
+    Of a URI the path is percent-decoded, see `parse_address`.
 
     Options of an object store come as the URI's query, as Arrow's file systems take them
     (`s3://bucket/runs?region=eu-west-1`), or from the environment (`AWS_ENDPOINT_URL`, …).
@@ -271,24 +275,25 @@ class _Bucket:
 
 
 def _place(root: str) -> _Folder | _Bucket:
-    scheme = root.partition("://")[0] if "://" in root else ""
-    if scheme not in ("", "file", "s3", "gs") or not root:
+    try:
+        address = parse_address(root)
+    except ValueError as error:
+        raise ValueError(f"root: {error}") from None
+    if address.scheme not in ("", "file", "s3", "gs") or not root:
         raise ValueError(
             f"root: expected a path or a file://, s3:// or gs:// URI, got {without_secrets(root)!r}"
         )
-    if not scheme:
-        return _Folder(Path(root).expanduser())
-    if scheme == "s3" and "allow_delayed_open" not in root:  # with it, a small file is one PUT
-        root += ("&" if "?" in root else "?") + "allow_delayed_open=true"
+    if address.scheme in ("", "file"):
+        return _Folder(address.local)
+    if address.scheme == "s3" and "allow_delayed_open" not in address.query:
+        options = [address.query, "allow_delayed_open=true"]  # with it, a small file is one PUT
+        address = replace(address, query="&".join(filter(None, options)))
     try:
-        file_system, path = fs.FileSystem.from_uri(root)
+        file_system, _ = fs.FileSystem.from_uri(address.bucket)
     except pa.ArrowInvalid as error:
-        raise ValueError(f"root: {without_secrets(root)}: {one_line(error)}") from None
-    if scheme == "file":
-        return _Folder(Path(path))
-    if not path:
-        raise ValueError(f"root: expected a bucket after {scheme}://, got {without_secrets(root)!r}")
-    return _Bucket(file_system, path)
+        shown = f"{without_secrets(root)}: {one_line(error)}"
+        raise ValueError(f"root: {shown} (a ? in a name is written %3F)") from None
+    return _Bucket(file_system, address.key)
 
 
 def _check(name: str) -> None:

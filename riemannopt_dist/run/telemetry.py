@@ -3,10 +3,12 @@
 Ray adds its prefix `ray_` and labels for the node and the worker process. jobs/grafana.json shows all of it.
 """
 
+import string
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from ray.util.metrics import Counter, Gauge
 
@@ -53,7 +55,7 @@ class DriverTelemetry:
     """What the driver of `run` knows: images done and given up on, workers and their losses."""
 
     def __init__(self, run: str) -> None:
-        self._run = run
+        self._run = _label(run)
         self._done, self._failures = IMAGES_DONE.make(), FAILURES.make()
         self._retries, self._workers = RETRIES.make(), WORKERS.make()
 
@@ -82,7 +84,7 @@ class WorkerTelemetry:
     """What a worker knows: gradients and where its time goes."""
 
     def __init__(self, run: str) -> None:
-        self._run = run
+        self._run = _label(run)
         self._gradients, self._seconds, self._busy = GRADIENTS.make(), SECONDS.make(), BUSY.make()
         self._since = time.perf_counter()
 
@@ -101,3 +103,8 @@ class WorkerTelemetry:
         now = time.perf_counter()
         self._busy.set(min(1.0, timings.compute_seconds / (now - self._since)), {"run": self._run})
         self._since = now
+
+
+def _label(run: str) -> str:
+    """`run` in ASCII, all that Ray takes, with the rest percent-encoded."""
+    return quote(run, safe=string.punctuation + " ", errors="surrogateescape")
