@@ -20,6 +20,7 @@ from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import driver, local, verification
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.yaml_text import parse_yaml
 from tests.small_world import make_pictures, small_fields
 
 CLI = [str(Path(sys.executable).with_name("riemannopt"))]
@@ -134,8 +135,8 @@ def test_a_model_that_cannot_be_explained_is_one_line_before_ray_starts(
     config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     monkeypatch.setattr(driver, "ray_session", lambda: pytest.fail("Ray was started"))
-    fields = yaml.safe_load(config_file.read_text())
-    config_file.write_text(yaml.safe_dump({**fields, "model": {"name": "tests.unsound:dictionary"}}))
+    fields = parse_yaml(config_file.read_text())
+    config_file.write_text(json.dumps({**fields, "model": {"name": "tests.unsound:dictionary"}}))
     before = set(tmp_path.rglob("*"))
     model = ["--model", "tests.unsound:dictionary"]
     arguments = {
