@@ -13,8 +13,10 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    field_validator,
     model_validator,
 )
 
@@ -113,12 +115,31 @@ class FitConfig(_Strict):
     part of the path. `average` is over images: their mean, the mean of images that are each in units of their
     own ∫|g′|, or the median of these. The schedule riemannopt takes the median of the first pass whatever it
     is, and rough an average of its own.
+
+    With `profiles` nothing is fitted: it is a folder of profiles fitted before, <path>.json, such as the
+    schedules/ of another run of the same model, or "demo:" for those of EfficientNet-Lite0 that come along.
     """
 
-    images: Annotated[int, Field(ge=2)] = 200
+    profiles: Text | None = None
+    images: Annotated[int, Field(ge=0)] = 200
     samples: Annotated[int, Field(ge=2)] = 128
     refine: Refine = "auto"
     average: Average = DEFAULT_AVERAGE
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_to_fit_on(cls, fields: Any) -> Any:
+        known = isinstance(fields, dict) and fields.get("profiles") is not None
+        return {"images": 0, **fields} if known else fields
+
+    @field_validator("images")
+    @classmethod
+    def _enough(cls, images: int, info: ValidationInfo) -> int:
+        if info.data.get("profiles") is None and images < 2:
+            raise ValueError(f"expected at least 2, got {images}")
+        if info.data.get("profiles") is not None and images:
+            raise ValueError(f"expected none beside profiles, got {images}")
+        return images
 
 
 class GuidedConfig(_Strict):
@@ -233,7 +254,7 @@ class Config(_Strict):
 
     images: Text
     labels: Text | None = None
-    image_extensions: Annotated[tuple[Extension, ...], Field(min_length=1)] | None = None
+    image_extensions: Annotated[Items[Extension], Field(min_length=1)] | None = None
     output: Text
     model: ModelConfig
     explain: Output = "probability"
@@ -265,6 +286,8 @@ class Config(_Strict):
         fields = {k: v for k, v in self.published().items() if k not in ("output", "means", "grid")}
         if self.image_extensions is None:  # as in runs begun before there was this key
             del fields["image_extensions"]
+        if self.fit.profiles is None:
+            fields["fit"] = {k: v for k, v in fields["fit"].items() if k != "profiles"}
         fields["cells"] = [str(cell) for cell in self.cells()]
         fields["weights_digest"] = weights_digest
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

@@ -33,6 +33,7 @@ from riemannopt_dist.run.grid import cell_schedules
 from riemannopt_dist.run.ledger import PATIENCE, Done, Failed, Probed, Task
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
+from riemannopt_dist.run.profiles import read_profiles
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.selection import Selection
 from riemannopt_dist.run.shards import drawn_order, shards_of
@@ -88,6 +89,8 @@ def evaluate(config: Config) -> RunDirectory:
     classes = check_for_run(model, config)
     state = model_state(model)
     digest = weights_digest(state)
+    if config.fit.profiles is not None:
+        read_profiles(config.fit.profiles, fitted_families(config))
     directory = RunDirectory(Storage(config.output))
     refs = _new_listing(directory, config, digest, classes)
     with ray_session():
@@ -293,11 +296,13 @@ def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]
     sampled then may be sampled now.
     """
     fit = run.config.fit
-    families = sorted({METHODS[cell.method].family for cell in run.config.cells() if cell.fitted})
+    families = fitted_families(run.config)
     stored = {family: run.directory.read_profile(family) for family in families}
     known = {family: Profile.from_fields(fields) for family, fields in stored.items() if fields is not None}
     if len(known) == len(families):
         return known
+    if fit.profiles is not None:
+        return read_profiles(fit.profiles, families)
     subjects = [_subject(row) for row in images if row["in_fit"]]
     first = _variations(run, "fit", subjects, dict.fromkeys(families, equispaced(fit.samples)))
     profiles = {family: sampled.profile(fit.average) for family, sampled in first.items()}
@@ -311,6 +316,11 @@ def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]
     return profiles | {
         family: merged(first[family], sampled, fit.average) for family, sampled in second.items()
     }
+
+
+def fitted_families(config: Config) -> list[str]:
+    """The paths that some cell of the grid takes fitted points on."""
+    return sorted({METHODS[cell.method].family for cell in config.cells() if cell.fitted})
 
 
 def _sampled_positions(run: _Run, stage: str) -> dict[str, Array]:

@@ -176,6 +176,8 @@ def _check_model(config: Config) -> int:
 
 def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:
     """The profiles: every family that has a fitted schedule in the grid, with a second pass if need be."""
+    if config.fit.profiles is not None:
+        return
     families = sorted({METHODS[cell.method].family for cell in cells if cell.fitted})
     for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
         for family in families:

@@ -147,7 +147,7 @@ def _takes_place(storage: Storage, stage: str, config: Mapping[str, Any]) -> boo
     if stage == "refine":
         return bool(storage.list(stage))
     fitted = any({*block["schedules"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
-    return stage != "fit" or fitted
+    return stage != "fit" or (fitted and config["fit"]["images"] > 0)
 
 
 def _items_of_stages(config: Mapping[str, Any], directory: RunDirectory) -> dict[str, Sequence[str] | None]:
