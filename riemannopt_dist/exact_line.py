@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from riemannopt_dist.arguments import check_images, check_model, check_positive, check_targets
 from riemannopt_dist.attribution import Attribution, integrated_gradients
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Index, micro_batches
+from riemannopt_dist.logits import check_logits
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Array, schedule_from_partition
 
@@ -209,6 +210,7 @@ def _logits(network: nn.Module, line: StraightPath, rows: Index, alphas: Array) 
     with torch.no_grad():
         inputs, _ = line.at(torch.from_numpy(rows).to(device), torch.from_numpy(alphas).to(device))
         logits: Tensor = network(inputs)
+        check_logits(logits, len(inputs))
     return logits
 
 

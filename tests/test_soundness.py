@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from riemannopt_dist.attribution import integrated_gradients
+from riemannopt_dist.exact_line import exact_integrated_gradients
 from riemannopt_dist.folding import channels_last, folded
 from riemannopt_dist.guided_path import guided_ig
 from riemannopt_dist.images import ImageRef
@@ -133,6 +134,11 @@ def test_functions_refuse_what_is_no_logits(kind: str) -> None:
     network = REFUSED[kind][0]().eval().requires_grad_(False)
     images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     targets = torch.zeros(2, dtype=torch.int64)
+    if kind not in ("one logit", "classes"):  # the logit is explained, of layers alone
+        layers = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 5 if kind != "vector" else 1))
+        layers.register_forward_hook(lambda module, inputs, logits: network.after(logits))
+        with pytest.raises(ValueError, match=rf"^model: .*{OUTPUTS[kind]}"):
+            exact_integrated_gradients(layers.eval(), images, targets)
     for call in (
         lambda: integrated_gradients(network, images, targets, linear_schedule(2)),
         lambda: guided_ig(network, images, targets, linear_schedule(2)),
