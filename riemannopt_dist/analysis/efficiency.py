@@ -20,14 +20,18 @@ ERROR = "reference_error"
 AUTO = "auto_"
 EXACT, AT_LEAST, AT_MOST = "", "at least", "at most"
 
+ROUNDING = 256 * float(np.finfo(np.float32).eps)
+"""Errors of less are rounding, as far as an output of a network may be off for it: they count as this."""
+
 
 def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """For every cell: its mean `score`, and the evaluations of linear left for the same over its own.
 
     Linear left's count is interpolated between those of the grid, straight in log-log. `bound` says "at
-    least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken. `low`
-    and `high` of both numbers are 95 % intervals. Methods without linear left at two counts or more are left
-    out, and so are images for which a method's cells do not all have the score, with what they cost.
+    least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken; where
+    all of them are rounding, their first count is more than enough. `low` and `high` of both numbers are 95 %
+    intervals. Methods without linear left at two counts or more are left out, and so are images for which a
+    method's cells do not all have the score, with what they cost.
     """
     if score not in results.column_names:
         return pd.DataFrame()
@@ -59,17 +63,26 @@ def _of_method(group: pd.DataFrame, score: str) -> pd.DataFrame:
             | {"images": len(errors), "gradient_evaluations": cost[0]}
             | _with_interval(f"{score}_mean", found)
             | _with_interval("efficiency", needed / cost)
-            | {"bound": AT_LEAST if found[0] < least else AT_MOST if found[0] > most else EXACT}
+            | {"bound": _bound(found[0], least, most)}
         )
     return pd.DataFrame(rows)
+
+
+def _bound(error: float, least: float, most: float) -> str:
+    """Where an error lies beside those of the counts."""
+    error, least, most = (max(value, ROUNDING) for value in (error, least, most))
+    if error < least:
+        return AT_LEAST
+    return AT_MOST if error > most or most == ROUNDING else EXACT
 
 
 def equivalent_count(errors: Array, counts: Array, yardstick: Array) -> Array:
     """The count at which the errors `yardstick` (R, K) of increasing `counts` (K,) come to `errors` (R,).
 
     Interpolated straight in log-log after the last count whose error is larger; the first or the last count
-    where there is none or nothing after it.
+    where there is none or nothing after it. Errors below `ROUNDING` are equal.
     """
+    errors, yardstick = np.maximum(errors, ROUNDING), np.maximum(yardstick, ROUNDING)
     rows = np.arange(len(errors))
     larger = yardstick > errors[:, None]
     after = np.where(larger.any(1), len(counts) - larger[:, ::-1].argmax(1), 0)

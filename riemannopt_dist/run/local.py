@@ -7,6 +7,7 @@ import torch
 
 from riemannopt_dist.analysis.figures import attribution_figure
 from riemannopt_dist.arguments import check_choice
+from riemannopt_dist.gradients import logits_of
 from riemannopt_dist.images import (
     UnreadableImage,
     decode_image,
@@ -46,7 +47,7 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
             if isinstance(image, UnreadableImage):
                 continue
             images = image[None].to(device)
-            targets = model(images).argmax(dim=1)
+            targets = logits_of(model, images).argmax(dim=1)
             total = total.add(path_variation(model, StraightPath.from_black(images), targets, total.alphas))
             progress.advance(1)
     if total.count == 0:
@@ -70,7 +71,7 @@ def explain_image(
     """
     model = load_model(model_name, weights).to(_device())
     images = _read(path, model)
-    logits = model(images)[0]
+    logits = logits_of(model, images)[0]
     if target is not None and target >= len(logits):
         raise ValueError(f"target: expected a class below {len(logits)}, got {target}")
     explained = int(logits.argmax()) if target is None else target

@@ -13,6 +13,7 @@ import torch
 from riemannopt_dist.folding import folded
 from riemannopt_dist.images import Files
 from riemannopt_dist.models import assemble_model
+from riemannopt_dist.precision import use_ieee_float32
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.stage import Stage, as_table
@@ -42,6 +43,7 @@ class ShardWorker:
     def __init__(self, payload: Sequence["ray.ObjectRef[Payload]"]) -> None:
         given: Payload = ray.get(payload[0])
         torch.set_num_threads(given.threads)
+        use_ieee_float32()
         device = torch.device("cuda" if given.gpus and torch.cuda.is_available() else "cpu")
         # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = given
