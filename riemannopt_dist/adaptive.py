@@ -29,11 +29,13 @@ from riemannopt_dist.gradients import (
     OUTPUTS,
     Output,
     micro_batches,
+    output_rounding,
     target_output,
     value_and_gradient,
 )
 from riemannopt_dist.optimize import density_coordinate
 from riemannopt_dist.paths import Path
+from riemannopt_dist.precision import sum_type
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.schedule import Array
 
@@ -44,9 +46,6 @@ AT_A_TIME = 1
 SAFETY = 1.6
 """What the expected error is multiplied by: true errors of EfficientNet-Lite0's maps (Integrated Gradients
 and Blur IG, ImageNet photos) were 0.8 to 1.6 times the expected one from 16 samples on."""
-
-ROUNDING = 1e-5
-"""Gaps of this part of f may be rounding: f at one place depends on its micro-batch by about as much."""
 
 FLAT = 0.01
 """Where p (1 − p) is less, the gradient at a path's start is taken as zero: it reaches 1/4 on a rise."""
@@ -189,7 +188,7 @@ class _Sum:
         weights = end_weights(before, after, output)
         weights[len(new) :] *= -1
         left, right = (torch.stack([ends[side].gradient for ends in changed]) for side in (0, 1))
-        step = torch.stack([b.place - a.place for a, b in changed])
+        step = torch.stack([b.place.to(left) - a.place.to(left) for a, b in changed])
         opening, closing = weights.T.to(left)[..., None, None, None]
         parts = (opening * left + closing * right) * step
         self.total = self.total + parts.sum(0)
@@ -197,11 +196,16 @@ class _Sum:
         sums = parts[: len(new)].flatten(1).sum(1)
         return new, torch.cat([distances, sums, self.total.abs().sum()[None]])
 
-    def settle(self, new: list[Ends], numbers: list[float]) -> None:
-        """Take in what `add` returned, once the numbers have come to the host."""
+    def settle(self, new: list[Ends], numbers: list[float], rounding: Callable[[Tensor], Tensor]) -> None:
+        """Take in what `add` returned, once the numbers have come to the host.
+
+        `rounding` says how far f of given sizes may be off.
+        """
         distances, sums, self.magnitude = numbers[: len(new)], numbers[len(new) : -1], numbers[-1]
-        for (left, right), distance, part in zip(new, distances, sums, strict=True):
-            gap = abs(right.value - left.value - part) - ROUNDING * max(abs(left.value), abs(right.value))
+        values = torch.tensor([[left.value, right.value] for left, right in new], dtype=torch.float64)
+        slack = rounding(values.abs().amax(1)).tolist()
+        for (left, right), distance, part, off in zip(new, distances, sums, slack, strict=True):
+            gap = abs(right.value - left.value - part) - off
             self.intervals.append(_Interval(left, right, max(distance / math.sqrt(12), gap)))
         self.opened = []
 
@@ -243,9 +247,18 @@ class _Sampler:
             internal_batch_size=self.internal_batch_size,
         )
         return [
-            _Point(0.0, value, place, torch.zeros_like(place)) if value * (1 - value) < FLAT else None
+            _Point(0.0, value, place, self.zeros(place)) if value * (1 - value) < FLAT else None
             for value, place in zip(values.tolist(), places.unbind(), strict=True)
         ]
+
+    def zeros(self, images: Tensor) -> Tensor:
+        """Zeros of the images' shape (…, C, H, W), float32 or wider."""
+        return torch.zeros_like(images, dtype=sum_type(images.dtype))
+
+    def rounding(self, sizes: Tensor) -> Tensor:
+        """How far f of sizes |f| (N,) may be off: as in float32 at least, for less moves no point."""
+        dtype = self.path.images.dtype
+        return output_rounding(sizes, torch.float32 if dtype == torch.float64 else dtype, self.output)
 
     def points(self, rows: list[int], shares: list[float]) -> list[_Point]:
         """A point for each image index of `rows` (N,) and share (N,), in full micro-batches."""
@@ -278,10 +291,10 @@ def _refine(
     _check_ends(start, "start")
     images = sampler.path.images
     group = math.ceil(sampler.internal_batch_size / at_a_time)
-    maps, evaluations = torch.empty_like(images), torch.empty_like(sampler.targets)
+    maps, evaluations = sampler.zeros(images), torch.empty_like(sampler.targets)
     ends = np.empty((len(images), 2))
     waiting = (
-        _Sum(row, torch.zeros_like(image), origin)
+        _Sum(row, sampler.zeros(image), origin)
         for row, (image, origin) in enumerate(zip(images, sampler.origins(), strict=True))
     )
     active: list[_Sum] = []
@@ -295,15 +308,15 @@ def _refine(
         ]
         numbers = iter(torch.cat([numbers for _, numbers in added]).tolist())
         for found, (new, _) in zip(active, added, strict=True):
-            found.settle(new, list(islice(numbers, 2 * len(new) + 1)))
+            found.settle(new, list(islice(numbers, 2 * len(new) + 1)), sampler.rounding)
         done = [found for found in active if found.evaluations >= most or good_enough(found)]
         active = [found for found in active if found not in done]
         for found in done:
             maps[found.row] = found.total
             ends[found.row] = found.ends
             evaluations[found.row] = found.evaluations
-    f_baseline, f_input = torch.from_numpy(ends.T).to(images)
-    return Attribution(maps, f_input, f_baseline, evaluations)
+    f_baseline, f_input = torch.from_numpy(ends.T).to(maps)
+    return Attribution(maps, f_input, f_baseline, evaluations, sampler.output, images.dtype)
 
 
 def _check_ends(count: int, name: str) -> None:

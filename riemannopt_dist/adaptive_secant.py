@@ -31,6 +31,7 @@ from riemannopt_dist.gradients import (
 )
 from riemannopt_dist.optimize import rough_coordinate
 from riemannopt_dist.paths import Path
+from riemannopt_dist.precision import ieee_float32, sum_type
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.rescale.tape import Tape
 from riemannopt_dist.schedule import Array
@@ -76,8 +77,7 @@ def adaptive_secant_attribution(
     check_positive(internal_batch_size, "internal_batch_size")
     alphas, shares, _ = rough_coordinate(profile)
     check_whole_path(model, path, targets)
-    wide = torch.promote_types(path.images.dtype, torch.float32)
-    maps = torch.empty_like(path.images, dtype=wide)
+    maps = torch.empty_like(path.images, dtype=sum_type(path.images.dtype))
     values = maps.new_empty((len(targets), samples + 1))
     for part in micro_batches(len(targets), max(internal_batch_size // (samples + 1), 1)):
         rows = np.arange(part.start, part.stop)
@@ -138,9 +138,10 @@ def _secants(
     asked[chain] = targets[:, None].expand(chain.shape)
     slopes = mean_output_slopes(logits, logits[neighbours], asked, output)
     slopes[chain[:, -1]] = 0
-    gradients = torch.autograd.grad(
-        (first.logits, second.logits), (first.places, second.places), (slopes[:cut], slopes[cut:])
-    )
+    with ieee_float32():
+        gradients = torch.autograd.grad(
+            (first.logits, second.logits), (first.places, second.places), (slopes[:cut], slopes[cut:])
+        )
     parts = products(torch.cat(gradients), places[neighbours] - places)
     values = explained_output(logits, asked, output)
     return _Secants(parts[chain].sum(1), values[chain])

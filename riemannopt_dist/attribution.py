@@ -19,6 +19,7 @@ from riemannopt_dist.gradients import (
 )
 from riemannopt_dist.important_direction import IdgiSums
 from riemannopt_dist.paths import Path, StraightPath
+from riemannopt_dist.precision import ieee_float32, sum_type
 from riemannopt_dist.schedule import Array, Schedule
 
 
@@ -27,13 +28,17 @@ class Attribution:
     """Attribution maps (B, C, H, W) and what it takes to judge them.
 
     f_input and f_baseline (B,) are the explained output at the path's two ends, gradient_evaluations (B,)
-    (int64) the number of gradients that each map alone costs.
+    (int64) the number of gradients that each map alone costs. Maps and f are of the images' type, but of
+    float32 for float16 and bfloat16, which would round away what the sums know. What rounding f has tell
+    `output`, what f is, and `computed_in`, the type that the model computes in: that of f unless given.
     """
 
     maps: Tensor
     f_input: Tensor
     f_baseline: Tensor
     gradient_evaluations: Tensor
+    output: Output = "probability"
+    computed_in: torch.dtype | None = None
 
 
 def integrated_gradients(
@@ -82,8 +87,9 @@ def integrate_path(
     check_targets(targets, images, model)
     asked = [*schedules, *idgi, *end_weighted]
     points, weights = union_of_points(asked)
-    maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]))
-    values = images.new_empty((len(images), len(points)))
+    wide = sum_type(images.dtype)
+    maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]), dtype=wide)
+    values = images.new_empty((len(images), len(points)), dtype=wide)
     # IDGI needs f at both ends before it has come by the samples there, end weights at the start.
     early = {0.0: bool(idgi or end_weighted), 1.0: bool(idgi)}
     unsampled = [end for end in (0.0, 1.0) if early[end] or end not in points]
@@ -105,7 +111,9 @@ def integrate_path(
     f_baseline, f_input = ends.get(0.0, values[:, 0]), ends.get(1.0, values[:, -1])
     made = [*maps.unbind(1), *(result for sums in further for result in sums.maps.unbind(1))]
     return [
-        Attribution(result, f_input, f_baseline, torch.full_like(targets, len(schedule)))
+        Attribution(
+            result, f_input, f_baseline, torch.full_like(targets, len(schedule)), output, images.dtype
+        )
         for result, schedule in zip(made, asked, strict=True)
     ]
 
@@ -121,6 +129,7 @@ def union_of_points(schedules: Sequence[Schedule]) -> tuple[Array, Array]:
     return points, weights
 
 
+@ieee_float32()
 def add_weighted(maps: Tensor, samples: PathSamples, weights: Array) -> None:
     """Add a micro-batch's samples, weighted by `weights` (S, N), onto its images' maps (B, S, C, H, W).
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.arguments import check_choice, check_images
+from riemannopt_dist.precision import ieee_float32, sum_type
 
 Parametrization = Literal["sigma", "variance", "log"]
 Convention = Literal["closed_form", "original"]
@@ -84,18 +85,22 @@ class BlurPath:
         check_choice(self.convention, CONVENTIONS, "convention")
 
     def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
-        """γ(α) and dγ/dα, each (N, C, H, W), for image indices `rows` (N,) and positions `alphas` (N,)."""
+        """γ(α) and dγ/dα, each (N, C, H, W), for image indices `rows` (N,) and positions `alphas` (N,).
+
+        Both are computed in float32 or wider; γ is then rounded to the images' type.
+        """
         sigma, speed = PARAMETRIZATIONS[self.parametrization](alphas.double(), self.sigma_max)
         taps, slopes, end = self._kernels(sigma)
-        taps, slopes, end = (k.to(self.images) for k in (taps, slopes * speed[:, None], end))
+        taps, slopes, end = (k.to(self._folded) for k in (taps, slopes * speed[:, None], end))
         blurred, velocity = blur(self._folded[rows], self.images.shape[2:], taps, slopes, end)
         sharp = taps[:, 0, None, None, None] == 1
-        return torch.where(sharp, self.images[rows], blurred), velocity
+        return torch.where(sharp, self.images[rows], blurred.to(self.images.dtype)), velocity
 
     @cached_property
     def _folded(self) -> Tensor:
-        """The images folded along rows and columns, (B, 2, ⌈H/2⌉, 2, C, ⌈W/2⌉)."""
-        return fold(fold(self.images, 3), 3).permute(2, 0, 4, 1, 3, 5).contiguous()
+        """The images, float32 or wider, folded along rows and columns: (B, 2, ⌈H/2⌉, 2, C, ⌈W/2⌉)."""
+        images = self.images.to(sum_type(self.images.dtype))
+        return fold(fold(images, 3), 3).permute(2, 0, 4, 1, 3, 5).contiguous()
 
     def _kernels(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The taps at σ, their change per unit of σ, and the taps at the end of the step of that change."""
@@ -128,6 +133,7 @@ def _both_sides(taps: Tensor) -> Tensor:
     return 2 * taps.sum(1, keepdim=True) - taps[:, :1]
 
 
+@ieee_float32()
 def blur(
     folded: Tensor, size: Sequence[int], taps: Tensor, slopes: Tensor, end: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -6,21 +6,31 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from riemannopt_dist.precision import ieee_float32, sum_type
+
 LUMA = (0.299, 0.587, 0.114)
 """Rec. 601's weights of red, green and blue in brightness."""
 
 
 def random_map(images: Tensor) -> Tensor:
-    """Gaussian noise (B, C, H, W), seeded by each image's content: the same in any batch."""
+    """Gaussian noise (B, C, H, W), seeded by each image's content: the same in any batch.
+
+    Float32 or wider.
+    """
     made = []
     for image in images.float().cpu():
         seed = zlib.crc32(image.contiguous().numpy().tobytes())
         made.append(torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)))
-    return torch.stack(made).to(images)
+    return torch.stack(made).to(images.device, sum_type(images.dtype))
 
 
+@ieee_float32()
 def edge_map(images: Tensor) -> Tensor:
-    """The Sobel gradient's magnitude of the brightness, a third of it in each channel: (B, 3, H, W)."""
+    """The Sobel gradient's magnitude of the brightness, a third of it in each channel: (B, 3, H, W).
+
+    Float32 or wider.
+    """
+    images = images.to(sum_type(images.dtype))
     luma = torch.tensor(LUMA).to(images)[:, None, None]
     brightness = (images * luma).sum(1, keepdim=True)
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]).to(images)

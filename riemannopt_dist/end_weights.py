@@ -15,6 +15,7 @@ from torch import Tensor
 
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.gradients import OUTPUTS, Index, Output, PathSamples
+from riemannopt_dist.precision import sum_type
 from riemannopt_dist.schedule import Array, Schedule, gauss_legendre
 
 PROBABILITY_FLOOR = 1e-6
@@ -76,8 +77,9 @@ class _Last:
 class EndWeightedSums:
     """Maps of several schedules, built from a path's samples as they come.
 
-    `starts` (B, C, H, W) and `f_baseline` (B,) are γ and f at the path's start. One sample a schedule is
-    kept: memory does not grow with the samples. Raises ValueError for a schedule without a point at 1.
+    `starts` (B, C, H, W) and `f_baseline` (B,) are γ and f at the path's start. Sums are in float32 or wider.
+    One sample a schedule is kept: memory does not grow with the samples. Raises ValueError for a schedule
+    without a point at 1.
     """
 
     def __init__(
@@ -94,9 +96,9 @@ class EndWeightedSums:
         self._held = [np.isin(points, schedule.points) for schedule in schedules]
         self._opens_late = [schedule.points[0] > 0 for schedule in schedules]
         self._last: list[_Last | None] = [None] * len(schedules)
-        self._starts, self._f_baseline = starts, f_baseline
+        self._starts, self._f_baseline = starts.to(sum_type(starts.dtype)), f_baseline
         self._output: Output = output
-        self.maps = starts.new_zeros((len(starts), len(schedules), *starts.shape[1:]))
+        self.maps = self._starts.new_zeros((len(starts), len(schedules), *starts.shape[1:]))
 
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch; samples come image by image, in order of position."""
@@ -110,7 +112,7 @@ class EndWeightedSums:
         rows = samples.rows[chosen]
         index = torch.from_numpy(chosen).to(samples.values.device)
         values, places, gradients = (
-            given[index] for given in (samples.values, samples.inputs, samples.gradients)
+            given[index] for given in (samples.values, samples.inputs.to(self.maps), samples.gradients)
         )
         last = self._last[schedule]
         if last is not None:

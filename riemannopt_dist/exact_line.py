@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images, check_model, check_positive, check_targets
 from riemannopt_dist.attribution import Attribution, integrated_gradients
-from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Index, micro_batches
-from riemannopt_dist.logits import check_logits
+from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Index, logits_of, micro_batches
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import Array, schedule_from_partition
 
@@ -95,6 +94,7 @@ def exact_integrated_gradients(
         torch.cat([result.f_input for result in results]),
         torch.cat([result.f_baseline for result in results]),
         torch.cat([result.gradient_evaluations for result in results]),
+        output="logit",
     )
 
 
@@ -209,9 +209,7 @@ def _logits(network: nn.Module, line: StraightPath, rows: Index, alphas: Array) 
     device = line.images.device
     with torch.no_grad():
         inputs, _ = line.at(torch.from_numpy(rows).to(device), torch.from_numpy(alphas).to(device))
-        logits: Tensor = network(inputs)
-        check_logits(logits, len(inputs))
-    return logits
+        return logits_of(network, inputs)
 
 
 class _Watch:

@@ -1,9 +1,10 @@
 """The explained output of a classifier and its gradient with respect to the input, in micro-batches.
 
-The gradient reaches the input alone: none is computed for the model's parameters.
+The gradient reaches the input alone: none is computed for the model's parameters. Values and gradients are
+float32 or wider, whatever the model computes in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from riemannopt_dist.choices import OUTPUTS as OUTPUTS
 from riemannopt_dist.choices import Output as Output
 from riemannopt_dist.logits import check_logits, check_two_classes
 from riemannopt_dist.paths import Path
+from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type
 
 Index = NDArray[np.int64]
 DEFAULT_INTERNAL_BATCH_SIZE = 32
@@ -28,19 +30,42 @@ def micro_batches(items: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, items))
 
 
+def logits_of(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The model's logits (B, classes) of images (B, C, H, W): whatever calls a model does so here.
+
+    The model gets a copy, for it may write into what it is given. Gradients reach `images` through the copy;
+    who asks for them does so within `ieee_float32`, as the model is called. Raises ValueError for what is no
+    logits.
+    """
+    with ieee_float32():
+        logits = model(images.clone())
+    check_logits(logits, len(images))
+    return logits
+
+
 def explained_output(logits: Tensor, targets: Tensor, output: Output = "probability") -> Tensor:
     """The target's softmax probability in [0, 1] (or its logit) from logits (B, classes): (B,).
 
-    Raises ValueError for what is no logits, for a single one whose probability is asked for, and for a target
-    that has none.
+    In float32 or wider. Raises ValueError for what is no logits, for a single one whose probability is asked
+    for, and for a target that has none.
     """
     check_choice(output, OUTPUTS, "output")
     check_logits(logits, len(targets))
     check_classes(targets, logits)
     if output == "probability":
         check_two_classes(logits)
+    logits = logits.to(sum_type(logits.dtype))
     scores = logits.softmax(dim=1) if output == "probability" else logits
     return scores.gather(1, targets[:, None]).squeeze(1)
+
+
+def output_rounding(size: Tensor, dtype: torch.dtype, output: Output = "probability") -> Tensor:
+    """How far f of `size` |f| (…) may be off for rounding alone, the model computing in `dtype`: (…).
+
+    A logit is a sum of what may be far larger, so no |f| below 1 makes it more exact; a probability's
+    rounding is relative to itself, as p (1 − p) times that of the log-odds.
+    """
+    return relative_rounding(dtype) * size.abs().clamp_min(1.0 if output == "logit" else 0.0)
 
 
 def target_output(
@@ -54,7 +79,7 @@ def target_output(
     """f(x) for images (B, C, H, W) and class indices (B,): the explained output, (B,), without gradients."""
     with torch.no_grad():
         parts = [
-            explained_output(model(images[part]), targets[part], output)
+            explained_output(logits_of(model, images[part]), targets[part], output)
             for part in micro_batches(len(images), internal_batch_size)
         ]
     return torch.cat(parts)
@@ -71,12 +96,12 @@ def value_and_gradient(
     """f(x), (B,), and ∂f/∂x, (B, C, H, W), for images (B, C, H, W) and class indices (B,)."""
     values, gradients = [], []
     for part in micro_batches(len(images), internal_batch_size):
-        with torch.enable_grad():
+        with torch.enable_grad(), ieee_float32():
             inputs = images[part].detach().requires_grad_()
-            value = explained_output(model(inputs), targets[part], output)
+            value = explained_output(logits_of(model, inputs), targets[part], output)
             (gradient,) = torch.autograd.grad(value.sum(), inputs)
         values.append(value.detach())
-        gradients.append(gradient)
+        gradients.append(gradient.to(sum_type(gradient.dtype)))
     return (values[0], gradients[0]) if len(values) == 1 else (torch.cat(values), torch.cat(gradients))
 
 
@@ -85,8 +110,8 @@ class PathSamples:
     """One micro-batch of N samples along the paths of some images, image by image in order of position.
 
     rows (N,) says which image each sample belongs to, columns (N,) which of its positions; both are on the
-    host. inputs (N, C, H, W) is γ(α), values (N,) is f there, gradients (N, C, H, W) is ∂f/∂γ and velocity
-    (N, C, H, W) is dγ/dα.
+    host. inputs (N, C, H, W) is γ(α) in the images' type; in float32 or wider, values (N,) is f there,
+    gradients (N, C, H, W) is ∂f/∂γ and velocity (N, C, H, W) is dγ/dα.
     """
 
     rows: Index

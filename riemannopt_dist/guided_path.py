@@ -25,6 +25,7 @@ from riemannopt_dist.gradients import (
 )
 from riemannopt_dist.important_direction import squared_shares
 from riemannopt_dist.paths import StraightPath
+from riemannopt_dist.precision import sum_type
 from riemannopt_dist.schedule import Array, Schedule, partition_of
 
 
@@ -173,7 +174,9 @@ def guided_sums(
         step = following
     evaluations = torch.full_like(targets, len(schedule))
     made = (
-        Attribution(maps.to(images.dtype), step.values, first.values, evaluations)
+        Attribution(
+            maps.to(sum_type(images.dtype)), step.values, first.values, evaluations, output, images.dtype
+        )
         for maps in (riemann, idgi, end_weighted)
     )
     found = GuidedSums(*made)

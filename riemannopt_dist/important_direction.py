@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.gradients import Index, PathSamples
+from riemannopt_dist.precision import ieee_float32, sum_type
 from riemannopt_dist.schedule import Array, Schedule, partition_of
 
 
@@ -81,11 +82,13 @@ class IdgiSums:
         f_input: Tensor,
     ) -> None:
         self._differences = _Differences.of(schedules, points)
-        self._values = images.new_zeros((len(images), len(points) + 2))
+        wide = sum_type(images.dtype)
+        self._values = images.new_zeros((len(images), len(points) + 2), dtype=wide)
         self._values[:, -2], self._values[:, -1] = f_input, f_baseline
         self._waiting: dict[int, tuple[int, int, float, Tensor]] = {}
-        self.maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]))
+        self.maps = images.new_zeros((len(images), len(schedules), *images.shape[1:]), dtype=wide)
 
+    @ieee_float32()
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch; samples come image by image, in order of position."""
         rows, columns, given = samples.rows, samples.columns, self._differences

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.arguments import check_images
+from riemannopt_dist.precision import sum_type
 
 
 class Path(Protocol):
@@ -22,7 +23,10 @@ class Path(Protocol):
         ...
 
     def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
-        """γ(α) and dγ/dα, each (N, C, H, W), of images `rows` (N,) at positions `alphas` (N,) in float64."""
+        """γ(α) and dγ/dα, each (N, C, H, W), of images `rows` (N,) at positions `alphas` (N,) in float64.
+
+        γ is in the images' type, as a model takes it, and dγ/dα in float32 or wider.
+        """
         ...
 
 
@@ -62,6 +66,8 @@ class StraightPath:
 
     def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
         """γ(α) and the constant velocity x − x′ of each requested image."""
-        baselines = self.baselines[rows]
-        velocity = self.images[rows] - baselines
-        return baselines + alphas.to(velocity)[:, None, None, None] * velocity, velocity
+        wide = sum_type(self.images.dtype)
+        baselines = self.baselines[rows].to(wide)
+        velocity = self.images[rows].to(wide) - baselines
+        places = baselines + alphas.to(velocity)[:, None, None, None] * velocity
+        return places.to(self.images.dtype), velocity

@@ -20,6 +20,7 @@ from riemannopt_dist.arguments import check_choice, check_model, check_targets
 from riemannopt_dist.choices import AVERAGES, DEFAULT_AVERAGE, Average
 from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, sample_path
 from riemannopt_dist.paths import Path
+from riemannopt_dist.precision import sum_type
 from riemannopt_dist.schedule import Array
 
 PROFILE_SAMPLES = 128
@@ -225,7 +226,7 @@ def path_variation(
     check_targets(targets, path.images, model)
     changes = torch.zeros((len(targets), len(alphas)), dtype=torch.float64, device=targets.device)
     positions = np.broadcast_to(alphas, (len(targets), len(alphas)))
-    last = torch.zeros_like(path.images[:1])
+    last = torch.zeros_like(path.images[:1], dtype=sum_type(path.images.dtype))
     for samples in sample_path(
         model, path, targets, positions, output=output, internal_batch_size=internal_batch_size
     ):

@@ -15,6 +15,7 @@ path is tried as one, of the logit, besides.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,10 +29,12 @@ from riemannopt_dist.gradients import (
     Index,
     Output,
     explained_output,
+    logits_of,
     micro_batches,
 )
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.paths import Path, StraightPath
+from riemannopt_dist.precision import ieee_float32, sum_type
 from riemannopt_dist.rescale.mode import MeanSlopes
 from riemannopt_dist.rescale.tape import Tape
 from riemannopt_dist.schedule import Array, Schedule, gauss_legendre, partition_of
@@ -80,8 +83,7 @@ def sums_of_secants(
     model: nn.Module, path: Path, targets: Tensor, edges: Array, output: Output, internal_batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Maps (B, C, H, W) of the secants between `edges` (n + 1,), and f at the edges (B, n + 1)."""
-    wide = torch.promote_types(path.images.dtype, torch.float32)
-    maps = torch.zeros_like(path.images, dtype=wide)
+    maps = torch.zeros_like(path.images, dtype=sum_type(path.images.dtype))
     values = maps.new_empty((len(targets), len(edges)))
     for part in secants(model, path, targets, edges, output, internal_batch_size):
         # Image by image: the order of summation is fixed.
@@ -159,8 +161,7 @@ def secants(
 
 def products(gradients: Tensor, steps: Tensor) -> Tensor:
     """Gradients × steps in float32, or in their own type where that is wider."""
-    wide = torch.promote_types(gradients.dtype, torch.float32)
-    return gradients.to(wide) * steps
+    return gradients.to(sum_type(gradients.dtype)) * steps
 
 
 def samples_taken(intervals: int, size: int) -> int:
@@ -195,21 +196,17 @@ def mean_gradients(
     found = logits.detach()
     slopes = torch.zeros_like(found)
     slopes[:-1] = mean_output_slopes(found[:-1], found[1:], targets[:-1], output) * inside[:, None]
-    (gradients,) = torch.autograd.grad(logits, inputs, slopes)
+    with ieee_float32():
+        (gradients,) = torch.autograd.grad(logits, inputs, slopes)
     return explained_output(found, targets, output), gradients[:-1]
 
 
 def forward_pass(model: nn.Module, places: Tensor, tape: Tape) -> tuple[Tensor, Tensor]:
-    """Places (N, C, H, W) as gradients can be asked of, and their logits (N, classes), noted on the tape.
-
-    The model sees a copy of the places, which it may write to.
-    """
+    """Places (N, C, H, W) as gradients can be asked of, and their logits (N, classes), noted on the tape."""
     inputs = places.detach().requires_grad_()
     constant = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-    with torch.enable_grad():
-        copy = inputs.clone()
-        with MeanSlopes(len(places), tape):
-            logits = torch.func.functional_call(model, constant, (copy,))
+    with torch.enable_grad(), MeanSlopes(len(places), tape):
+        logits = logits_of(partial(torch.func.functional_call, model, constant), inputs)
     return inputs, logits
 
 

@@ -383,6 +383,23 @@ def test_rounding_that_depends_on_the_batch_is_no_gap(images: Tensor, targets: T
     assert result.gradient_evaluations.tolist() == [START] * 3
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_rounding_of_every_type_is_no_gap(dtype: torch.dtype, images: Tensor, targets: Tensor) -> None:
+    class Flat(nn.Module):
+        """The same logits everywhere, off by an ε or two at every other place of a batch; some are small."""
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            logits = torch.tensor([4.0, -2.0, 1.0, 0.01, -3.0]).to(inputs) + 0 * inputs.flatten(1)[:, :5]
+            return logits + 2 * torch.finfo(dtype).eps * (torch.arange(len(inputs)) % 2)[:, None].to(inputs)
+
+    given = images.to(dtype)
+    path = StraightPath.from_black(given)
+    for output in ("probability", "logit"):
+        found = adaptive_to_tolerance(Flat(), path, targets, CONSTANT, 0.01, output=output)
+        assert found.gradient_evaluations.tolist() == [START] * 3
+    assert (found.f_input != found.f_baseline).any()
+
+
 def test_bad_arguments_are_refused_by_name(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
     path = StraightPath.from_black(images)
     for complaint, arguments in {

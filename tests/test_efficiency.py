@@ -9,6 +9,7 @@ from riemannopt_dist.analysis.efficiency import (
     AT_LEAST,
     AT_MOST,
     EXACT,
+    ROUNDING,
     equivalent_count,
     sample_efficiency,
     tolerances,
@@ -71,6 +72,35 @@ def test_efficiency_of_errors_that_fall_like_one_over_n() -> None:
     assert mean["reference_error_mean_high"] - mean["reference_error_mean"] == pytest.approx(
         1.96 * spread, rel=0.1
     )
+
+
+def test_errors_that_are_rounding_have_no_ratio() -> None:
+    """A map that equal intervals get exactly, as of a linear model: any count is enough."""
+    noise = {("linear", "left", n): error for n, error in ((16, 2e-7), (32, 0.0), (64, 3e-7))}
+    others = {("density", "trapezoid", 16): 1e-8, ("riemannopt", "left", 8): 0.0, ("exact", "left", 8): 0.5}
+    table = sample_efficiency(results(noise | others)).set_index(["schedule", "samples"])
+    for cell, efficiency in (
+        (("density", 16), 1.0),
+        (("riemannopt", 8), 2.0),
+        (("linear", 64), 0.25),
+        (("exact", 8), 2.0),
+    ):
+        assert table.loc[cell, "efficiency"] == pytest.approx(efficiency)
+        assert table.loc[cell, "bound"] == AT_MOST
+    assert table.loc[("linear", 32), "reference_error_mean"] == 0
+
+
+def test_an_exact_map_saves_at_least_what_the_largest_count_takes() -> None:
+    table = sample_efficiency(results(LINEAR | {("density", "trapezoid", 16): 0.0}))
+    row = table.set_index("schedule").loc["density"]
+    assert (row["efficiency"], row["bound"]) == (pytest.approx(8), AT_LEAST)
+
+
+def test_the_first_count_that_is_exact_but_for_rounding_is_enough() -> None:
+    exact_from_64 = LINEAR | {("linear", "left", 64): ROUNDING / 3, ("linear", "left", 128): 0.0}
+    table = sample_efficiency(results(exact_from_64 | {("density", "trapezoid", 16): ROUNDING / 2}))
+    row = table.set_index("schedule").loc["density"]
+    assert (row["efficiency"], row["bound"]) == (pytest.approx(4.0), EXACT)
 
 
 def test_what_an_image_costs_is_of_the_images_compared_and_resampled_with_its_error() -> None:

@@ -222,6 +222,52 @@ def test_skipped_images_say_why_and_score_nan() -> None:
     assert seen.sic.isfinite().tolist() == seen.aic.isfinite().tolist() == [True, False]
 
 
+class OffByItsPlace(nn.Module):
+    """The same probability, 0.953, for every image, but for rounding by its place in the batch."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        off = torch.finfo(torch.float32).eps * torch.arange(-3, len(images) - 3)
+        logits = 3 * (1 + off.to(images.dtype))
+        return torch.stack([logits, torch.zeros_like(logits)], dim=1)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_prediction_that_only_rounding_changes_is_not_gained(size: int) -> None:
+    images = grain().flip(0).repeat(4, 1, 1, 1) * torch.tensor([1.0, 0.9, 0.8, 0.7])[:, None, None, None]
+    result = information_curve(
+        OffByItsPlace(), images, torch.zeros(4).long(), images, convention="fast", internal_batch_size=size
+    )
+    assert (
+        set(result.sic_skipped) == set(result.aic_skipped) == {"no prediction gained over the blurred image"}
+    )
+    assert result.sic.isnan().all()
+
+
+class SureOfContrast(nn.Module):
+    """`RightContrast`, off by rounding that depends on an image's place in the batch."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        off = torch.finfo(torch.float32).eps * torch.arange(len(images))[:, None]
+        return RightContrast()(images) * (1 + off)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_a_picture_that_is_the_blurred_image_or_the_input_has_its_prediction(size: int) -> None:
+    """The official curve's first and last pictures, evaluated in other batches than the ends themselves."""
+    images = torch.cat([grain(), grain().flip(2)])
+    result = information_curve(
+        SureOfContrast(),
+        images,
+        torch.zeros(2).long(),
+        images,
+        convention="official_png",
+        internal_batch_size=size,
+    )
+    assert result.sic_skipped == (None, None)
+    assert result.probability[:, 0].tolist() == [0.0, 0.0]
+    assert result.probability[:, -1].tolist() == [1.0, 1.0]
+
+
 def test_a_class_that_the_blurred_image_has_too_is_skipped_in_aic_alone() -> None:
     """Sure in the noise, less so but still right in the blurred image."""
 

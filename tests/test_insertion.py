@@ -114,6 +114,21 @@ def test_normalized_is_not_clipped_and_nan_where_the_input_scores_zero() -> None
     assert_allclose(result.normalized, [1.25, np.nan])
 
 
+def test_normalized_is_nan_where_the_input_scores_zero_but_for_rounding() -> None:
+    """Beside a curve up to 1/2, f(x) of 1e-7 is the rounding of float32, in float64 a number."""
+    curve = torch.tensor([[0.0, 0.5, 1e-7], [0.0, 0.5, -1e-7], [0.0, 2e-7, 1e-7], [0.0, 0.5, 1e-3]])
+    fractions = torch.tensor([0.0, 0.5, 1.0])
+    area = (2 * curve[:, 1] + curve[:, 2]) / 4
+    found = Curve(fractions, curve, curve[:, -1]).normalized
+    assert_allclose(found, [np.nan, np.nan, area[2] / 1e-7, area[3] / 1e-3], rtol=1e-6)
+    exact = Curve(fractions, curve.double(), curve[:, -1].double()).normalized
+    assert_allclose(exact, area.double() / curve[:, -1].double(), rtol=1e-6)
+    # Logits are sums of larger numbers: 1e-6 is no number, however small the rest of the curve.
+    small = 10 * curve[2:3]
+    assert_allclose(Curve(fractions, small, small[:, -1], "logit").normalized, [np.nan])
+    assert_allclose(Curve(fractions, small, small[:, -1]).normalized, [10 * area[2] / 1e-6], rtol=1e-6)
+
+
 def plain_curve(
     model: nn.Module, start: Tensor, end: Tensor, target: int, attribution: Tensor, counts
 ) -> list:

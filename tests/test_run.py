@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 import torch
 from typer.testing import CliRunner, Result
 
@@ -21,9 +22,10 @@ from riemannopt_dist.analysis.summary import read_results, summaries_of, summari
 from riemannopt_dist.attribution import integrated_gradients
 from riemannopt_dist.cli import app
 from riemannopt_dist.controls import CONTROLS
+from riemannopt_dist.images import files_of
 from riemannopt_dist.methods import FAMILIES, METHODS
 from riemannopt_dist.metrics.completeness import relative_error
-from riemannopt_dist.models import load_model
+from riemannopt_dist.models import load_model, model_state
 from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.profile import Profile, profile_from_variations
 from riemannopt_dist.run import driver
@@ -34,6 +36,7 @@ from riemannopt_dist.run.driver import Stopped, draw, evaluate, evaluated_subjec
 from riemannopt_dist.run.plan import make_plan
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
+from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Schedule
 from tests.small_world import FIT, PICTURES, SIDE, make_pictures, small_config, small_fields
 
@@ -94,6 +97,22 @@ def test_rows_hold_what_the_library_computes(finished: tuple[Config, RunDirector
         assert row["relative_error"] == pytest.approx(float(relative_error(result)), rel=1e-3, abs=1e-5)
         assert row["f_input"] == pytest.approx(float(result.f_input), rel=1e-5)
         assert row["gradient_evaluations"] == entry["samples"]
+
+
+class ToldWorker(ShardWorker):
+    """A worker that can be asked how it rounds."""
+
+    def settings(self) -> tuple[bool, str]:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+def test_workers_compute_in_ieee_float32(finished: tuple[Config, RunDirectory]) -> None:
+    config, directory = finished
+    model = load_model(config.model.name)
+    files = files_of(config.images)
+    payload = Payload(config.model.name, model_state(model), directory.storage, files, 1, 0.0, 4)
+    worker = ray.remote(ToldWorker).remote([ray.put(payload)])
+    assert ray.get(worker.settings.remote()) == (False, "highest")
 
 
 def test_two_workers_give_equal_rows(finished: tuple[Config, RunDirectory], tmp_path: Path) -> None:

@@ -20,15 +20,19 @@ ERROR = "reference_error"
 AUTO = "auto_"
 EXACT, AT_LEAST, AT_MOST = "", "at least", "at most"
 
+ROUNDING = 256 * float(np.finfo(np.float32).eps)
+"""Errors of less are rounding, as far as an output of a network may be off for it: they count as this."""
+
 
 def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """For every cell: its mean `score`, and the evaluations of linear left for the same over its own.
 
     Linear left's count is interpolated between those of the grid, straight in log-log. `bound` says "at
-    least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken; "too
-    few" where there are fewer than `ENOUGH` images. `low` and `high` of both numbers are 95 % intervals.
-    Methods without linear left at two counts or more are left out, and so are images for which a method's
-    cells do not all have the score, with what they cost.
+    least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken; where
+    all of them are rounding, their first count is more than enough. It says "too few" where there are fewer
+    than `ENOUGH` images. `low` and `high` of both numbers are 95 % intervals. Methods without linear left at
+    two counts or more are left out, and so are images for which a method's cells do not all have the score,
+    with what they cost.
     """
     if score not in results.column_names:
         return pd.DataFrame()
@@ -60,7 +64,7 @@ def _of_method(group: pd.DataFrame, score: str) -> pd.DataFrame:
             | {"images": len(errors), "gradient_evaluations": cost[0]}
             | _with_interval(f"{score}_mean", found)
             | _with_interval("efficiency", needed / cost)
-            | {"bound": _bound(len(errors), found[0] < least, found[0] > most)}
+            | {"bound": _bound(len(errors), *_beside(found[0], least, most))}
         )
     return pd.DataFrame(rows)
 
@@ -72,12 +76,19 @@ def _bound(images: int, below: bool, above: bool) -> str:
     return AT_LEAST if below else AT_MOST if above else EXACT
 
 
+def _beside(error: float, least: float, most: float) -> tuple[bool, bool]:
+    """Whether an error lies below, or above, those of the counts."""
+    error, least, most = (max(value, ROUNDING) for value in (error, least, most))
+    return error < least, error > most or most == ROUNDING
+
+
 def equivalent_count(errors: Array, counts: Array, yardstick: Array) -> Array:
     """The count at which the errors `yardstick` (R, K) of increasing `counts` (K,) come to `errors` (R,).
 
     Interpolated straight in log-log after the last count whose error is larger; the first or the last count
-    where there is none or nothing after it.
+    where there is none or nothing after it. Errors below `ROUNDING` are equal.
     """
+    errors, yardstick = np.maximum(errors, ROUNDING), np.maximum(yardstick, ROUNDING)
     rows = np.arange(len(errors))
     larger = yardstick > errors[:, None]
     after = np.where(larger.any(1), len(counts) - larger[:, ::-1].argmax(1), 0)

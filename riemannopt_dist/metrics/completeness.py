@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.gradients import Output, output_rounding
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 
 
@@ -23,18 +24,35 @@ def completeness_delta(result: Attribution) -> Tensor:
 def relative_error(result: Attribution) -> Tensor:
     """|Σ_i a_i − (f(x) − f(x′))| / |f(x) − f(x′)|, (B,), lower is better (arXiv 2410.04118).
 
-    NaN where the output does not change along the path.
+    NaN where the output does not change along the path, up to what rounding alone makes of it (see
+    `output_rounding`): f at the two ends goes through the model in batches of other images.
     """
-    return _relative(completeness_delta(result), _output_change(result))
+    return _relative(completeness_delta(result), _change_beyond_rounding(result))
 
 
 def ratio_of_sums(result: Attribution) -> Tensor:
-    """Σ|Σ_i a_i − (f(x) − f(x′))| / Σ|f(x) − f(x′)| with both sums over images, a scalar; lower is better."""
-    return completeness_delta(result).abs().sum() / _output_change(result).abs().sum()
+    """Σ|Σ_i a_i − (f(x) − f(x′))| / Σ|f(x) − f(x′)| with both sums over images, a scalar; lower is better.
+
+    A change within rounding counts as none; NaN where no image's output changes by more.
+    """
+    change = _change_beyond_rounding(result).abs().sum()
+    return torch.where(change == 0, torch.nan, completeness_delta(result).abs().sum() / change)
 
 
 def _output_change(result: Attribution) -> Tensor:
     return result.f_input.double() - result.f_baseline.double()
+
+
+def _change_beyond_rounding(result: Attribution) -> Tensor:
+    dtype = result.computed_in or result.f_input.dtype
+    return beyond_rounding(result.f_input, result.f_baseline, dtype, result.output)
+
+
+def beyond_rounding(f_input: Tensor, f_baseline: Tensor, dtype: torch.dtype, output: Output) -> Tensor:
+    """f(x) − f(x′) (…), float64, of a model that computes in `dtype`; 0 where it may be rounding alone."""
+    change = f_input.double() - f_baseline.double()
+    size = torch.maximum(f_input.double().abs(), f_baseline.double().abs())
+    return torch.where(change.abs() <= output_rounding(size, dtype, output), 0.0, change)
 
 
 def _relative(delta: Tensor, change: Tensor) -> Tensor:
@@ -43,12 +61,13 @@ def _relative(delta: Tensor, change: Tensor) -> Tensor:
 
 def _compute(batch: MapBatch) -> dict[str, Tensor]:
     total = batch.maps.flatten(2).sum(dim=2, dtype=torch.float64)
-    change = batch.f_input.double() - batch.f_baseline.double()
+    change = beyond_rounding(batch.f_input, batch.f_baseline, batch.images.dtype, batch.output)
+    delta = total - (batch.f_input.double() - batch.f_baseline.double())
     return {
         "attribution_sum": total,
         "output_change": change,
-        "completeness_delta": total - change,
-        "relative_error": _relative(total - change, change),
+        "completeness_delta": delta,
+        "relative_error": _relative(delta, change),
     }
 
 

@@ -22,9 +22,16 @@ from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
-from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, explained_output, micro_batches
+from riemannopt_dist.gradients import (
+    DEFAULT_INTERNAL_BATCH_SIZE,
+    explained_output,
+    logits_of,
+    micro_batches,
+    output_rounding,
+)
 from riemannopt_dist.metrics.insertion import check_maps, pixel_ranks, pixel_saliency
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary, area, unit_curve
+from riemannopt_dist.precision import ieee_float32, sum_type
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -158,7 +165,7 @@ def information_curve(
     Information and prediction are placed between the blurred image (0) and the input (1) and clipped, the
     prediction never falls, and (0, 0) and (1, 1) complete the curve. An image is skipped where its
     probability is below 0.8, where the input has no more information than the blurred image, and in the
-    curve whose prediction it does not raise.
+    curve whose prediction it does not raise (by more than rounding).
 
     `blurred` is the result of `information_blur` with this convention and seed, if at hand. `workers`
     threads (by default as many as torch uses) make and measure pictures while the model predicts. Neither
@@ -185,6 +192,7 @@ def information_curve(
         )
         if how.encoding is None:
             start[0] = 0.0
+        start[1] = _snapped(start[1], end[1], images.dtype)
         gain = end - start
         sic_skipped, aic_skipped = (
             tuple(map(_skip_reason, end[1], gain[0], gain[curve])) for curve in (1, 2)
@@ -192,12 +200,12 @@ def information_curve(
         rows = [b for b in range(len(images)) if sic_skipped[b] is None or aic_skipped[b] is None]
         saliency = pixel_saliency(stacked[:, rows]).flatten(0, 1)
         chunks = _step_chunks(pool, blurred, rows * len(stacked), saliency, how, internal_batch_size)
-        steps = _observe(model, images, targets, chunks)
+        steps = _observe(model, images, targets, chunks).reshape(3, len(stacked), len(rows), how.steps)
+    for side in (start, end):
+        steps[1] = _snapped(steps[1], side[1, rows, None], sum_type(images.dtype))
     progress = np.full((3, len(stacked), len(images), how.steps), np.nan)
     gain = np.where(gain > 0, gain, np.nan)
-    progress[:, :, rows] = (
-        steps.reshape(3, len(stacked), len(rows), how.steps) - start[:, None, rows, None]
-    ) / gain[:, None, rows, None]
+    progress[:, :, rows] = (steps - start[:, None, rows, None]) / gain[:, None, rows, None]
     progress = np.clip(progress, 0.0, 1.0)
     progress[1:] = np.maximum.accumulate(progress[1:], axis=-1)
     information, probability, correct = torch.from_numpy(progress.reshape(3, *maps.shape[:-3], how.steps))
@@ -334,20 +342,20 @@ def _observe(
     model: nn.Module, images: Tensor, targets: Tensor, chunks: Iterable[Chunk]
 ) -> NDArray[np.float64]:
     """Information, the target's probability and whether it is the top class, for all N pictures: (3, N)."""
-    values = [torch.empty(3, 0, device=images.device)]
+    values = [torch.empty(3, 0, device=images.device, dtype=torch.float64)]
     with torch.no_grad():
         for rows, futures in _ahead(chunks):
             pictures, sizes = zip(*(future.result() for future in futures), strict=True)
             shown = torch.from_numpy(np.stack(pictures)).to(images.device).permute(0, 3, 1, 2)
             inputs = shown.contiguous().to(images.dtype) / 255
-            logits = model(inputs)
-            information = torch.tensor(sizes, device=images.device)
+            logits = logits_of(model, inputs)
+            information = torch.tensor(sizes, device=images.device, dtype=torch.float64)
             if math.isnan(sizes[0]):
                 information = _ms_ssim(inputs, images[rows])
             probability = explained_output(logits, targets[rows])
             correct = logits.argmax(dim=1) == targets[rows]
-            values.append(torch.stack([information.float(), probability.float(), correct.float()]))
-    return torch.cat(values, dim=1).cpu().double().numpy()
+            values.append(torch.stack([information.double(), probability.double(), correct.double()]))
+    return torch.cat(values, dim=1).cpu().numpy()
 
 
 def _ahead(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
@@ -363,8 +371,18 @@ def _ahead(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
 def _ms_ssim(pictures: Tensor, images: Tensor) -> Tensor:
     from pytorch_msssim import ms_ssim
 
-    similarity: Tensor = ms_ssim(pictures, images, data_range=1, size_average=False)
+    pictures, images = (given.to(sum_type(given.dtype)) for given in (pictures, images))
+    with ieee_float32():
+        similarity: Tensor = ms_ssim(pictures, images, data_range=1, size_average=False)
     return similarity
+
+
+def _snapped(
+    probabilities: NDArray[np.float64], place: NDArray[np.float64], dtype: torch.dtype
+) -> NDArray[np.float64]:
+    """Probabilities, but `place`, which broadcasts, for those that only rounding in `dtype` keeps from it."""
+    rounding = np.asarray(output_rounding(torch.from_numpy(place), dtype))
+    return np.where(np.abs(probabilities - place) <= rounding, place, probabilities)
 
 
 def _skip_reason(probability: float, information_gain: float, prediction_gain: float) -> str | None:
@@ -387,7 +405,8 @@ def _eight_bits(images: Tensor) -> Picture:
         raise ValueError(
             f"images: expected values in [0, 1], not so in image(s) {outside.nonzero().flatten().tolist()}"
         )
-    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    pixels = images.to(sum_type(images.dtype)) * 255
+    return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _random_mask(image: Picture, seed: int) -> Mask:

@@ -19,10 +19,13 @@ from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     Output,
     explained_output,
+    logits_of,
     micro_batches,
+    output_rounding,
     target_output,
 )
 from riemannopt_dist.metrics.metric import Column, Direction, MapBatch, Metric, Summary
+from riemannopt_dist.precision import ieee_float32, sum_type
 
 Convention = Literal["official", "rise"]
 CONVENTIONS: tuple[str, ...] = ("official", "rise")
@@ -40,12 +43,14 @@ class Curve:
     """f after each step of an insertion or deletion.
 
     `fractions` (K,) is the share of pixels replaced, from 0 to 1; `curve` (…, B, K) is f there, and
-    `f_input` (…, B) is f(x): the end of an insertion, the start of a deletion.
+    `f_input` (…, B) is f(x): the end of an insertion, the start of a deletion. All are float32 or wider;
+    `output` says what f is.
     """
 
     fractions: Tensor
     curve: Tensor
     f_input: Tensor
+    output: Output = "probability"
 
     @property
     def score(self) -> Tensor:
@@ -55,8 +60,9 @@ class Curve:
 
     @property
     def normalized(self) -> Tensor:
-        """The score over f(x), not clipped: (…, B). NaN where f(x) is 0."""
-        return torch.where(self.f_input == 0, torch.nan, self.score / self.f_input)
+        """The score over f(x), not clipped: (…, B). NaN where f(x) is 0 up to the rounding of the curve."""
+        rounding = output_rounding(self.curve.abs().amax(-1), self.curve.dtype, self.output)
+        return torch.where(self.f_input.abs() <= rounding, torch.nan, self.score / self.f_input)
 
 
 def insertion(
@@ -88,7 +94,7 @@ def insertion(
     fractions, curve = _replacement_curve(
         model, start, images, targets, maps, convention, output, f_start, f_input, internal_batch_size
     )
-    return Curve(fractions, curve, f_input=curve[..., -1])
+    return Curve(fractions, curve, curve[..., -1], output)
 
 
 def smoothed_insertion(
@@ -122,6 +128,7 @@ def smoothed_insertion(
     )
 
 
+@ieee_float32()
 def smoothed(maps: Tensor) -> Tensor:
     """Maps of the same shape (…, C, H, W) whose |channel sum| is that of `maps`, blurred, edges reflected."""
     # Loading torchvision takes seconds, which every worker that does not smooth is spared.
@@ -158,7 +165,7 @@ def deletion(
     fractions, curve = _replacement_curve(
         model, images, black, targets, maps, convention, output, f_input, f_end, internal_batch_size
     )
-    return Curve(fractions, curve, f_input=curve[..., 0])
+    return Curve(fractions, curve, curve[..., 0], output)
 
 
 def _replacement_curve(
@@ -194,7 +201,7 @@ def _replacement_curve(
         output=output,
         internal_batch_size=internal_batch_size,
     )
-    fractions = torch.tensor(counts, device=before.device, dtype=before.dtype) / pixels
+    fractions = torch.tensor(counts, device=before.device, dtype=curve.dtype) / pixels
     return fractions, curve.view(*saliency.shape[:-2], len(counts))
 
 
@@ -235,14 +242,14 @@ def replacement_curves(
             image = rows[chosen]
             replaced = ranks[chosen] < job_counts[part, None, None]
             mixed = torch.where(replaced[:, None], after[image], before[image])
-            values.append(explained_output(model(mixed), targets[image], output))
+            values.append(explained_output(logits_of(model, mixed), targets[image], output))
     middle = torch.cat(values).view(maps, steps)
     return torch.cat([f_before[rows, None], middle, f_after[rows, None]], dim=1)
 
 
 def pixel_saliency(maps: Tensor) -> Tensor:
-    """How much a map says of each pixel, |channel sum|: (…, H, W) of maps (…, C, H, W)."""
-    return maps.sum(-3).abs()
+    """How much a map says of each pixel, |channel sum|, float32 or wider: (…, H, W) of (…, C, H, W)."""
+    return maps.sum(-3, dtype=sum_type(maps.dtype)).abs()
 
 
 def pixel_ranks(saliency: Tensor) -> Tensor:
@@ -262,6 +269,7 @@ def rise_counts(pixels: int) -> list[int]:
     return [*range(0, pixels, RISE_PIXELS_PER_STEP), pixels]
 
 
+@ieee_float32()
 def rise_blur(images: Tensor) -> Tensor:
     """RISE's blurred start: an 11 × 11 Gaussian of σ 5, its tails folded back into the window, zero padding.
 
@@ -270,10 +278,12 @@ def rise_blur(images: Tensor) -> Tensor:
     """
     impulse = np.zeros(RISE_KERNEL_SIZE)
     impulse[RISE_KERNEL_SIZE // 2] = 1.0
-    line = torch.from_numpy(gaussian_filter1d(impulse, RISE_SIGMA)).to(images)
+    wide = images.to(sum_type(images.dtype))
+    line = torch.from_numpy(gaussian_filter1d(impulse, RISE_SIGMA)).to(wide)
     channels = images.shape[1]
     kernel = torch.outer(line, line).expand(channels, 1, -1, -1)
-    return nn.functional.conv2d(images, kernel, padding=RISE_KERNEL_SIZE // 2, groups=channels)
+    blurred = nn.functional.conv2d(wide, kernel, padding=RISE_KERNEL_SIZE // 2, groups=channels)
+    return blurred.to(images.dtype)
 
 
 def check_maps(maps: Tensor, images: Tensor) -> None:

@@ -73,7 +73,8 @@ class Summary:
     def of(self, values: Mapping[str, ArrayLike]) -> tuple[float, int]:
         """The number, from the columns of N images, and how many images it leaves out.
 
-        Left out are images where any of the columns is NaN. The number is NaN if none remains.
+        Left out are images where any of the columns is NaN. The number is NaN if none remains, and so is a
+        ratio of sums if the second is 0.
         """
         arrays = [np.asarray(values[column], dtype=np.float64) for column in self.columns]
         kept = np.all([~np.isnan(array.reshape(len(array), -1)).any(axis=1) for array in arrays], axis=0)
@@ -119,7 +120,8 @@ def area(curve: NDArray[np.float64]) -> float:
 
 
 def _ratio_of_sums(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> float:
-    return float(np.abs(numerator).sum() / np.abs(denominator).sum())
+    total = np.abs(denominator).sum()
+    return float(np.abs(numerator).sum() / total) if total > 0 else float("nan")
 
 
 def _area_of_median_curve(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

@@ -19,6 +19,7 @@ from riemannopt_dist.guided_path import DEFAULT_WALK, Walk, guided_walk
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.paths import Path, StraightPath
+from riemannopt_dist.precision import sum_type
 from riemannopt_dist.schedule import Array, linear_partition, schedule_from_partition
 
 UNCOMPARED = "without a converged map, or where that or the map is zero or constant"
@@ -29,7 +30,7 @@ WALK_PIECES = 8
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Converged maps (B, C, H, W), how far they are from converged, and their cost.
+    """Converged maps (B, C, H, W), float32 or wider, how far they are from converged, and their cost.
 
     `residual` (B,), float64, is ‖a − a_half‖₁ / ‖a‖₁, with a_half from every other edge of the partition;
     NaN where the map is zero. The map's own error is nearly as large if errors fall like 1/n, as they do on
@@ -112,7 +113,8 @@ def converge_walk(
         fine += (ends + inner.sum(0)) / pieces * step.move
         coarse += (ends + inner[1::2].sum(0)) / (pieces // 2) * step.move
         place = place + step.move
-    fine, coarse = fine.to(path.images.dtype), coarse.to(path.images.dtype)
+    wide = sum_type(path.images.dtype)
+    fine, coarse = fine.to(wide), coarse.to(wide)
     evaluations = torch.full_like(targets, pieces * (len(partition) - 1) + 1)
     return Reference(fine, _relative_distance(coarse, fine), evaluations)
 
@@ -168,6 +170,7 @@ def average_ranks(values: Tensor) -> Tensor:
 
 def _relative_distance(maps: Tensor, reference: Tensor) -> Tensor:
     """‖a − b‖₁ / ‖b‖₁ of maps (B, C, H, W), summed in float64: (B,), NaN where b is zero."""
+    maps, reference = (part.to(sum_type(part.dtype)) for part in (maps, reference))
     distance = (maps - reference).abs().flatten(1).sum(1, dtype=torch.float64)
     norm = reference.abs().flatten(1).sum(1, dtype=torch.float64)
     return torch.where(norm == 0, torch.nan, distance / norm)

@@ -7,6 +7,7 @@ import torch
 
 from riemannopt_dist.analysis.figures import attribution_figure, picture
 from riemannopt_dist.arguments import check_choice
+from riemannopt_dist.gradients import logits_of
 from riemannopt_dist.images import (
     UnreadableImage,
     decode_image,
@@ -49,7 +50,7 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
             if isinstance(image, UnreadableImage):
                 continue
             images = image[None].to(device)
-            targets = model(images).argmax(dim=1)
+            targets = logits_of(model, images).argmax(dim=1)
             variation = path_variation(model, StraightPath.from_black(images), targets, alphas)
             if not np.isfinite(variation).all():
                 raise ValueError(f"{ref.image_id}: the gradients along its path are not finite")
@@ -78,7 +79,7 @@ def explain_image(
     """
     model = checked_classifier(model_name, weights).to(_device())
     images = _read(path, model)
-    logits = model(images)[0]
+    logits = logits_of(model, images)[0]
     if target is not None and target >= len(logits):
         raise ValueError(f"target: expected a class below {len(logits)}, got {target}")
     explained = int(logits.argmax()) if target is None else target

@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from riemannopt_dist.gradients import logits_of
 from riemannopt_dist.images import ImageRef, UnreadableImage
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import image_batches
@@ -42,7 +43,7 @@ class Selection:
         predictions: Iterator[tuple[int, float]] = iter(())
         if tensors:
             with torch.no_grad():
-                logits = engine.model(torch.stack(tensors).to(engine.device))
+                logits = logits_of(engine.model, torch.stack(tensors).to(engine.device))
                 probability, prediction = logits.softmax(dim=1).max(dim=1)
             if not bool(probability.isfinite().all()):
                 raise FloatingPointError("the logits are not finite")

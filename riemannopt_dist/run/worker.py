@@ -11,6 +11,7 @@ import ray
 import torch
 
 from riemannopt_dist.images import Files
+from riemannopt_dist.precision import use_ieee_float32
 from riemannopt_dist.run.classifier import worker_classifier
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.memory import measured_batch_size
@@ -41,6 +42,7 @@ class ShardWorker:
     def __init__(self, payload: Sequence["ray.ObjectRef[Payload]"]) -> None:
         given: Payload = ray.get(payload[0])
         torch.set_num_threads(given.threads)
+        use_ieee_float32()
         device = torch.device("cuda" if given.gpus and torch.cuda.is_available() else "cpu")
         # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = given

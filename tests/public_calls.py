@@ -1,0 +1,101 @@
+"""Every public function that asks a model something, as it is called on a batch of small images."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+import riemannopt_dist as ro
+from riemannopt_dist.methods import FAMILIES
+from riemannopt_dist.metrics.reference import converge_walk
+from riemannopt_dist.schedule import linear_partition
+from tests.problems import RISING
+
+Call = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
+"""Takes a model, images, targets and the size of a micro-batch."""
+
+ENDS = ro.linear_schedule(7, "trapezoid")
+
+
+def _straight(images: Tensor) -> ro.StraightPath:
+    return ro.StraightPath(images, images.flip(3) / 4)
+
+
+def _idgi(family: str) -> Call:
+    return lambda model, x, t, size: ro.idgi(model, x, t, ENDS, family=family, internal_batch_size=size).maps
+
+
+def _with_end_weights(model: nn.Module, x: Tensor, t: Tensor, size: int) -> Tensor:
+    late = ro.linear_schedule(5, "right")
+    made = ro.integrate_path(model, _straight(x), t, [], end_weighted=[ENDS, late], internal_batch_size=size)
+    return torch.stack([result.maps for result in made], dim=1)
+
+
+def _profile(method: str) -> Call:
+    def call(model: nn.Module, x: Tensor, t: Tensor, size: int) -> Tensor:
+        found = ro.estimate_profile(model, x, t, method=method, samples=7, internal_batch_size=size)
+        return torch.tensor([found.magnitudes], dtype=torch.float64)
+
+    return call
+
+
+MAPS: dict[str, Call] = {
+    "integrated_gradients": lambda model, x, t, size: (
+        ro.integrated_gradients(model, x, t, ro.linear_schedule(9, "left"), internal_batch_size=size).maps
+    ),
+    "integrated_gradients gauss_legendre": lambda model, x, t, size: (
+        ro.integrated_gradients(
+            model, x, t, ro.linear_schedule(5, "gauss_legendre"), internal_batch_size=size
+        ).maps
+    ),
+    "blur_ig": lambda model, x, t, size: (
+        ro.blur_ig(model, x, t, ENDS, path=ro.BlurPath(x, 2.0), internal_batch_size=size).maps
+    ),
+    "guided_ig": lambda model, x, t, size: ro.guided_ig(model, x, t, ENDS, internal_batch_size=size).maps,
+    **{f"idgi {family}": _idgi(family) for family in FAMILIES},
+    "integrate_path": _with_end_weights,
+    "adaptive_attribution": lambda model, x, t, size: (
+        ro.adaptive_attribution(model, _straight(x), t, RISING, 9, internal_batch_size=size).maps
+    ),
+    "adaptive_to_tolerance": lambda model, x, t, size: (
+        ro.adaptive_to_tolerance(
+            model, _straight(x), t, RISING, 0.1, maximum=12, internal_batch_size=size
+        ).maps
+    ),
+    "converge": lambda model, x, t, size: (
+        ro.converge(model, _straight(x), t, 8, internal_batch_size=size).maps
+    ),
+    "converge_walk": lambda model, x, t, size: (
+        converge_walk(model, _straight(x), t, linear_partition(3), pieces=4, internal_batch_size=size).maps
+    ),
+}
+"""Maps (B, …) by the name of the function."""
+
+SCORES: dict[str, Call] = {
+    "estimate_profile": _profile("blur_ig"),
+    "estimate_profile guided_ig": _profile("guided_ig"),
+    "insertion": lambda model, x, t, size: ro.insertion(model, x, t, x, internal_batch_size=size).curve,
+    "insertion rise": lambda model, x, t, size: (
+        ro.insertion(model, x, t, x, convention="rise", internal_batch_size=size).curve
+    ),
+    "smoothed_insertion": lambda model, x, t, size: (
+        ro.smoothed_insertion(model, x, t, x, internal_batch_size=size).curve
+    ),
+    "deletion": lambda model, x, t, size: ro.deletion(model, x, t, x, internal_batch_size=size).curve,
+    "information_curve": lambda model, x, t, size: (
+        ro.information_curve(
+            model, x, t, x, convention="fast", workers=1, internal_batch_size=size
+        ).probability
+    ),
+}
+"""What is no map: profiles (1, k − 1) and curves (B, K)."""
+
+EXACT: dict[str, Call] = {
+    "exact_integrated_gradients": lambda model, x, t, size: (
+        ro.exact_integrated_gradients(model, x, t, internal_batch_size=size).maps
+    ),
+    "breakpoints": lambda model, x, t, size: torch.cat(
+        [torch.from_numpy(one) for one in ro.breakpoints(model, _straight(x), internal_batch_size=size)]
+    ),
+}
+"""Of piecewise-linear networks alone, in float64."""
