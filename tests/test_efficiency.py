@@ -78,12 +78,8 @@ def test_errors_that_are_rounding_have_no_ratio() -> None:
     noise = {("linear", "left", n): error for n, error in ((16, 2e-7), (32, 0.0), (64, 3e-7))}
     others = {("density", "trapezoid", 16): 1e-8, ("powell", "left", 8): 0.0, ("exact", "left", 8): 0.5}
     table = sample_efficiency(results(noise | others)).set_index(["schedule", "samples"])
-    for cell, efficiency in ((
-        (("density", 16), 1.0),
-        (("powell", 8), 2.0),
-        (("linear", 64), 0.25),
-        (("exact", 8), 2.0),
-    ):
+    efficiencies = {("density", 16): 1.0, ("powell", 8): 2.0, ("linear", 64): 0.25, ("exact", 8): 2.0}
+    for cell, efficiency in efficiencies.items():
         assert table.loc[cell, "efficiency"] == pytest.approx(efficiency)
         assert table.loc[cell, "bound"] == AT_MOST
     assert table.loc[("linear", 32), "reference_error_mean"] == 0
