@@ -171,7 +171,7 @@ def test_skipped_images_say_why_and_score_nan() -> None:
 
 
 class OffByItsPlace(nn.Module):
-    """The same probability, 0.95, for every image, but for rounding that depends on its place in a batch."""
+    """The same probability, 0.953, for every image, but for rounding by its place in the batch."""
 
     def forward(self, images: Tensor) -> Tensor:
         off = torch.finfo(torch.float32).eps * torch.arange(-3, len(images) - 3)
