@@ -152,7 +152,7 @@ def test_a_baseline_equal_to_the_image_has_none_where_f_depends_on_the_batch(
     for size in (1, 2, 7):
         settings = {"output": output, "internal_batch_size": size}
         results = [
-            *integrate_path(model, path, targets, [linear_schedule(5, rule) for rule in RULES], **settings),
+            *integrate_path(model, path, targets, [linear_schedule(4, rule) for rule in RULES], **settings),
             guided_ig(model, given, targets, linear_schedule(3), baselines=given, **settings),
             guided_ig(model, black, targets, linear_schedule(3, "trapezoid"), **settings),
             blur_ig(model, black, targets, linear_schedule(3), **settings),
