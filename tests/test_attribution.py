@@ -80,7 +80,7 @@ def test_the_map_of_a_constant_model_is_zero(images: Tensor, targets: Tensor, ru
     nn.init.zeros_(network[1].weight)
     result = integrated_gradients(network, images, targets, linear_schedule(4, rule))
     assert not result.maps.any()
-    torch.testing.assert_close(result.f_input, result.f_baseline, rtol=1e-15, atol=0)
+    torch.testing.assert_close(result.f_input, result.f_baseline, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("rule", "samples"), [("midpoint", 1), ("trapezoid", 2), ("gauss_legendre", 1)])

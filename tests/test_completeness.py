@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from riemannopt_dist.attribution import Attribution, integrated_gradients
+from riemannopt_dist.attribution import Attribution, integrate_path, integrated_gradients
 from riemannopt_dist.gradients import Output
 from riemannopt_dist.guided_path import guided_ig
 from riemannopt_dist.methods import blur_ig, idgi
@@ -18,6 +18,7 @@ from riemannopt_dist.metrics.completeness import (
     relative_error,
 )
 from riemannopt_dist.metrics.metric import MapBatch
+from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.schedule import RULES, linear_schedule
 
 
@@ -147,16 +148,11 @@ def test_a_baseline_equal_to_the_image_has_none_where_f_depends_on_the_batch(
     smooth_net: nn.Module, images: Tensor, targets: Tensor, output: Output
 ) -> None:
     model, given = OffByItsPlace(smooth_net).eval(), images.float()
-    black = torch.zeros_like(given)
+    path, black = StraightPath(given, given), torch.zeros_like(given)
     for size in (1, 2, 7):
         settings = {"output": output, "internal_batch_size": size}
         results = [
-            *(
-                integrated_gradients(
-                    model, given, targets, linear_schedule(5, rule), baselines=given, **settings
-                )
-                for rule in RULES
-            ),
+            *integrate_path(model, path, targets, [linear_schedule(4, rule) for rule in RULES], **settings),
             guided_ig(model, given, targets, linear_schedule(3), baselines=given, **settings),
             guided_ig(model, black, targets, linear_schedule(3, "trapezoid"), **settings),
             blur_ig(model, black, targets, linear_schedule(3), **settings),

@@ -119,9 +119,9 @@ def test_one_relu_by_hand() -> None:
     model = nn.Sequential(nn.Flatten(), affine([[2, -1]], [-0.5]), nn.ReLU())
     image = row(1, 0.5)
     (found,) = breakpoints(model, StraightPath.from_black(image))
-    np.testing.assert_allclose(found, [1 / 3], rtol=1e-15)
+    np.testing.assert_allclose(found, [1 / 3], rtol=1e-14)
     result = exact_integrated_gradients(model, image, FIRST)
-    torch.testing.assert_close(result.maps, row(4 / 3, -1 / 3), rtol=1e-15, atol=0)
+    torch.testing.assert_close(result.maps, row(4 / 3, -1 / 3), rtol=1e-14, atol=0)
     assert (result.f_input.item(), result.f_baseline.item()) == (1.0, 0.0)
     assert result.gradient_evaluations.tolist() == [2]
 
@@ -132,9 +132,9 @@ def test_absolute_values_by_hand() -> None:
     model = nn.Sequential(nn.Flatten(), pairs, nn.ReLU(), affine([[1, 1, 1, 1]], [0.0]))
     image, baseline = row(2, 1), row(-1, -1)
     (found,) = breakpoints(model, StraightPath(image, baseline))
-    np.testing.assert_allclose(found, [1 / 3, 1 / 2], rtol=1e-15)
+    np.testing.assert_allclose(found, [1 / 3, 1 / 2], rtol=1e-14)
     result = exact_integrated_gradients(model, image, FIRST, baselines=baseline)
-    torch.testing.assert_close(result.maps, row(1, 0), rtol=1e-15, atol=1e-15)
+    torch.testing.assert_close(result.maps, row(1, 0), rtol=1e-14, atol=1e-14)
 
 
 def test_a_maximum_that_moves_over_three_pixels_by_hand() -> None:
@@ -142,9 +142,9 @@ def test_a_maximum_that_moves_over_three_pixels_by_hand() -> None:
     model = nn.Sequential(nn.MaxPool2d((1, 3)), nn.Flatten())
     image, baseline = row(0, 0.6, 1), row(1, 0.6, 0)
     (found,) = breakpoints(model, StraightPath(image, baseline))
-    assert np.abs(found[:, None] - [0.4, 0.6]).min(axis=0).max() < 1e-15
+    assert np.abs(found[:, None] - [0.4, 0.6]).min(axis=0).max() < 1e-14
     result = exact_integrated_gradients(model, image, FIRST, baselines=baseline)
-    torch.testing.assert_close(result.maps, row(-0.4, 0, 0.4), rtol=1e-15, atol=0)
+    torch.testing.assert_close(result.maps, row(-0.4, 0, 0.4), rtol=1e-14, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_units_that_start_or_end_on_their_kink_change_nothing() -> None:
     model = nn.Sequential(nn.Flatten(), affine([[1], [1]], [0, -1]), nn.ReLU(), affine([[1, 1]], [0]))
     result = exact_integrated_gradients(model, row(1), FIRST)
     assert result.gradient_evaluations.tolist() == [1]
-    torch.testing.assert_close(result.maps, row(1), rtol=1e-15, atol=0)
+    torch.testing.assert_close(result.maps, row(1), rtol=1e-14, atol=0)
 
 
 def test_a_linear_network_is_one_segment(linear_net: nn.Module, images: Tensor, targets: Tensor) -> None:

@@ -37,7 +37,8 @@ def network(dtype: torch.dtype) -> nn.Module:
 
 def riemann(rule: str) -> Estimator:
     def estimator(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
-        return ro.integrated_gradients(model, x, t, ro.linear_schedule(count, rule), **settings).maps
+        schedule = ro.linear_schedule(2 ** (count // 2), rule)
+        return ro.integrated_gradients(model, x, t, schedule, **settings).maps
 
     return estimator
 
