@@ -7,10 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
 
 Array = NDArray[np.float64]
+
+SMOOTHING = 2.0
+"""σ of the blur of maps that are laid over a photo, in pixels."""
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -33,6 +39,38 @@ def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: s
     for axis in axes:
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def overlay_figure(
+    photo: Array, title: str, rows: Sequence[tuple[str, Sequence[tuple[str, ArrayLike]]]]
+) -> Figure:
+    """A photo (H, W, 3) in [0, 1] and maps (H, W) over it, a row of captioned maps for each method.
+
+    Maps are smoothed by `SMOOTHING` pixels. What speaks for the class is orange, what speaks against it
+    purple, colours that are told apart without colour vision; a row's scale ends at the 99.5th percentile of
+    the magnitudes of its last map.
+    """
+    columns = 1 + max(len(maps) for _, maps in rows)
+    figure = Figure(figsize=(2.5 * columns, 2.75 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    grey = np.repeat(photo @ np.array([[0.299], [0.587], [0.114]]), 3, axis=2)
+    for line, (method, maps) in zip(axes, rows, strict=True):
+        smooth = [gaussian_filter(np.asarray(values, dtype=np.float64), SMOOTHING) for _, values in maps]
+        limit = max(float(np.percentile(np.abs(smooth[-1]), 99.5)), 1e-12)
+        line[0].imshow(photo)
+        line[0].set_title(method, fontsize=10, fontweight="bold")
+        for axis, (caption, _), values in zip(line[1:], maps, smooth, strict=False):
+            share = np.clip(values / limit, -1, 1)
+            axis.imshow(0.35 + 0.5 * grey)
+            axis.imshow(share, cmap="PuOr_r", vmin=-1, vmax=1, alpha=np.abs(share) ** 0.7)
+            axis.set_title(caption, fontsize=9)
+        for axis in line:
+            axis.set_axis_off()
+    colours = ScalarMappable(Normalize(-1, 1), "PuOr_r")
+    bar = figure.colorbar(colours, ax=axes, shrink=0.6, ticks=[-1, 0, 1], pad=0.01)
+    bar.ax.set_yticklabels(["against", "0", "for"], fontsize=8)
+    figure.suptitle(title, fontsize=12)
     return figure
 
 

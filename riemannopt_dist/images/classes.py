@@ -68,6 +68,12 @@ def classes_of(names: Sequence[str]) -> list[int | None]:
     return found
 
 
+def class_name(index: int) -> str:
+    """The first of WordNet's names of an ILSVRC class, and its number for any other."""
+    names: list[str] = _imagenet().label_descriptions()
+    return names[index].split(", ")[0] if index < len(names) else f"class {index}"
+
+
 @functools.cache
 def synset_ranks() -> dict[str, int]:
     """Class index of each ILSVRC synset, which is its rank among all 1,000."""

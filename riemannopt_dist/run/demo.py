@@ -1,13 +1,26 @@
-"""The demo: the whole system on photos that come with scikit-image."""
+"""The demo: the whole system on photos that come with scikit-image, in a table and a picture."""
 
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
 import torch
+from torch import Tensor
 
-from riemannopt_dist.analysis.figures import attribution_figure, picture
+from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
+from riemannopt_dist.analysis.efficiency import sample_efficiency
+from riemannopt_dist.analysis.figures import overlay_figure, picture
+from riemannopt_dist.analysis.table_one import METHODS
 from riemannopt_dist.attribution import integrate_path
+from riemannopt_dist.blur_path import BlurPath
+from riemannopt_dist.gradients import target_output
 from riemannopt_dist.images import files_of
-from riemannopt_dist.models import load_model
+from riemannopt_dist.images.classes import class_name
+from riemannopt_dist.metrics.reference import compare, converge
+from riemannopt_dist.models import Classifier, load_model
+from riemannopt_dist.optimize import density_partitions, optimize_schedule
+from riemannopt_dist.paths import Path as AttributionPath
 from riemannopt_dist.paths import StraightPath
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run.batches import subject_batches
@@ -15,46 +28,127 @@ from riemannopt_dist.run.config import Config, load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.engine import Engine
-from riemannopt_dist.run.grid import Cell, cell_schedules
 from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.tally import Tally
+from riemannopt_dist.schedule import linear_schedule
 
-SHOWN = [
-    Cell("ig", "linear", "left", 16),
-    Cell("ig", "exact", "left", 16),
-    Cell("ig", "linear", "trapezoid", 65),
-]
+SAMPLES = 16
+PLACED: Mapping[str, str] = {
+    "linear": "equal",
+    "riemannopt": "RiemannOpt",
+    "adaptive": "for each photo, secants",
+    "exact": "exact bound, end weights",
+}
+"""What the table calls the placements of the demo's cells."""
+
+PHOTOS = 1
+"""How many photos are drawn."""
+
+PATHS: Mapping[str, Callable[[Tensor], AttributionPath]] = {
+    "ig": StraightPath.from_black,
+    "blur_ig": BlurPath,
+}
 
 
-def demo_config(output: str) -> Config:
-    """The configuration in demo.yaml, with another run directory."""
-    return load_config(str(Path(__file__).with_name("demo.yaml")), {"output": output})
+def demo_config(output: str, fit: bool = False) -> Config:
+    """The configuration in demo.yaml, with another run directory; with `fit`, profiles of its own photos."""
+    config = load_config(str(Path(__file__).with_name("demo.yaml")), {"output": output})
+    if not fit:
+        return config
+    return make_config({**config.published(), "fit": {"images": 4, "samples": 64}}, "demo.yaml")
+
+
+# --- The table ---
+
+
+def demo_table(results: pa.Table) -> list[list[str]]:
+    """Rows of text: for every method and placement the true error of 16 evaluations, and what it saves.
+
+    "as good as" is the number of equal points with the same mean error; "nearer on" counts the photos whose
+    map is nearer to the converged one than that of 16 equal points.
+    """
+    frame = results.to_pandas()
+    savings = {
+        (row["method"], row["schedule"], row["samples"]): row
+        for row in sample_efficiency(results).to_dict("records")
+    }
+    rows = [["method", "16 evaluations", "error [95 % interval]", "as good as", "nearer on", "s a photo"]]
+    for method, (title, _) in METHODS.items():
+        cells = frame[frame["method"] == method].set_index("image_id")
+        best = cells[cells["schedule"] == "linear"].groupby("samples")["reference_error"].mean().min()
+        cells = cells[cells["samples"] == SAMPLES]
+        equal = cells[cells["schedule"] == "linear"]["reference_error"]
+        for placement, words in PLACED.items():
+            cell = cells[cells["schedule"] == placement]
+            if len(cell):
+                saving = savings.get((method, placement, SAMPLES))
+                rows.append([title, words, *_numbers(cell, saving, best)])
+                rows[-1].insert(4, "" if words == "equal" else _nearer(cell["reference_error"], equal))
+    return rows
+
+
+def _numbers(cell: pd.DataFrame, saving: Mapping[Hashable, float] | None, best: float) -> list[str]:
+    """The error with its interval, equal points as good, and seconds; `best` is equal points' least error."""
+    mean, seconds = cell["reference_error"].mean(), f"{cell['seconds'].mean():.1f}"
+    if saving is None:
+        return [f"{mean:.2f}", "", seconds]
+    low, high = saving["reference_error_mean_low"], saving["reference_error_mean_high"]
+    least = "at least " if mean < best else ""
+    return [f"{mean:.2f} [{low:.2f}, {high:.2f}]", f"{least}{saving['efficiency'] * SAMPLES:.0f}", seconds]
+
+
+def _nearer(errors: "pd.Series[float]", equal: "pd.Series[float]") -> str:
+    return f"{int((errors < equal.reindex(errors.index)).sum())} of {len(errors)}"
+
+
+# --- The picture ---
 
 
 def draw_maps(directory: RunDirectory) -> list[str]:
-    """Draw the evaluated images' maps with linear and exact points beside a fine one; the names written."""
-    found = directory.storage.read_json("run.json")["config"]
-    config = make_config(found, "run.json")
-    profile = directory.storage.read_json("schedules/ig.json")["profile"]
-    schedules = cell_schedules(SHOWN, {"ig": Profile.from_fields(profile)})
+    """Draw the maps of the first photos: equal points, RiemannOpt's, ours, and the converged map.
+
+    The names of the pictures.
+    """
+    config = make_config(directory.storage.read_json("run.json")["config"], "run.json")
+    profiles = {name: Profile.from_fields(directory.read_profile(name) or {}) for name in PATHS}
     model = load_model(config.model.name, config.model.weights)
-    subjects = evaluated_subjects(directory.read_images() or [], config)
-    names = []
+    subjects = evaluated_subjects(directory.read_images() or [], config)[:PHOTOS]
     engine = Engine(model, torch.device("cpu"), files_of(config.images), CPU_BATCH, Tally())
-    for (subject,), images, targets in subject_batches(subjects[:3], engine, 1):
-        results = integrate_path(
-            model, StraightPath.from_black(images), targets, [schedules[cell] for cell in SHOWN]
-        )
-        maps = [
-            (f"{cell.schedule} {cell.rule}, {cell.samples} points", result.maps[0].double().numpy())
-            for cell, result in zip(SHOWN, results, strict=True)
+    names = []
+    for (subject,), images, targets in subject_batches(subjects, engine, 1):
+        rows = [
+            (METHODS[name][0], maps_beside(model, path(images), targets, profiles[name], config))
+            for name, path in PATHS.items()
         ]
-        figure = attribution_figure(
-            images[0].permute(1, 2, 0).double().numpy(),
-            maps,
-            f"{subject.image.image_id}, class {subject.target}",
-        )
+        probability = float(target_output(model, images, targets))
+        title = f"{class_name(subject.target)}, probability {probability:.2f}"
+        figure = overlay_figure(images[0].permute(1, 2, 0).double().numpy(), title, rows)
         name = f"maps/{subject.image.image_id.rsplit('.', 1)[0]}.png"
         directory.storage.write_bytes(name, picture(figure))
         names.append(name)
     return names
+
+
+def maps_beside(
+    model: Classifier, path: AttributionPath, targets: Tensor, profile: Profile, config: Config
+) -> list[tuple[str, Tensor]]:
+    """Captions and maps (H, W) of the first image of a path; the last one is the converged map."""
+    schedules = [
+        linear_schedule(SAMPLES),
+        optimize_schedule(profile, SAMPLES, "right", placement="riemannopt"),
+    ]
+    equal, riemannopt = integrate_path(model, path, targets, schedules)
+    ours = adaptive_secant_attribution(model, path, targets, profile, SAMPLES)
+    reference = converge(
+        model,
+        path,
+        targets,
+        config.reference.intervals,
+        partition=lambda count: density_partitions(profile, "trapezoid", [count])[0],
+    )
+    maps = {"equal points": equal, "RiemannOpt": riemannopt, "for this photo": ours}
+    shown = []
+    for words, result in maps.items():
+        error = float(compare(result.maps, reference.maps).error[0])
+        shown.append((f"{SAMPLES} {words}: {error:.0%} off", result.maps[0].sum(0)))
+    return [*shown, ("converged", reference.maps[0].sum(0))]
