@@ -154,11 +154,11 @@ def test_a_model_that_cannot_be_explained_is_one_line_before_ray_starts(
 @pytest.mark.parametrize("command", ["fit", "explain"])
 def test_a_map_that_is_not_finite_is_no_result(tmp_path: Path, command: str) -> None:
     folder = make_pictures(tmp_path / "pictures", 1)
-    output = tmp_path / "out"
-    arguments = {
-        "fit": ["-o", str(output), "--images", str(folder), "--samples", "4"],
-        "explain": [str(folder / "p00.png"), "-o", str(output)],
+    output, arguments = {
+        "fit": (tmp_path / "p.json", ["--images", str(folder), "--samples", "4"]),
+        "explain": (tmp_path / "p.png", [str(folder / "p00.png")]),
     }[command]
+    arguments = [*arguments, "-o", str(output)]
     ended = runner.invoke(app, [command, *arguments, "--model", "tests.unsound:standardised"])
     assert re.fullmatch(r"error: .*p00.png: .* not finite.*\n", ended.stderr)
     assert ended.exit_code == 2
