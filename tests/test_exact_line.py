@@ -13,7 +13,7 @@ from riemannopt_dist.gradients import value_and_gradient
 from riemannopt_dist.metrics.completeness import completeness_delta
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.schedule import PARTITION_RULES, linear_schedule
+from riemannopt_dist.schedule import linear_schedule
 
 FIRST = torch.tensor([0])
 
@@ -244,7 +244,8 @@ def test_the_gradient_is_constant_between_breakpoints_and_jumps_at_each() -> Non
     assert (early[1:] - late[:-1]).abs().amax(1).min() > 1e-3
 
 
-@pytest.mark.parametrize("rule", [*PARTITION_RULES, "gauss_legendre"])
+# Equal intervals under the rule released are a part of 128 points, and stop short of the path's end.
+@pytest.mark.parametrize("rule", ["left", "right", "midpoint", "trapezoid", "gauss_legendre"])
 def test_every_rule_converges_to_it_at_first_order_because_of_the_jumps(rule: str) -> None:
     images, labels = stripes(12, seed=2)
     model = trained_relu_net()

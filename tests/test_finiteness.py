@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from riemannopt_dist.guided_path import Walk
 from riemannopt_dist.images import list_images
 from riemannopt_dist.images.files import LocalFiles
 from riemannopt_dist.metrics.completeness import COMPLETENESS
@@ -60,6 +61,7 @@ def evaluation(metrics: list[str], methods: list[str], rule: str = "left", **cha
         else {},
         reference_images=frozenset({"p00.png"}),
         explain="probability",
+        walk=Walk(),
         batch_size=4,
         seed=0,
     )
@@ -130,7 +132,7 @@ def test_a_converged_map_is_checked_before_it_is_compared_with() -> None:
 def test_fit_and_selection_fail_too(tmp_path: Path) -> None:
     worker = engine("standardised")
     noise = make_pictures(tmp_path / "noise", 2)
-    stage = Fitting("fit", {"ig": tuple(equispaced(4))}, "probability", 4)
+    stage = Fitting("fit", {"ig": tuple(equispaced(4))}, "probability", Walk(), 4)
     with pytest.raises(FloatingPointError, match=r"^the gradients along the path of ig are not finite$"):
         list(stage.rows(worker, subjects(worker, noise)))
     (tmp_path / "black").mkdir()
