@@ -83,7 +83,8 @@ def adaptive_secant_attribution(
         rows = np.arange(part.start, part.stop)
         found = _secants(model, path, targets, rows, samples, (shares, alphas), output)
         maps[part], values[part] = found.maps, found.values.to(values)
-    return complete_attribution(maps, values, path.images.dtype, torch.full_like(targets, samples))
+    evaluations = torch.full_like(targets, samples)
+    return complete_attribution(maps, values, evaluations, output, path.images.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +143,8 @@ def _secants(
         gradients = torch.autograd.grad(
             (first.logits, second.logits), (first.places, second.places), (slopes[:cut], slopes[cut:])
         )
-    parts = products(torch.cat(gradients), places[neighbours] - places)
+    wide = places.to(sum_type(places.dtype))
+    parts = products(torch.cat(gradients), wide[neighbours] - wide)
     values = explained_output(logits, asked, output)
     return _Secants(parts[chain].sum(1), values[chain])
 

@@ -17,7 +17,10 @@ pictures, three instruction sets).
 """
 
 HALF_ROUNDINGS = 16
-"""The same for float16 and bfloat16, whose products torch sums in float32: up to 15 and 11 ε there."""
+"""The same for float16 and bfloat16, whose products torch sums in float32.
+
+There probabilities differed by up to 17 and 15 ε, logits by up to 11 and 7 ε between the two memory formats.
+"""
 
 
 def sum_type(dtype: torch.dtype) -> torch.dtype:

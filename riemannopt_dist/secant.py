@@ -76,7 +76,8 @@ def secant_attribution(
     edges, _ = partition_of(schedule)
     check_whole_path(model, path, targets)
     maps, values = sums_of_secants(model, path, targets, edges, output, internal_batch_size)
-    return complete_attribution(maps, values, path.images.dtype, torch.full_like(targets, len(edges) - 1))
+    evaluations = torch.full_like(targets, len(edges) - 1)
+    return complete_attribution(maps, values, evaluations, output, path.images.dtype)
 
 
 def sums_of_secants(
@@ -102,7 +103,7 @@ def check_whole_path(model: nn.Module, path: Path, targets: Tensor) -> None:
     """
     whole = np.array([0.0, 1.0])
     maps, values = sums_of_secants(model, FirstOf(path), targets[:1], whole, "logit", 2)
-    complete_attribution(maps, values, path.images.dtype, torch.ones_like(targets[:1]))
+    complete_attribution(maps, values, torch.ones_like(targets[:1]), "logit", path.images.dtype)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ def secants(
         places, _ = path.at(index, torch.from_numpy(edges[columns]).to(device))
         inside = index[1:] == index[:-1]
         values, gradients = mean_gradients(model, places, targets[index], inside, output)
-        yield Secants(rows, columns, values, products(gradients, places[1:] - places[:-1]), inside)
+        wide = places.to(sum_type(places.dtype))
+        yield Secants(rows, columns, values, products(gradients, wide[1:] - wide[:-1]), inside)
 
 
 def products(gradients: Tensor, steps: Tensor) -> Tensor:
@@ -226,11 +228,11 @@ def mean_output_slopes(before: Tensor, after: Tensor, targets: Tensor, output: O
 
 
 def complete_attribution(
-    maps: Tensor, values: Tensor, dtype: torch.dtype, gradient_evaluations: Tensor
+    maps: Tensor, values: Tensor, gradient_evaluations: Tensor, output: Output, dtype: torch.dtype
 ) -> Attribution:
     """The attribution of maps (B, C, H, W) that are sums of secants, with f at their edges (B, n + 1).
 
-    `dtype` is the type that the model computes in.
+    `output` is what f is, `dtype` the type that the model computes in.
     Raises ValueError where a map's sum is off from f(x) − f(x′) by more than `INCOMPLETE` and `ROUNDING`
     allow, whatever the number of intervals.
     """
@@ -241,7 +243,7 @@ def complete_attribution(
     size = maps.abs().flatten(1).sum(1, dtype=torch.float64) + values.double().abs().amax(1)
     tolerance = INCOMPLETE * change.abs() + rounding * size
     if bool((off <= tolerance).all()):
-        return Attribution(maps, f_input, f_baseline, gradient_evaluations)
+        return Attribution(maps, f_input, f_baseline, gradient_evaluations, output, dtype)
     worst = int(torch.where(off <= tolerance, -torch.inf, off / tolerance).argmax())  # NaN is the worst
     raise ValueError(
         f"model: the secants of image {worst} are off by {float(off[worst]):.2g} from the output's change "

@@ -55,7 +55,7 @@ def noise(model: Classifier) -> Tensor:
 def run_model(model: Classifier, images: Tensor) -> Tensor:
     """Logits (B, classes) of images (B, 3, H, W). Raises ValueError where there are none."""
     try:
-        logits: Any = model(images)
+        logits: Any = model(images.clone())  # which it may write to
     except Exception as error:
         shape = f"images of shape {tuple(images.shape)} ({images.dtype})"
         raise ValueError(

@@ -62,6 +62,14 @@ MAPS: dict[str, Call] = {
             model, _straight(x), t, RISING, 0.1, maximum=12, internal_batch_size=size
         ).maps
     ),
+    "secant_attribution": lambda model, x, t, size: (
+        ro.secant_attribution(
+            model, _straight(x), t, ro.linear_schedule(5, "left"), internal_batch_size=size
+        ).maps
+    ),
+    "adaptive_secant_attribution": lambda model, x, t, size: (
+        ro.adaptive_secant_attribution(model, _straight(x), t, RISING, 6, internal_batch_size=size).maps
+    ),
     "converge": lambda model, x, t, size: (
         ro.converge(model, _straight(x), t, 8, internal_batch_size=size).maps
     ),

@@ -26,7 +26,6 @@ from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type,
 from tests.public_calls import EXACT, MAPS, SCORES
 
 CALLS = MAPS | SCORES | EXACT
-SECANTS = {"secant_attribution", "adaptive_secant_attribution"}
 BACKENDS = torch.backends
 HALF = (torch.float16, torch.bfloat16)
 
@@ -74,7 +73,7 @@ def test_every_public_function_that_takes_a_model_is_among_the_calls() -> None:
         for name in ro.__all__
         if inspect.isfunction(found := getattr(ro, name)) and "model" in inspect.signature(found).parameters
     }
-    assert takes_a_model - SECANTS == takes_a_model & {name.split()[0] for name in CALLS}
+    assert takes_a_model <= {name.split()[0] for name in CALLS}
 
 
 @pytest.mark.parametrize("name", list(CALLS))

@@ -205,6 +205,9 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
         elif cell.per_image:
             starts = int(config.explain == "probability")  # whether f is flat there
             yield Work("results", str(cell), images, cell.samples, starts)
+    if trials := 2 * sum(cell.rule == SECANT for cell in cells):
+        # Of each batch's first image the whole path is tried as one interval, for every cell of secants.
+        yield Work("results", "trials of secants", len(list(_batches(images, config))), trials, 0)
     if "reference" in config.metrics:
         asked = images if config.reference.images is None else min(images, config.reference.images)
         for name in FAMILIES:
@@ -265,12 +268,14 @@ def _passes_at_ends(family: str, cells: Sequence[Cell], sums: Sums) -> int:
 
 def _whole_batches(asked: int, images: int, config: Config) -> int:
     """The images of all batches in which one of the first `asked` is."""
-    total = 0
+    return sum(len(batch) for batch in _batches(images, config) if batch[0] < asked)
+
+
+def _batches(images: int, config: Config) -> Iterator[Sequence[int]]:
+    """The places of the images of every batch, shard by shard."""
     for shard in shards_of(range(images), config.shard_size).values():
         for start in range(0, len(shard), config.batch_size):
-            batch = shard[start : start + config.batch_size]
-            total += len(batch) if batch[0] < asked else 0
-    return total
+            yield shard[start : start + config.batch_size]
 
 
 def _bytes_a_row(config: Config) -> float:
