@@ -14,6 +14,7 @@ from riemannopt_dist.analysis.figures import overlay_figure, picture
 from riemannopt_dist.analysis.table_one import METHODS
 from riemannopt_dist.attribution import integrate_path
 from riemannopt_dist.blur_path import BlurPath
+from riemannopt_dist.folding import folded
 from riemannopt_dist.gradients import target_output
 from riemannopt_dist.images import files_of
 from riemannopt_dist.images.classes import class_name
@@ -111,7 +112,7 @@ def draw_maps(directory: RunDirectory) -> list[str]:
     """
     config = make_config(directory.storage.read_json("run.json")["config"], "run.json")
     profiles = {name: Profile.from_fields(directory.read_profile(name) or {}) for name in PATHS}
-    model = load_model(config.model.name, config.model.weights)
+    model = folded(load_model(config.model.name, config.model.weights))
     subjects = evaluated_subjects(directory.read_images() or [], config)[:PHOTOS]
     engine = Engine(model, torch.device("cpu"), files_of(config.images), CPU_BATCH, Tally())
     names = []
