@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 RANDOM = "random"
 
@@ -283,27 +284,54 @@ def _in_order(network: nn.Module, state: State) -> State:
 
 
 def _factory(name: str) -> _Recipe:
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"model: {name!r}: cannot import {module_name!r}: {_line(error)}") from error
-    factory = getattr(module, attribute, None)
-    if not callable(factory):
-        raise ValueError(f"model: {name!r}: no function {attribute!r}{_closest(attribute, dir(module))}")
-    network = factory()
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"model: {name!r}: expected a torch.nn.Module, got {type(network).__name__}")
+    network = _made_by_factory(name)
+    input_size, resize_size = _sizes(name, network)
     return _Recipe(
         build=lambda _: network,
         fetch=network.state_dict,
         adapt=lambda _, state: state,
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
-        input_size=int(getattr(network, "input_size", 224)),
-        resize_size=int(getattr(network, "resize_size", 256)),
+        input_size=input_size,
+        resize_size=resize_size,
         classes=None,
     )
+
+
+def _made_by_factory(name: str) -> nn.Module:
+    """The network of the user's function, whose code may raise anything."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(f"model: {name!r}: cannot import {module_name!r}: {_told(error)}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise ValueError(f"model: {name!r}: no function {attribute!r}{_closest(attribute, dir(module))}")
+    try:
+        network = factory()
+    except Exception as error:
+        raise ValueError(f"model: {name!r}: the function fails without arguments: {_told(error)}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"model: {name!r}: expected a torch.nn.Module, got {type(network).__name__}")
+    if lazy := [key for key, value in network.state_dict().items() if is_lazy(value)]:
+        raise ValueError(
+            f"model: {name!r}: {lazy[0]!r} has no shape yet: run the network once before it is returned"
+        )
+    return network
+
+
+def _sizes(name: str, network: nn.Module) -> tuple[int, int]:
+    """The network's `input_size`, 224 unless it has one, and `resize_size`, else 256 or 8/7 of the former."""
+    input_size = _pixels(name, "input_size", getattr(network, "input_size", 224), 1)
+    default = max(256, round(input_size * 8 / 7))
+    return input_size, _pixels(name, "resize_size", getattr(network, "resize_size", default), input_size)
+
+
+def _pixels(name: str, key: str, size: object, least: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or size < least:
+        raise ValueError(f"model: {name!r}: its {key}: expected a whole number from {least} on, got {size!r}")
+    return size
 
 
 def _require(package: str, wanted_by: str) -> ModuleType:
@@ -439,6 +467,11 @@ def _closest(name: str, known: list[str]) -> str:
 def _some(names: list[str]) -> str:
     """The first name of many, and how many there are."""
     return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _told(error: BaseException) -> str:
+    """An error's kind and text, in one line."""
+    return f"{type(error).__name__}: {_line(error)}"
 
 
 def _line(error: BaseException) -> str:

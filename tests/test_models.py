@@ -214,6 +214,42 @@ def test_a_factory_gives_its_module_and_sizes(toy: str) -> None:
     assert (plain.input_size, plain.resize_size) == (224, 256)
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('no GPU\\nhere')", "cannot import 'faulty': RuntimeError: no GPU"),
+        (
+            "def made(size):\n    pass",
+            "the function fails without arguments: TypeError: made.*argument: 'size'",
+        ),
+        ("def made():\n    raise KeyError('head')", "the function fails without arguments: KeyError: 'head'"),
+        ("made = lambda: nn.LazyLinear(3)", "'weight' has no shape yet: run the network once"),
+        ("made = lambda: sized((3, 16, 16), 16)", r"its input_size: .* from 1 on, got \(3, 16, 16\)"),
+        ("made = lambda: sized(True, 16)", "its input_size: expected a whole number from 1 on, got True"),
+        ("made = lambda: sized(16, 8)", "its resize_size: expected a whole number from 16 on, got 8"),
+    ],
+)
+def test_a_factory_that_fails_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    head = "from torch import nn\ndef sized(size, resize):\n    made = nn.Linear(1, 2)\n"
+    head += "    made.input_size, made.resize_size = size, resize\n    return made\n"
+    (tmp_path / "faulty.py").write_text(head + code + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "faulty", raising=False)
+    with pytest.raises(ValueError, match=rf"^model: 'faulty:made': {said}") as raised:
+        load_model("faulty:made")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_larger_input_is_cut_from_a_larger_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from torch import nn\ndef made():\n    net = nn.Linear(1, 2)\n    net.input_size = 299\n"
+    (tmp_path / "large.py").write_text(code + "    return net\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = load_model("large:made")
+    assert (model.input_size, model.resize_size) == (299, 342)
+
+
 def test_a_factory_takes_a_local_file(toy: str, tmp_path: Path) -> None:
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
     torch.save(head.state_dict(), tmp_path / "head.pt")
