@@ -118,6 +118,8 @@ def test_an_interval_of_many_images_is_the_bootstraps_limit() -> None:
             "by the rule right here; the authors' is released",
         ),
         (12, {"ig": "midpoint"}, ("linear",), 12, "IG is not in this run, or not under released or right"),
+        (12, RULES, ("riemannopt",), 12, "Blur IG is not in this run under the rule right, so that nothing"),
+        (12, RULES, ("linear",), 12, "Guided IG + RiemannOpt is not in this run under the rule left"),
         (12, RULES, ("exact",), 12, "Guided IG is not in this run"),
     ],
 )
@@ -130,6 +132,13 @@ def test_what_a_run_lacks_is_said(
         assert "nan" not in text
     assert comma_separated(table).count("\n") == 1 + len(table.entries)
     assert all(entry.paper is None for entry in table.entries)
+
+
+def test_the_rule_is_one_that_both_placements_have() -> None:
+    """Linear alone is under the authors' rule, both are under another: that one is compared."""
+    both = run_of(12, {"ig": "right"}, ("linear", "riemannopt"))
+    results = pa.concat_tables([run_of(12, {"ig": "released"}, ("linear",)), both])
+    assert {entry.rule for entry in table_one(results, "small", 12).entries} == {"right"}
 
 
 def test_a_run_without_relative_errors_says_so() -> None:

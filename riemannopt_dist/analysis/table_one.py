@@ -100,15 +100,23 @@ def table_one(results: pa.Table, model: str, promised: int) -> TableOne:
         if rule is None:
             notes.append(f"{title} is not in this run, or not under {' or '.join(rules)}.")
             continue
+        of_rule = of_method[of_method["rule"] == rule]
+        notes += [
+            f"{title}{suffix} is not in this run under the rule {rule}, so that nothing is compared."
+            for placement, suffix in PLACEMENTS.items()
+            if not (of_rule["schedule"] == placement).any()
+        ]
         if rule != rules[0]:
             notes.append(f"{title} is summed by the rule {rule} here; the authors' is {rules[0]}.")
-        entries += _entries(of_method[of_method["rule"] == rule], method, rule, model)
+        entries += _entries(of_rule, method, rule, model)
     return TableOne(model, tuple(entries), tuple(notes))
 
 
 def rule_of(cells: pd.DataFrame, rules: Sequence[str]) -> str | None:
-    """The first of `rules` that any of the cells has."""
-    return next((rule for rule in rules if (cells["rule"] == rule).any()), None)
+    """The first of `rules` that all placements have cells under, else the first that any has."""
+    under = {rule: cells.loc[cells["rule"] == rule, "schedule"].nunique() for rule in rules}
+    most = max(under.values())
+    return next((rule for rule in rules if most and under[rule] == most), None)
 
 
 def _images_note(found: int, promised: int) -> str:
