@@ -143,8 +143,7 @@ def _secants(
         gradients = torch.autograd.grad(
             (first.logits, second.logits), (first.places, second.places), (slopes[:cut], slopes[cut:])
         )
-    wide = places.to(sum_type(places.dtype))
-    parts = products(torch.cat(gradients), wide[neighbours] - wide)
+    parts = products(torch.cat(gradients), places, places[neighbours])
     values = explained_output(logits, asked, output)
     return _Secants(parts[chain].sum(1), values[chain])
 

@@ -157,13 +157,13 @@ def secants(
         places, _ = path.at(index, torch.from_numpy(edges[columns]).to(device))
         inside = index[1:] == index[:-1]
         values, gradients = mean_gradients(model, places, targets[index], inside, output)
-        wide = places.to(sum_type(places.dtype))
-        yield Secants(rows, columns, values, products(gradients, wide[1:] - wide[:-1]), inside)
+        yield Secants(rows, columns, values, products(gradients, places[:-1], places[1:]), inside)
 
 
-def products(gradients: Tensor, steps: Tensor) -> Tensor:
-    """Gradients × steps in float32, or in their own type where that is wider."""
-    return gradients.to(sum_type(gradients.dtype)) * steps
+def products(gradients: Tensor, places: Tensor, neighbours: Tensor) -> Tensor:
+    """Gradients × steps from places to their neighbours, in float32 or their own type where that is wider."""
+    wide = sum_type(gradients.dtype)
+    return gradients.to(wide) * (neighbours.to(wide) - places.to(wide))
 
 
 def samples_taken(intervals: int, size: int) -> int:
