@@ -6,21 +6,55 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from riemannopt_dist.analysis.statistics import against, bootstrap_interval, changes
+from riemannopt_dist.analysis.statistics import (
+    CELL,
+    LARGE,
+    RESAMPLES,
+    against,
+    changes,
+    mean_interval,
+    resampled_means,
+    rows_of,
+)
 from riemannopt_dist.metrics.completeness import COMPLETENESS
 from riemannopt_dist.metrics.insertion import INSERTION
 from riemannopt_dist.run.rows import results_schema
 
 
-def test_the_interval_is_the_normal_one_for_many_values() -> None:
-    values = np.random.default_rng(1).normal(3.0, 2.0, 2000)
-    mean, low, high = bootstrap_interval(values)
+def test_the_interval_of_few_values_is_nearly_the_normal_one() -> None:
+    values = np.random.default_rng(1).normal(3.0, 2.0, LARGE - 1)
+    mean, low, high = mean_interval(values)
     expected = stats.norm.interval(0.95, values.mean(), stats.sem(values))
     assert mean == values.mean()
     np.testing.assert_allclose((low, high), expected, atol=0.01)
-    assert bootstrap_interval(values) == (mean, low, high)
+    assert mean_interval(values) == (mean, low, high)
     with pytest.raises(ValueError, match="at least 2"):
-        bootstrap_interval([1.0])
+        mean_interval([1.0])
+
+
+def test_the_interval_of_many_values_is_the_normal_one() -> None:
+    values = np.random.default_rng(1).exponential(size=LARGE)
+    expected = stats.norm.interval(0.95, values.mean(), stats.sem(values, ddof=0))
+    np.testing.assert_allclose(mean_interval(values)[1:], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("images", [500, LARGE])
+def test_resampled_means_vary_and_covary_as_means_of_so_many_images_do(images: int) -> None:
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(images, 3)) @ np.array([[1.0, 0.5, 0.0], [0.0, 1.0, -0.8], [0.0, 0.0, 2.0]])
+    first, *others = resampled_means(values)
+    np.testing.assert_array_equal(first, values.mean(0))
+    assert np.shape(others) == (RESAMPLES, 3)
+    np.testing.assert_allclose(np.mean(others, 0), first, atol=5 * values.std() / (images * RESAMPLES) ** 0.5)
+    np.testing.assert_allclose(images * np.cov(np.transpose(others)), np.cov(values.T, ddof=0), atol=0.25)
+
+
+def test_rows_are_read_with_what_is_asked_for_alone_and_a_text_is_a_byte() -> None:
+    cells = {("ig", name): [0.5] * 4 for name in ("linear", "exact")}
+    frame = rows_of(table(cells), "insertion")
+    assert [*frame.columns] == [*CELL, "insertion", "image"]
+    assert frame["image"].tolist() == [0, 1, 2, 3] * 2
+    assert [frame[name].cat.codes.dtype.itemsize for name in ("method", "schedule", "rule")] == [1, 1, 1]
 
 
 def table(cells: dict[tuple[str, str], list[float]]) -> pa.Table:
@@ -79,7 +113,7 @@ def test_a_verdict_needs_ten_images_and_its_interval_does_not(images: int, expec
     linear, exact = {("ig", "linear"): [0.2] * images}, {("ig", "exact"): [0.5] * images}
     (row,) = against(table(control | linear), ["random"], "insertion").itertuples()
     assert (row.images, row.verdict) == (images, expected)
-    assert row.low == row.high == pytest.approx(0.1)
+    assert (row.low, row.high) == pytest.approx((0.1, 0.1))
     found = changes(table(linear | exact)).set_index("score")
     assert found.loc["insertion", "verdict"] == expected
     assert found.loc["insertion", "low"] == pytest.approx(0.3)

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from riemannopt_dist.analysis.statistics import CELL, ENOUGH, LEVEL, RESAMPLES, TOO_FEW
+from riemannopt_dist.analysis.statistics import CELL, ENOUGH, LEVEL, TOO_FEW, resampled_means, rows_of
 
 Array = NDArray[np.float64]
 
@@ -36,20 +36,20 @@ def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """
     if score not in results.column_names:
         return pd.DataFrame()
-    frame = results.to_pandas()
-    tables = [_of_method(group, score) for _, group in frame.groupby("method", sort=True)]
+    frame = rows_of(results, score, "gradient_evaluations")
+    tables = [_of_method(group, score) for _, group in frame.groupby("method", observed=True)]
     return pd.concat([pd.DataFrame(), *tables], ignore_index=True)
 
 
 def _of_method(group: pd.DataFrame, score: str) -> pd.DataFrame:
-    errors = group.pivot(index="image_id", columns=CELL, values=score).dropna(axis=0)
-    taken = group.pivot(index="image_id", columns=CELL, values="gradient_evaluations").loc[errors.index]
+    errors = group.pivot(index="image", columns=CELL, values=score).dropna(axis=0)
+    taken = group.pivot(index="image", columns=CELL, values="gradient_evaluations").loc[errors.index]
     cells: list[tuple[Any, ...]] = [tuple(cell) for cell in errors.columns]
     linear = [cell for cell in cells if cell[1:3] == ("linear", "left")]
     if len(linear) < 2 or len(errors) < 2:
         return pd.DataFrame()
     # The same images are drawn for both: what an image costs may go with its error.
-    means, costs = (_resampled_means(table[cells].to_numpy()) for table in (errors, taken))
+    means, costs = (resampled_means(table[cells].to_numpy()) for table in (errors, taken))
     column = {cell: index for index, cell in enumerate(cells)}
     counts = np.array([cell[3] for cell in linear], dtype=np.float64)
     yardstick = means[:, [column[cell] for cell in linear]]
@@ -110,27 +110,27 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """
     if score not in results.column_names:
         return pd.DataFrame()
-    known = results.to_pandas().dropna(subset=[score])
+    known = rows_of(results, score, "gradient_evaluations").dropna(subset=[score])
     rows = []
-    for cell, group in known[known["schedule"].str.startswith(AUTO)].groupby(CELL, sort=True):
+    for cell, group in known[known["schedule"].str.startswith(AUTO)].groupby(CELL, observed=True):
         method, schedule, _, maximum = cell
         if len(group) < 2:
             continue
-        tolerance = float(schedule.removeprefix(AUTO))
+        tolerance = float(str(schedule).removeprefix(AUTO))
         equal = (known["method"] == method) & (known["schedule"] == "linear") & (known["rule"] == "left")
         rows.append(
             {"method": method, "tolerance": tolerance, "maximum": maximum}
             | {"images": len(group), "at_maximum": (group["gradient_evaluations"] >= maximum).mean()}
-            | _of_tolerance(tolerance, group.set_index("image_id"), known[equal], score)
+            | _of_tolerance(tolerance, group.set_index("image"), known[equal], score)
         )
     return pd.DataFrame(rows)
 
 
 def _of_tolerance(tolerance: float, auto: pd.DataFrame, linear: pd.DataFrame, score: str) -> dict[str, Any]:
     """The numbers of `tolerances` that have intervals, from the rows of a cell and those of linear left."""
-    errors = linear.pivot(index="image_id", columns="samples", values=score).reindex(auto.index)
+    errors = linear.pivot(index="image", columns="samples", values=score).reindex(auto.index)
     columns = [auto[score] <= tolerance, auto["gradient_evaluations"], *(errors <= tolerance).T.to_numpy()]
-    within, evaluations, *shares = _resampled_means(np.column_stack(columns).astype(np.float64)).T
+    within, evaluations, *shares = resampled_means(np.column_stack(columns).astype(np.float64)).T
     counts = [float(count) for count in errors.columns] or [math.nan]
     enough = [share >= within for share in shares] or [np.isnan(within)]
     count = np.select(enough, counts, default=counts[-1])
@@ -141,13 +141,6 @@ def _of_tolerance(tolerance: float, auto: pd.DataFrame, linear: pd.DataFrame, sc
         | _with_interval("cost", evaluations / count)
         | {"bound": _bound(len(auto), False, bool(shares) and not any(found[0] for found in enough))}
     )
-
-
-def _resampled_means(values: Array, seed: int = 0) -> Array:
-    """Column means of `values` (N, K): first of all rows, then of RESAMPLES bootstrap samples of them."""
-    images = len(values)
-    drawn = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), RESAMPLES)
-    return np.vstack([values.mean(0), drawn @ values / images])
 
 
 def _with_interval(name: str, values: Array) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from riemannopt_dist.analysis.figures import (
@@ -59,7 +60,7 @@ def write_report(storage: Storage, results: pa.Table, summary: pd.DataFrame) -> 
 
 def _model_and_images(storage: Storage, results: pa.Table) -> tuple[str, int]:
     """The model's name, and how many images the run is to evaluate; of bare results those that are there."""
-    there = len(set(results["image_id"].to_pylist()))
+    there = pc.count_distinct(results["image_id"]).as_py()
     if RUN not in storage.list(""):
         return "a model that is not told", there
     status = read_status(storage)

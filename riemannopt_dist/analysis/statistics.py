@@ -7,9 +7,12 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 CELL = ["method", "schedule", "rule", "samples"]
+COSTS = ["gradient_evaluations", "seconds"]
+TEXTS = ["method", "schedule", "rule"]
 RESAMPLES = 10_000
 LEVEL = 0.95
 
@@ -21,20 +24,46 @@ TOO_FEW = "too few"
 """What stands in a verdict's place."""
 
 
-def bootstrap_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
-    """The mean of N values and the 95 % interval of its percentile bootstrap, seeded.
+def mean_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
+    """The mean of N values and its 95 % interval.
 
-    Raises ValueError for fewer than two values.
+    The percentiles of the bootstrap, seeded; for `LARGE` samples and more its normal limit, of variance
+    s² / N. Raises ValueError for fewer than two values.
     """
     sample = np.asarray(values, dtype=np.float64)
-    if len(sample) < 2:
-        raise ValueError(f"values: an interval needs at least 2, got {len(sample)}")
-    rng = np.random.default_rng(seed)
-    means: NDArray[np.float64] = np.concatenate(
-        [sample[rng.integers(0, len(sample), (500, len(sample)))].mean(1) for _ in range(RESAMPLES // 500)]
-    )
+    count = len(sample)
+    if count < 2:
+        raise ValueError(f"values: an interval needs at least 2, got {count}")
+    mean = float(sample.mean())
+    if count >= LARGE:
+        reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * float(sample.std()) / math.sqrt(count)
+        return mean, mean - reach, mean + reach
+    means = resampled_means(sample[:, None], seed)[1:, 0]
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(sample.mean()), float(low), float(high)
+    return mean, float(low), float(high)
+
+
+def resampled_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
+    """Column means (1 + RESAMPLES, K) of `values` (N, K): of all rows, then of bootstrap samples, seeded.
+
+    For `LARGE` samples and more the means are drawn from the bootstrap's normal limit: about the means of all
+    rows, with the columns' covariance over N.
+    """
+    count, mean = len(values), values.mean(0)
+    rng = np.random.default_rng(seed)
+    if count >= LARGE:
+        # With R of the QR decomposition of the centred rows, RᵀR is N times their covariance.
+        factor = np.linalg.qr(values - mean).R / count
+        return np.vstack([mean, mean + rng.standard_normal((RESAMPLES, len(factor))) @ factor])
+    # How often each row is drawn says all of a sample.
+    draws = (rng.multinomial(count, np.full(count, 1 / count), part) for part in _parts(count))
+    return np.vstack([mean, *(drawn @ values / count for drawn in draws)])
+
+
+def _parts(count: int) -> list[int]:
+    """RESAMPLES in parts of which each takes a few megabytes for `count` rows."""
+    size = max(1, 1_000_000 // count)
+    return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
 
 
 def saving_interval(before: ArrayLike, after: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
@@ -53,11 +82,8 @@ def saving_interval(before: ArrayLike, after: ArrayLike, seed: int = 0) -> tuple
         reach = NormalDist().inv_cdf((1 + LEVEL) / 2)
         spread = reach * math.sqrt(np.square(pairs[1] - ratio * pairs[0]).sum()) / pairs[0].sum()
         return float(1 - ratio), float(1 - ratio - spread), float(1 - ratio + spread)
-    rng = np.random.default_rng(seed)
-    # How often each image is drawn says all of a resample.
-    draws = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    sums = pairs @ draws.T
-    savings = 1 - sums[1] / np.where(sums[0] == 0, np.nan, sums[0])
+    first, second = resampled_means(pairs.T, seed)[1:].T
+    savings = 1 - second / np.where(first == 0, np.nan, first)
     low, high = np.nanquantile(savings, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(1 - ratio), float(low), float(high)
 
@@ -72,6 +98,19 @@ def scores(results: pa.Table) -> dict[str, str]:
     return found
 
 
+def rows_of(results: pa.Table, *columns: str) -> pd.DataFrame:
+    """Image, cell and `columns` of result rows, and nothing else, for there may be millions.
+
+    Texts are sorted categories. `image` numbers the images from 0, in the order of their ids.
+    """
+    names = list(dict.fromkeys([*CELL, *columns]))
+    frame: pd.DataFrame = results.select(names).to_pandas(categories=TEXTS)
+    for name in TEXTS:
+        frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
+    ids = pc.unique(results["image_id"]).sort()
+    return frame.assign(image=pc.index_in(results["image_id"], ids).to_numpy())
+
+
 def changes(results: pa.Table, reference: str = "linear") -> pd.DataFrame:
     """How every score changes from `reference` to each other schedule of the same method, rule and samples.
 
@@ -79,31 +118,35 @@ def changes(results: pa.Table, reference: str = "linear") -> pd.DataFrame:
     its 95 % interval over images, paired. `verdict` says whether the interval excludes 0, and on which side,
     where there are at least `ENOUGH` images.
     """
-    frame = results.to_pandas()
+    columns = scores(results)
+    frame = rows_of(results, *columns)
     rows = []
-    for (method, rule, samples), group in frame.groupby(["method", "rule", "samples"], sort=True):
-        wide = {name: part.set_index("image_id") for name, part in group.groupby("schedule")}
+    for (method, rule, samples), group in frame.groupby(["method", "rule", "samples"], observed=True):
+        parts = group.groupby("schedule", observed=True)
+        wide = {str(name): part.set_index("image") for name, part in parts}
         if reference not in wide:
             continue
         for schedule in sorted(set(wide) - {reference}):
             pair = (wide[reference], wide[schedule])
             cell = {"method": method, "rule": rule, "samples": samples, "schedule": schedule}
-            rows += [cell | row for row in _compared(*pair, scores(results))]
+            rows += [cell | row for row in _compared(*pair, columns)]
     return pd.DataFrame(rows)
 
 
 def against(results: pa.Table, controls: Sequence[str], score: str) -> pd.DataFrame:
     """How much every cell's `score` exceeds that of each control map, paired, with 95 % intervals."""
-    frame = results.to_pandas()
+    column = {score: scores(results)[score]}
+    frame = rows_of(results, score)
+    cells = {
+        cell: part.set_index("image")
+        for cell, part in frame[~frame["method"].isin(controls)].groupby(CELL, observed=True)
+    }
     rows = []
     for control in controls:
-        base = frame[frame["method"] == control].set_index("image_id")
-        for cell, group in frame[~frame["method"].isin(controls)].groupby(CELL, sort=True):
+        base = frame[frame["method"] == control].set_index("image")
+        for cell, part in cells.items():
             fields = dict(zip(CELL, cell, strict=True)) | {"control": control}
-            rows += [
-                fields | row
-                for row in _compared(base, group.set_index("image_id"), {score: scores(results)[score]})
-            ]
+            rows += [fields | row for row in _compared(base, part, column)]
     return pd.DataFrame(rows)
 
 
@@ -113,7 +156,7 @@ def _compared(before: pd.DataFrame, after: pd.DataFrame, columns: dict[str, str]
         both = pd.concat({"before": before[score], "after": after[score]}, axis=1).dropna()
         if len(both) < 2:
             continue
-        change, low, high = bootstrap_interval(both["after"] - both["before"])
+        change, low, high = mean_interval(both["after"] - both["before"])
         gain = change if direction.startswith("higher") else -change
         verdict = "open" if low <= 0 <= high else "better" if gain > 0 else "worse"
         rows.append(

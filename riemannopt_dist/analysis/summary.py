@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from riemannopt_dist.analysis.efficiency import sample_efficiency, tolerances
-from riemannopt_dist.analysis.statistics import CELL, against, changes
+from riemannopt_dist.analysis.statistics import CELL, COSTS, against, changes, rows_of
 from riemannopt_dist.metrics.metric import SUMMARIES, Summary
 from riemannopt_dist.run.rows import CELL as RESULT
 from riemannopt_dist.run.storage import Storage
@@ -23,13 +23,25 @@ TOLERANCES = "tolerances"
 
 
 def read_results(storage: Storage) -> pa.Table:
-    """All result rows of a run. Raises ValueError where there are none, StorageError for other files."""
+    """All result rows of a run, without columns of lists and texts that no table is made of.
+
+    Raises ValueError where there are none, StorageError for other files.
+    """
     names = [name for name in storage.list("results") if name.endswith(".parquet")]
     if not names:
         raise ValueError(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
         )
-    return pa.concat_tables([storage.read_table(name, RESULT) for name in names])
+    return pa.concat_tables([_tabulated(storage.read_table(name, RESULT)) for name in names])
+
+
+def _tabulated(results: pa.Table) -> pa.Table:
+    """The columns of the cells, all numbers, and what summaries are made of."""
+    summed = {column for summary in summaries_of(results) for column in summary.columns}
+    known = summed | {field.name for field in RESULT}
+    return results.select(
+        [f.name for f in results.schema if f.name in known or pa.types.is_primitive(f.type)]
+    )
 
 
 def summaries_of(results: pa.Table) -> list[Summary]:
@@ -46,9 +58,10 @@ def summarize(results: pa.Table) -> pd.DataFrame:
     """
     summaries = summaries_of(results)
     rows = []
-    for cell, group in results.to_pandas().groupby(CELL, sort=True):
+    frame = rows_of(results, *COSTS, *(column for summary in summaries for column in summary.columns))
+    for cell, group in frame.groupby(CELL, observed=True):
         row = dict(zip(CELL, cell, strict=True)) | {
-            "images": group["image_id"].nunique(),
+            "images": group["image"].nunique(),
             "gradient_evaluations": group["gradient_evaluations"].mean(),
             "seconds": group["seconds"].mean(),
         }
@@ -77,7 +90,7 @@ def write_comparisons(storage: Storage, results: pa.Table) -> list[str]:
         EFFICIENCY: sample_efficiency(results),
         TOLERANCES: tolerances(results),
     }
-    controls = sorted(set(results.filter(pc.equal(results["samples"], 0))["method"].to_pylist()))
+    controls = sorted(pc.unique(results.filter(pc.equal(results["samples"], 0))["method"]).to_pylist())
     judged = [name for name in AGAINST_CONTROLS if name in results.column_names]
     if controls and judged:
         tables["controls"] = pd.concat([against(results, controls, name) for name in judged])
