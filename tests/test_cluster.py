@@ -71,10 +71,10 @@ def test_a_misspelt_key_would_not_pass(config: dict[str, Any]) -> None:
 
 @VARIANTS
 def test_what_it_names_is_there(config: dict[str, Any]) -> None:
-    for remote, local in config["file_mounts"].items():
-        assert (Path(local) / "pyproject.toml").is_file(), remote
+    (project, folder), token = config["file_mounts"].items()
+    assert (Path(folder) / "pyproject.toml").is_file()
+    assert token == (f"{project.rpartition('/')[0]}/.ray/auth_token", "~/.ray/auth_token")
     commands = " ".join(config["setup_commands"])
-    (project,) = config["file_mounts"]
     assert commands.endswith(f" {project}")
     if "head_node_type" in config:
         assert config["head_node_type"] in config["available_node_types"]
@@ -134,6 +134,7 @@ def test_workers_are_spot_gpus_that_come_and_go_and_the_head_is_neither() -> Non
     assert worker["min_workers"] == 0 < worker["max_workers"] <= config["max_workers"]
     assert worker["resources"]["GPU"] == 1
     assert not any(head["resources"].values())
+    assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     regions = {zone[:-1] for zone in config["provider"]["availability_zone"].split(",")}
     assert regions == {config["provider"]["region"]}
 
@@ -184,6 +185,7 @@ RAY_JOB = {
             "rayClusterSpec": (
                 {
                     "rayVersion": (str, False),
+                    "authOptions": ({"mode": (str, True)}, False),
                     "enableInTreeAutoscaling": (bool, False),
                     "autoscalerOptions": ({"idleTimeoutSeconds": (int, False)}, False),
                     "headGroupSpec": (GROUP, True),
@@ -264,6 +266,7 @@ def test_its_pods_agree_with_each_other_and_with_its_job() -> None:
     assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == gpus
     assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     assert int(options["--workers"]) == group["maxReplicas"] * int(gpus) / float(options["--gpus-per-worker"])
+    assert spec["rayClusterSpec"]["authOptions"] == {"mode": "token"}
     head = spec["rayClusterSpec"]["headGroupSpec"]
     assert head["rayStartParams"]["num-cpus"] == "0"
     assert "nvidia.com/gpu" not in pods()["head"]["containers"][0]["resources"]["limits"]

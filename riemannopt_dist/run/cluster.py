@@ -1,8 +1,12 @@
-"""Whether a Ray cluster answers at RAY_ADDRESS, told in seconds: Ray itself tries for minutes, in silence."""
+"""Ray for the time of a run: a cluster that answers, or this machine alone, closed to others.
+
+Ray itself tries a dead address for minutes, in silence.
+"""
 
 import logging
 import os
 import re
+import secrets
 import socket
 import time
 
@@ -17,6 +21,8 @@ PAUSE = 0.5
 # and the client with a line before it (RFC 9113, sections 3.4, 4.1 and 6.5).
 _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
+
+_AUTHENTICATION = {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 
 _PLACE = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^][:/@?\s]+):([0-9]{1,5})/?")
 _DASHBOARD = ("http", "https")
@@ -46,6 +52,32 @@ def check_cluster(address: str, patience: float = PATIENCE) -> None:
         time.sleep(PAUSE)
     if not speaks:
         raise ConnectionError(f"RAY_ADDRESS {address}: what answers there is not Ray; {_MEND}")
+
+
+def start_alone() -> None:
+    """Start Ray on this machine alone: it listens on the loopback interface, to those who know its token.
+
+    The token is this process's own, unless RAY_AUTH_MODE, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH is set.
+    """
+    import ray
+    from ray._private import ray_constants
+
+    if not _AUTHENTICATION & os.environ.keys():
+        # Without one Ray would write a token into the home folder, and later head nodes would insist on it.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that there are tokens
+    clusters, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        # "local": some other Ray of this machine, which may end at any time, is not joined by accident.
+        ray.init(
+            "local",
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:

@@ -23,7 +23,7 @@ from riemannopt_dist.profile import Profile, Variations, equispaced
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.classifier import check_for_run, check_labels
-from riemannopt_dist.run.cluster import check_cluster
+from riemannopt_dist.run.cluster import check_cluster, start_alone
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import FAILURES, Failure, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
@@ -162,16 +162,7 @@ def ray_session() -> Iterator[None]:
             *_, reason = str(error).splitlines()  # of a long one the last line says it
             raise ConnectionError(f"RAY_ADDRESS {address}: {reason}") from None
     else:
-        # Without a choice of its own a local start would write a token file that later head nodes insist on.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        # "local": some other Ray of this machine, which may end at any time, is not joined by accident.
-        ray.init(
-            "local",
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        start_alone()
     try:
         yield
     finally:
