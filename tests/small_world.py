@@ -36,7 +36,7 @@ def make_pictures(folder: Path, count: int = PICTURES) -> Path:
 
 
 def small_fields(images: Path, output: Path, /, **changes: Any) -> dict[str, Any]:
-    """The fields of a configuration: two schedules at two sample counts, shards of three images."""
+    """The fields of a configuration: two schedules at two counts, shards of three images, one worker."""
     return {
         "images": str(images),
         "output": str(output),
@@ -46,6 +46,7 @@ def small_fields(images: Path, output: Path, /, **changes: Any) -> dict[str, Any
         "shard_size": 3,
         "batch_size": 2,
         "internal_batch_size": 8,
+        "means": {"max_workers": 1},
         **changes,
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from riemannopt_dist.adaptive_secant import FIRST, adaptive_secant_attribution, divided
 from riemannopt_dist.blur_path import BlurPath
@@ -105,13 +106,13 @@ def test_a_photo_is_nearer_to_its_integral_than_with_even_intervals(
     classifier: nn.Module, photos: Tensor, predictions: Tensor
 ) -> None:
     """The real network and a photo that it is sure of early: equal intervals miss where that happens."""
-    path = StraightPath.from_black(photos[2:3])
+    path = StraightPath.from_black(avg_pool2d(photos[:1], 2))
 
     def even(samples: int) -> Tensor:
-        return secant_attribution(classifier, path, predictions[2:3], linear_schedule(samples)).maps
+        return secant_attribution(classifier, path, predictions[:1], linear_schedule(samples)).maps
 
-    placed = adaptive_secant_attribution(classifier, path, predictions[2:3], EVEN, 8)
-    errors = [float(compare(maps, even(64)).error) for maps in (placed.maps, even(8))]
+    placed = adaptive_secant_attribution(classifier, path, predictions[:1], EVEN, 8)
+    errors = [float(compare(maps, even(48)).error) for maps in (placed.maps, even(8))]
     assert errors[0] < 0.7 * errors[1]
 
 

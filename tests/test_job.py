@@ -17,7 +17,7 @@ import pytest
 from tests.small_world import FIT, make_pictures, small_fields
 
 BIN = Path(sys.executable).parent
-PICTURES = 30
+PICTURES = 18
 CELLS = 8
 SHARDS = (PICTURES - FIT) // 3
 
@@ -61,21 +61,21 @@ def _submit(config: Path, name: str, environment: dict[str, str]) -> "subprocess
 
 def test_a_killed_driver_loses_nothing(head: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    fields = small_fields(make_pictures(tmp_path / "pictures", PICTURES), run, means={"max_workers": 1})
+    fields = small_fields(make_pictures(tmp_path / "pictures", PICTURES), run)
     fields["model"] = {"name": "tests.small_world:slow_classifier"}
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(fields))
 
     first = _submit(config, "first", head)
     deadline = time.monotonic() + 240
-    while len(list((run / "results").glob("[!.]*.parquet"))) < 3:
+    while len(list((run / "results").glob("[!.]*.parquet"))) < 2:
         assert time.monotonic() < deadline, "no results"
         assert first.poll() is None, first.communicate()[0]
         time.sleep(0.05)
     _kill_drivers(config)
     first.communicate(timeout=60)
     done = {path.name: path.stat().st_mtime_ns for path in (run / "results").glob("[!.]*.parquet")}
-    assert 3 <= len(done) < SHARDS
+    assert 2 <= len(done) < SHARDS
 
     second = _submit(config, "second", head)
     output = second.communicate(timeout=240)[0]

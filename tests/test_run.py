@@ -54,7 +54,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, RunDirectory]:
     """A run by one worker that goes through to its end."""
-    config = small_config(pictures, tmp_path_factory.mktemp("one") / "run", means={"max_workers": 1})
+    config = small_config(pictures, tmp_path_factory.mktemp("one") / "run")
     return config, evaluate(config)
 
 
