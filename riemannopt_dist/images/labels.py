@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from scipy.io import loadmat
-
 from riemannopt_dist.images.classes import synset_ranks
 from riemannopt_dist.images.files import Files, files_of, name_of
 from riemannopt_dist.images.image_ref import ImageRef
@@ -96,6 +94,8 @@ def _ground_truth(text: str, name: str, synsets: Mapping[int, str]) -> dict[str,
 
 def _synsets(data: bytes, name: str) -> dict[int, str]:
     """The synset of each ILSVRC2012_ID, from the development kit's meta.mat."""
+    from scipy.io import loadmat  # half a second that a worker, which reads no labels, would wait for
+
     try:
         rows = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
