@@ -374,22 +374,21 @@ def test_items_that_were_each_within_the_time_limit_have_as_many_together() -> N
     assert ledger.overdue(131.0, 10.0) == [1]
 
 
-def test_a_storage_that_does_not_answer_is_no_fault_of_the_items() -> None:
+def test_a_storage_that_does_not_answer_is_no_fault_of_the_items_nor_of_the_worker() -> None:
     task = Task("t", ("a", "b"))
     ledger = Ledger([task], lookahead=1, attempts=1, in_flight=1, patience=80.0)
+    ledger.add_worker(0)
     for attempt in range(3):
-        ledger.add_worker(attempt)
         # A rest is a fortieth of the patience: 2 seconds.
         assert attempt == 0 or list(ledger.hand_out(3.0 * attempt - 1.5)) == []
         ((_, call),) = ledger.hand_out(3.0 * attempt)
         assert (call.method, call.items) == ("process", ("a", "b"))
-        assert ledger.lost(attempt, "no answer", "unanswered", 3.0 * attempt) == []
-        assert (ledger.queued, ledger.finished) == (1, False)
-    ledger.add_worker(3)
+        assert ledger.unanswered(0, "no answer", "unanswered", 3.0 * attempt) == []
+        assert (ledger.queued, ledger.finished, ledger.idle_workers()) == (1, False, [0])
     ((_, call),) = ledger.hand_out(70.0)
     # Its one attempt is still its own.
-    assert ledger.lost(3, "crash", "raised", 71.0) == []
-    ledger.add_worker(4)
+    assert ledger.lost(0, "crash", "raised", 71.0) == []
+    ledger.add_worker(1)
     ((_, call),) = ledger.hand_out(72.0)
     assert (call.method, call.items) == ("probe", ("a",))
 
@@ -397,18 +396,79 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_the_items() -> None:
 def test_a_storage_that_never_answers_ends_the_patience_and_rests_end_with_a_stop() -> None:
     task = Task("t", ("a", "b"))
     ledger = Ledger([task], lookahead=1, attempts=9, in_flight=1, patience=80.0)
-    for worker, now in enumerate((0.0, 79.0)):
-        ledger.add_worker(worker)
+    ledger.add_worker(0)
+    for now in (0.0, 79.0):
         list(ledger.hand_out(now))
-        assert ledger.lost(worker, "no answer", "unanswered", now) == []
-    ledger.add_worker(2)
+        assert ledger.unanswered(0, "no answer", "unanswered", now) == []
     list(ledger.hand_out(90.0))
     failed = Failed(task, ("a", "b"), "no answer", 3, "unanswered")
-    assert ledger.lost(2, "no answer", "unanswered", 90.0) == [failed]
+    assert ledger.unanswered(0, "no answer", "unanswered", 90.0) == [failed]
     assert ledger.finished
     ledger = Ledger([task], lookahead=1, attempts=9, in_flight=1)
     ledger.add_worker(0)
     list(ledger.hand_out(0.0))
-    assert ledger.lost(0, "no answer", "unanswered", 0.0) == []
+    assert ledger.unanswered(0, "no answer", "unanswered", 0.0) == []
     ledger.drain()
     assert ledger.finished
+
+
+def test_an_image_that_stays_out_of_reach_is_given_up_on_alone() -> None:
+    """It rests as long as the patience lasts; then it costs one probe, and the others are done."""
+    task = Task("t", ("a", "gone", "b"))
+    ledger = Ledger([task], lookahead=1, attempts=3, in_flight=1, patience=80.0)
+    ledger.add_worker(0)
+    for now in (0.0, 50.0, 81.0):
+        list(ledger.hand_out(now))
+        assert ledger.unanswered(0, "gone", "unreachable", now) == []
+    seen: list[Any] = []
+    for now in (82.0, 83.0, 84.0):
+        ((_, call),) = ledger.hand_out(now)
+        assert call.method == "probe"
+        away = call.items == ("gone",)
+        seen += ledger.unanswered(0, "gone", "unreachable", now) if away else ledger.succeeded(0, None, now)
+    assert seen == [
+        Probed(task, ("a",)),
+        Failed(task, ("gone",), "gone", 1, "unreachable"),
+        Probed(task, ("b",)),
+    ]
+    ((_, call),) = ledger.hand_out(85.0)
+    assert ledger.succeeded(0, "result", 86.0) == [Done(task, ("a", "b"), "result", 1.0)]
+    assert ledger.finished
+
+
+def test_while_nothing_is_answered_no_other_calls_are_made() -> None:
+    ledger = Ledger(
+        (Task(str(n), ("x",)) for n in range(1000)), lookahead=1, attempts=1, in_flight=1, patience=80.0
+    )
+    ledger.add_worker(0)
+    made = 0
+    for tick in range(80):  # 20 seconds, ten rests
+        for worker, _ in list(ledger.hand_out(tick / 4)):
+            made += 1
+            ledger.unanswered(worker, "no answer", "unreachable", tick / 4)
+    assert made <= 25
+    # With the first answer all goes on: what rested comes back in its turn.
+    for tick in range(80, 120):
+        for worker, _ in list(ledger.hand_out(tick / 4)):
+            ledger.succeeded(worker, None, tick / 4)
+    assert ledger.queued <= 2
+
+
+def test_what_hangs_costs_two_time_limits() -> None:
+    """As a task and as a probe, or twice where it is alone: whatever the number of attempts."""
+    for items in (("a", "hang"), ("hang",)):
+        ledger = Ledger([Task("t", items)], lookahead=1, attempts=9, in_flight=1)
+        overdue, now = 0, 0.0
+        for worker in range(20):
+            ledger.add_worker(worker)
+            for _, call in list(ledger.hand_out(now)):
+                if "hang" not in call.items:
+                    ledger.succeeded(worker, None, now)
+                    ledger.remove_worker(worker)
+                else:
+                    overdue += 1
+                    ledger.lost(worker, "too long", "overdue", now)
+            if ledger.finished:
+                break
+        assert ledger.finished
+        assert overdue == 2
