@@ -1,8 +1,8 @@
 """A file in an object store, read by ranges of which every byte has come.
 
 Arrow's S3 client takes an answer whose body was cut short, with headers that match, for a whole one: what has
-not come is whatever was in memory. So the last byte to be read is marked before. Where the mark is still there,
-the range is read once more with another mark, as it may be that byte.
+not come is whatever was in memory. So the last byte to be read is marked before. Where the mark is still
+there, the range is read once more with another mark, as it may be that byte.
 """
 
 import io

@@ -383,7 +383,7 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_the_items_nor_of_the_work
         assert attempt == 0 or list(ledger.hand_out(3.0 * attempt - 1.5)) == []
         ((_, call),) = ledger.hand_out(3.0 * attempt)
         assert (call.method, call.items) == ("process", ("a", "b"))
-        assert ledger.unanswered(0, "no answer", "unanswered", 3.0 * attempt) == []
+        assert ledger.returned(0, "no answer", "unanswered", 3.0 * attempt) == []
         assert (ledger.queued, ledger.finished, ledger.idle_workers()) == (1, False, [0])
     ((_, call),) = ledger.hand_out(70.0)
     # Its one attempt is still its own.
@@ -399,15 +399,15 @@ def test_a_storage_that_never_answers_ends_the_patience_and_rests_end_with_a_sto
     ledger.add_worker(0)
     for now in (0.0, 79.0):
         list(ledger.hand_out(now))
-        assert ledger.unanswered(0, "no answer", "unanswered", now) == []
+        assert ledger.returned(0, "no answer", "unanswered", now) == []
     list(ledger.hand_out(90.0))
     failed = Failed(task, ("a", "b"), "no answer", 3, "unanswered")
-    assert ledger.unanswered(0, "no answer", "unanswered", 90.0) == [failed]
+    assert ledger.returned(0, "no answer", "unanswered", 90.0) == [failed]
     assert ledger.finished
     ledger = Ledger([task], lookahead=1, attempts=9, in_flight=1)
     ledger.add_worker(0)
     list(ledger.hand_out(0.0))
-    assert ledger.unanswered(0, "no answer", "unanswered", 0.0) == []
+    assert ledger.returned(0, "no answer", "unanswered", 0.0) == []
     ledger.drain()
     assert ledger.finished
 
@@ -419,13 +419,13 @@ def test_an_image_that_stays_out_of_reach_is_given_up_on_alone() -> None:
     ledger.add_worker(0)
     for now in (0.0, 50.0, 81.0):
         list(ledger.hand_out(now))
-        assert ledger.unanswered(0, "gone", "unreachable", now) == []
+        assert ledger.returned(0, "gone", "unreachable", now) == []
     seen: list[Any] = []
     for now in (82.0, 83.0, 84.0):
         ((_, call),) = ledger.hand_out(now)
         assert call.method == "probe"
         away = call.items == ("gone",)
-        seen += ledger.unanswered(0, "gone", "unreachable", now) if away else ledger.succeeded(0, None, now)
+        seen += ledger.returned(0, "gone", "unreachable", now) if away else ledger.succeeded(0, None, now)
     assert seen == [
         Probed(task, ("a",)),
         Failed(task, ("gone",), "gone", 1, "unreachable"),
@@ -445,7 +445,7 @@ def test_while_nothing_is_answered_no_other_calls_are_made() -> None:
     for tick in range(80):  # 20 seconds, ten rests
         for worker, _ in list(ledger.hand_out(tick / 4)):
             made += 1
-            ledger.unanswered(worker, "no answer", "unreachable", tick / 4)
+            ledger.returned(worker, "no answer", "unreachable", tick / 4)
     assert made <= 25
     # With the first answer all goes on: what rested comes back in its turn.
     for tick in range(80, 120):

@@ -1,5 +1,6 @@
 """Whole runs whose images go away and come back, and whose files are damaged: nothing is lost in silence."""
 
+import re
 import shutil
 import threading
 import time
@@ -17,9 +18,11 @@ from riemannopt_dist.run.driver import evaluate, given_up_share
 from riemannopt_dist.run.stage_run import Stopped
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
-from tests.small_world import SIDE, make_pictures, small_config
+from tests.small_world import PICTURES, SIDE, make_pictures, small_config
 
 pytestmark = pytest.mark.usefixtures("ray_here")
+
+FIT = 2
 
 
 def short_config(pictures: Path, output: Path, **means: Any) -> Config:
@@ -27,97 +30,100 @@ def short_config(pictures: Path, output: Path, **means: Any) -> Config:
         pictures,
         output,
         grid=[{"schedules": ["linear"], "rules": ["left"], "samples": [4]}],
-        fit={"images": 2, "samples": 4},
+        fit={"images": FIT, "samples": 4},
         metrics=["completeness"],
         means={"max_workers": 1, **means},
     )
 
 
-def rows_of(directory: RunDirectory) -> list[dict[str, Any]]:
+def rows_of(directory: RunDirectory) -> dict[str, dict[str, Any]]:
+    """The result rows by image, one each, but for their times."""
     rows = directory.shard_rows("results")
-    return sorted(({k: v for k, v in row.items() if k != "seconds"} for row in rows), key=str)
+    assert len({row["image_id"] for row in rows}) == len(rows)
+    return {row["image_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The rows of a run that nobody disturbs."""
-    world = tmp_path_factory.mktemp("plain")
-    return rows_of(evaluate(short_config(make_pictures(world / "pictures"), world / "run")))
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_images_that_go_away_and_files_that_are_damaged_cost_nothing(
-    expected: list[dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pictures, away = make_pictures(tmp_path / "pictures"), tmp_path / "away"
     output = tmp_path / "run"
     directory = RunDirectory(Storage(output))
+    first, second = (output / f"results/shard-0000{n}.parquet" for n in (0, 1))
 
-    # Away from the beginning of the selection, for a while.
-    pictures_go = threading.Thread(target=_move_when_there, args=(pictures, away, output / "listing.parquet"))
-    pictures_go.start()
-    # Then for good, from the first result on: the run stops, and tells why.
-    patient = short_config(pictures, output, patience=8.0)
-    threading.Timer(3.0, lambda: away.rename(pictures)).start()
+    # Away from the beginning of the selection, until it is told; later a file that was written is deleted.
+    def disturb() -> None:
+        wait_for((output / "listing.parquet").exists)
+        pictures.rename(away)
+        wait_for(lambda: "selection waits for a storage" in caplog.text)
+        away.rename(pictures)
+        wait_for(second.exists)
+        first.unlink()
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    patient = short_config(pictures, output, patience=20.0)
     evaluate(patient)
-    pictures_go.join()
+    thread.join()
     assert directory.read_failures() == []
-    assert rows_of(directory) == expected
-    assert "selection waits for a storage" in caplog.text
-    assert "p00.png: no such file" in caplog.text
-    lost = [record for record in caplog.records if "a worker was lost" in record.message]
-    assert lost == []
+    assert list(problems(directory)) == []
+    expected = rows_of(directory)
+    assert len(expected) == PICTURES - FIT
+    assert re.search(r"p\d\d.png: no such file", caplog.text)
+    assert "a worker was lost" not in caplog.text
+    assert "results: the files of 1 shards are gone: they are done again" in caplog.text
 
     # For good while results are made: a stop that tells why, and costs no image for good.
+    shutil.copytree(output / "results", tmp_path / "results")
     shutil.rmtree(output / "results")
     pictures.rename(away)
-    with pytest.raises(
-        Stopped, match=r"results: \d images are out of reach, more than 1.0% \(UnreachableImage"
-    ):
+    with pytest.raises(Stopped, match=r"results: \d images are out of reach, more than 1.0% \(Unreach"):
         evaluate(short_config(pictures, output, patience=0.2))
     assert all(failure.out_of_reach for failure in directory.read_failures())
     assert given_up_share(directory, patient) > 0.01
 
-    # Back again, with files damaged of every kind.
+    # Back again, with files damaged in every way.
     away.rename(pictures)
-    evaluate(patient)
-    assert rows_of(directory) == expected
-    for damage in (_truncate, _empty, _swap, _add_copies):
-        damage(output)
-    (output / "images.parquet").write_bytes(b"")
+    shutil.copytree(tmp_path / "results", output / "results", dirs_exist_ok=True)
+    damage(output)
+    caplog.clear()
     evaluate(patient)
     assert directory.read_failures() == []
     assert rows_of(directory) == expected
     assert read_results(directory.storage).num_rows == len(expected)
     assert list(problems(directory)) == []
-    assert len(directory.storage.list("damaged")) == 6
+    aside = [name.removeprefix("damaged/") for name in directory.storage.list("damaged")]
+    assert aside == [
+        "images.parquet.1",
+        "results/shard-00000.parquet.1",
+        "results/shard-00002.parquet.1",
+        "results/shard-00044.parquet.1",
+        "selection/shard-00000.parquet.1",
+        "selection/shard-00001.parquet.1",
+    ]
+    assert all(f"put aside as {output}/damaged/{name}" in caplog.text for name in aside)
 
 
-def _move_when_there(pictures: Path, away: Path, file: Path) -> None:
-    while not file.exists():
-        time.sleep(0.001)
-    pictures.rename(away)
-
-
-def _truncate(output: Path) -> None:
-    path = output / "results/shard-00000.parquet"
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def _empty(output: Path) -> None:
-    (output / "selection/shard-00000.parquet").write_bytes(b"")
-
-
-def _swap(output: Path) -> None:
-    one, other = (output / f"results/shard-0000{n}.parquet" for n in (1, 2))
-    shutil.copy(one, other)
-    shutil.copy(output / "selection/shard-00002.parquet", output / "selection/shard-00001.parquet")
-
-
-def _add_copies(output: Path) -> None:
-    shutil.copy(output / "results/shard-00003.parquet", output / "results/shard-00044.parquet")
+def damage(output: Path) -> None:
+    """Truncate, empty and swap files of the run, and add copies."""
+    results, selection = output / "results", output / "selection"
+    whole = (results / "shard-00000.parquet").read_bytes()
+    (results / "shard-00000.parquet").write_bytes(whole[:-100])
+    (selection / "shard-00000.parquet").write_bytes(b"")
+    (output / "images.parquet").write_bytes(b"")
+    shutil.copy(results / "shard-00001.parquet", results / "shard-00002.parquet")
+    shutil.copy(selection / "shard-00002.parquet", selection / "shard-00001.parquet")
+    shutil.copy(results / "shard-00003.parquet", results / "shard-00044.parquet")
     for folder in ("old", "bad"):
-        (output / "results" / folder).mkdir()
-        shutil.copy(output / "results/shard-00003.parquet", output / "results" / folder)
+        (results / folder).mkdir()
+        shutil.copy(results / "shard-00003.parquet", results / folder)
 
 
 def test_an_image_out_of_reach_at_first_is_drawn_later_and_one_replaced_is_told(tmp_path: Path) -> None:
@@ -132,38 +138,18 @@ def test_an_image_out_of_reach_at_first_is_drawn_later_and_one_replaced_is_told(
     before = rows_of(directory)
     assert len(before) == 7
 
+    # It is back; and another picture, of the same size in bytes, has the name of one that was selected.
     (tmp_path / "later.png").write_bytes(content)
-    evaluate(config)
-    assert directory.read_failures() == []
-    assert [row for row in rows_of(directory) if row["image_id"] != "p04.png"] == before
-    assert len(rows_of(directory)) == 8
-
-    # Another picture of the same name: no row of it, and no silence.
-    (output / "results/shard-00001.parquet").unlink()
     name = directory.shard_rows("results")[0]["image_id"]
-    shutil.rmtree(output / "results")
+    (output / "results/shard-00000.parquet").unlink()
     size = (pictures / name).stat().st_size
-    pixels = np.zeros((SIDE, SIDE, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(pictures / name)
+    Image.fromarray(np.zeros((SIDE, SIDE, 3), dtype=np.uint8)).save(pictures / name)
     (pictures / name).write_bytes((pictures / name).read_bytes().ljust(size, b"\0"))
     evaluate(config)
     (failure,) = directory.read_failures()
-    assert failure.image_id == name
+    assert (failure.stage, failure.image_id) == ("results", name)
     assert failure.reason.startswith("ReplacedImage: ")
-    assert name not in {row["image_id"] for row in directory.shard_rows("results")}
-
-
-def test_a_shard_deleted_in_mid_run_is_done_again(expected: list[dict[str, Any]], tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    first, second = (output / f"results/shard-0000{n}.parquet" for n in (0, 1))
-
-    def delete() -> None:
-        while not second.exists():
-            time.sleep(0.001)
-        first.unlink()
-
-    thread = threading.Thread(target=delete)
-    thread.start()
-    directory = evaluate(short_config(make_pictures(tmp_path / "pictures"), output))
-    thread.join()
-    assert rows_of(directory) == expected
+    after = rows_of(directory)
+    assert after.keys() == (before.keys() | {"p04.png"}) - {name}
+    assert all(after[image] == row for image, row in before.items() if image != name)
+    assert list(problems(directory)) == []

@@ -10,7 +10,8 @@ An actor that exceeds the time limit, dies or becomes unreachable is replaced, a
 call that it was running loses one of its attempts. After a death that call is known only if the actor held no
 other: the answer to an earlier one may have died with it. So calls that die together are not charged; from
 then on each goes alone to an actor. An exception raised by the method counts as a property of the items, not
-as a loss, and costs the actor its place too: a device error outlives the call that met it. A StorageError is
+as a loss, and costs the actor its place too: a device error outlives the call that met it; but not where it
+is an image that cannot be read, which says nothing of the actor. A StorageError is
 no property of the items or of the actor, which goes on: its call is made again, every fortieth part of
 `patience`, until it is answered. Where an UnreachableImage outlasts that, its items are given up on.
 """
@@ -26,8 +27,8 @@ from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from riemannopt_dist.choices import check_positive
-from riemannopt_dist.images.image_ref import UnreachableImage
-from riemannopt_dist.run.ledger import PATIENCE, UNANSWERED, Call, Done, Failed, Ledger, Loss, Probed, Task
+from riemannopt_dist.images.image_ref import ReplacedImage, UnreachableImage, UnreadableImage
+from riemannopt_dist.run.ledger import HARMLESS, PATIENCE, Call, Done, Failed, Ledger, Loss, Probed, Task
 from riemannopt_dist.run.pool import Pool, one_line
 from riemannopt_dist.stores import StorageError
 
@@ -126,12 +127,12 @@ def _run(
         outcomes = ledger.lost(worker, reason, loss, time.monotonic())
         return [Lost(calls[0].task if calls else None, reason), *outcomes]
 
-    def rest(worker: int, reason: str, loss: Loss) -> list[Event]:
+    def take_back(worker: int, reason: str, loss: Loss) -> list[Event]:
         call = ledger.held(worker)[0]
         del heads[refs.pop(call)]
-        outcomes = ledger.unanswered(worker, reason, loss, time.monotonic())
+        outcomes = ledger.returned(worker, reason, loss, time.monotonic())
         watch(worker)
-        return [Waiting(call.task, reason), *outcomes]
+        return [*outcomes] if loss == "unreadable" else [Waiting(call.task, reason), *outcomes]
 
     def settle_start(ref: ObjectRef[Any]) -> list[Event]:
         try:
@@ -146,7 +147,7 @@ def _run(
             result = ray.get(ref)
         except RayError as error:
             loss = _loss(error)
-            settle = rest if loss in UNANSWERED else lose
+            settle = take_back if loss in HARMLESS else lose
             return settle(worker, one_line(error), loss)
         del heads[ref], refs[ledger.held(worker)[0]]
         outcomes = ledger.succeeded(worker, result, time.monotonic())
@@ -193,6 +194,8 @@ def _run(
 def _loss(error: RayError) -> Loss:
     if not isinstance(error, RayTaskError):
         return "died"
+    if isinstance(error.cause, UnreadableImage | ReplacedImage):
+        return "unreadable"
     if isinstance(error.cause, UnreachableImage):
         return "unreachable"
     return "unanswered" if isinstance(error.cause, StorageError) else "raised"

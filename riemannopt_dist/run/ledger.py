@@ -15,12 +15,12 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Loss = Literal["died", "overdue", "raised", "unanswered", "unreachable"]
-"""How a call ended without a result: with its actor, at the time limit, by an exception, or because a storage
-did not answer: that of the run, or that of its images."""
+Loss = Literal["died", "overdue", "raised", "unreadable", "unanswered", "unreachable"]
+"""How a call ended without a result: with its actor, at the time limit, by an exception, at an image that is
+damaged or another's, or because a storage did not answer: that of the run, or that of its images."""
 
-UNANSWERED: tuple[Loss, ...] = ("unanswered", "unreachable")
-"""Losses that are neither the items' nor the worker's."""
+HARMLESS: tuple[Loss, ...] = ("unreadable", "unanswered", "unreachable")
+"""Losses that say nothing of the worker."""
 
 PATIENCE = 600.0
 """Seconds for which a storage that does not answer a call is asked again."""
@@ -228,9 +228,12 @@ class Ledger:
             return []
         return [*self._given_up(call, reason, loss)]
 
-    def unanswered(self, worker: int, reason: str, loss: Loss, now: float) -> list[Failed]:
-        """A storage did not answer the head of `worker`, which stays: the outcomes that this settles."""
+    def returned(self, worker: int, reason: str, loss: Loss, now: float) -> list[Failed]:
+        """The head of `worker`, which stays, came back undone, with one of `HARMLESS`: what this settles."""
         call, _ = self._pop_head(worker, now)
+        if loss == "unreadable":
+            call.attempts += 1
+            return self._given_up(call, reason, loss)
         call.unanswered += 1
         call.unanswered_since = min(call.unanswered_since, now)
         if now - call.unanswered_since < self._patience:
