@@ -96,7 +96,7 @@ def disturbed_run(
     images = make_pictures(folder / "pictures", pictures)
     plain = Disturbed(folder / "plain", str(images), {})
     if plain.start().wait():
-        raise RuntimeError("the undisturbed run failed")
+        raise RuntimeError(f"the undisturbed run failed: {plain.last_words()}")
     start = time.monotonic()
     os.environ |= DETECTION | {"COUNTED_IMAGES": str(folder / "disturbed.count")}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
@@ -172,6 +172,10 @@ class Disturbed:
         with self.log.open("ab") as log:
             return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
 
+    def last_words(self) -> str:
+        """The end of the drivers' log."""
+        return self.log.read_text(errors="replace")[-2000:]
+
     def finished_shards(self) -> list[Path]:
         """Shards of all stages on disk."""
         return sorted(self.output.glob("*/[!.]*.parquet"))
@@ -219,11 +223,12 @@ class World:
                     return done
                 ends += self.driver.returncode == 0 or done.total() == faults
                 if ends > ENDS:
-                    raise RuntimeError(f"the driver ended with {self.driver.returncode} after {dict(done)}")
+                    told = f"{dict(done)}: {self.run.last_words()}"
+                    raise RuntimeError(f"the driver ended with {self.driver.returncode} after {told}")
                 self.driver = self.run.start()  # to mend what is damaged, and to change nothing else
                 moved = now
             elif now - moved > PATIENCE:
-                raise RuntimeError(f"stuck with {seen} shards after {dict(done)}")
+                raise RuntimeError(f"stuck with {seen} shards after {dict(done)}: {self.run.last_words()}")
             elif (shards := len(self.run.finished_shards())) != seen and now - moved > pause:
                 seen, moved, pause = shards, now, self.rng.uniform(0.5, 4)
                 if done.total() < faults and not self.over and FAULTS[plan[done.total()]](self):

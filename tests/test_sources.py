@@ -213,6 +213,22 @@ def test_the_extension_of_images_can_be_chosen(tmp_path: Path) -> None:
         images_in({"a.jpg": PNG}, tmp_path, extensions=["bmp", "webp"])
 
 
+@pytest.mark.parametrize("size", [-1, -512, -(10**12)])
+def test_a_member_of_a_negative_size_is_damage(tmp_path: Path, size: int) -> None:
+    """As the binary form of a size can say: the next header would be before this one."""
+    forged = tarfile.TarInfo("b.jpg")
+    header = bytearray(forged.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = size.to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    whole = tar_of([("a.jpg", b"a")])[:1024]
+    (tmp_path / "x.tar").write_bytes(whole + bytes(header) + bytes(2048))
+    assert [(ref.image_id, ref.reason) for ref in list_images(str(tmp_path / "x.tar"))] == [
+        ("x.tar", f"damaged tar, after 1 images: the size of 'b.jpg' is {size}"),
+        ("x.tar/a.jpg", None),
+    ]
+
+
 def test_a_member_whose_name_is_not_utf8_has_a_reason(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:

@@ -74,6 +74,9 @@ def _read_members(stream: io.BufferedReader) -> _Members:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
+                if member.size < 0:  # from here tarfile would go back, and round and round
+                    members.damage = f"the size of {member.name!r} is {member.size}"
+                    return members
                 name = member.name.removeprefix("./")
                 if member.isdir() or any(_is_hidden(part) for part in name.split("/")):
                     continue
@@ -117,8 +120,6 @@ def _fault(name: str, member: tarfile.TarInfo, length: int) -> str | None:
         return "its name leads out of the archive"
     if not member.isreg() or member.issparse():
         return "not a regular file"
-    if member.size < 0:
-        return f"its size is {member.size}"
     if member.size > LARGEST:
         return f"too large: {member.size} bytes"
     if member.offset_data + member.size > length:
