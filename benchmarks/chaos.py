@@ -10,6 +10,7 @@ after each end of its driver. Its rows are compared with those of a run that nob
 
 import argparse
 import json
+import logging
 import os
 import random
 import shutil
@@ -391,6 +392,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
     options: dict[str, Any] = vars(parser.parse_args())
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         found = disturbed_run(Path(folder), **options)
     print(

@@ -166,9 +166,10 @@ def test_what_a_shard_lacks(directory: RunDirectory, content: str, damage: str |
     whole = directory.storage.read_bytes(name)
     if content in (others := {"empty": b"", "truncated": whole[:-9], "text": b"text"}):
         directory.storage.write_bytes(name, others[content])
-    found = inspected(directory.storage, Ids(), {"shard-00000": name}, {"shard-00000": frozenset("ab")})
-    assert found["shard-00000"].missing == frozenset(missing)
-    told = found["shard-00000"].damage
+    shards = {"shard-00000": frozenset("ab")}
+    ((key, found),) = inspected(directory.storage, Ids(), {"shard-00000": name}, shards)
+    assert (key, found.missing) == ("shard-00000", frozenset(missing))
+    told = found.damage
     assert (told is None) == (damage is None)
     assert damage is None or (told is not None and damage in told and name in told)
 

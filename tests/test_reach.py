@@ -15,7 +15,7 @@ from riemannopt_dist.analysis.summary import read_results
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.driver import evaluate, given_up_share
-from riemannopt_dist.run.stage_run import Stopped
+from riemannopt_dist.run.stage_run import Stopped, scarcity
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
 from tests.small_world import PICTURES, SIDE, make_pictures, small_config
@@ -67,6 +67,9 @@ def test_images_that_go_away_and_files_that_are_damaged_cost_nothing(
         wait_for(second.exists)
         first.unlink()
 
+    assert re.match(
+        r"\d of 2 CPUs are free\. Another run on this cluster may hold the others", scarcity("CPU")
+    )
     thread = threading.Thread(target=disturb)
     thread.start()
     patient = short_config(pictures, output, patience=20.0)

@@ -1,7 +1,7 @@
 """What the file of a shard holds: whether it is whole, of this shard, and which images it lacks."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,17 +23,21 @@ class Inspection:
 
 def inspected(
     storage: Storage, stage: Stage, files: Mapping[str, str], shards: Mapping[str, frozenset[str]]
-) -> dict[str, Inspection]:
-    """Each of `files` read and compared with the ids of its shard's images, by the shards' keys.
+) -> Iterator[tuple[str, Inspection]]:
+    """Each of `files` read and compared with the ids of its shard's images, by its key, in order.
 
-    Raises StorageError where the storage does not answer, which is no damage.
+    All are read ahead, on threads, from the first one on. Raises StorageError where the storage does not
+    answer, which is no damage.
     """
 
     def of(key: str) -> Inspection:
         return _inspected(storage, stage, files[key], shards[key])
 
-    with ThreadPoolExecutor(READERS) as threads:
-        return dict(zip(files, threads.map(of, files), strict=True))
+    threads = ThreadPoolExecutor(READERS, "shards")
+    try:
+        yield from zip(files, threads.map(of, files), strict=True)
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _inspected(storage: Storage, stage: Stage, name: str, expected: frozenset[str]) -> Inspection:

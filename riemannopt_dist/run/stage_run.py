@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import ray
@@ -62,65 +63,77 @@ def run_stage(run: Run, stage: Stage, items: Sequence[Any], *, last: bool = Fals
     answer, or not for more than `max_given_up` of the images.
     """
     shards = shards_of(items, run.config.shard_size)
-    left = _left(run, stage, shards)
+    left, others = _left(run, stage, shards)
     for _ in range(ROUNDS):
-        if not left:
+        first = None if left else next(others, None)
+        if not left and first is None:
             return
-        _do(run, stage, left, len(items), last)
-        left = _deleted(run, stage, shards)
+        _do(run, stage, shards, left, chain([first] if first else [], others), last)
+        left, others = _deleted(run, stage, shards), iter(())
         if left:
             logger.warning("%s: the files of %d shards are gone: they are done again", stage.name, len(left))
-    raise Stopped(
-        f"stage {stage.name}: the files of {len(left)} shards are deleted as soon as they are there"
-    )
+    if left:
+        raise Stopped(f"stage {stage.name}: the files of {len(left)} shards are deleted once they are there")
 
 
-def _left(run: Run, stage: Stage, shards: Shards) -> Shards:
-    """The shards to be done; files that are not whole, or no shard's, are put aside."""
+def _left(run: Run, stage: Stage, shards: Shards) -> tuple[list[str], Iterator[str]]:
+    """The shards known to be left; and those whose files turn out not to be whole, as they are read.
+
+    The first need not wait for that. Files that are damaged or no shard's are put aside.
+    """
     directory = run.directory
     failures = [failure for failure in directory.read_failures() if failure.stage == stage.name]
     own = {failure.image_id for failure in failures if failure.own}
     again = {failure.image_id for failure in failures} - own
-    ids = {key: frozenset(map(image_id, part)) for key, part in shards.items()}
-    found = _sound(run, stage, ids)
-    needed = {
-        key: (found[key].missing - own) | (ids[key] & again) if key in found else ids[key] - own
-        for key in shards
-    }
     if again:
         logger.info("%s: %d images that were given up on are tried again", stage.name, len(again))
-    return {key: part for key, part in shards.items() if needed[key]}
+    ids = {key: frozenset(map(image_id, part)) for key, part in shards.items()}
+    files = shard_files(directory.storage, stage.name)
+    for key in files.keys() - ids.keys():
+        _put_aside(directory, files.pop(key), f"{stage.name}/{key}.parquet: not a shard of this run")
+    absent = [key for key in shards if (key not in files and ids[key] - own) or ids[key] & again]
+    there = {key: file for key, file in files.items() if key not in set(absent)}
+    found = inspected(directory.storage, stage, there, ids)
+    return absent, (key for key, inspection in found if _is_left(directory, there[key], inspection, own))
 
 
-def _sound(run: Run, stage: Stage, ids: Mapping[str, frozenset[str]]) -> dict[str, Inspection]:
-    """What the files of shards lack, of those that are whole; others are put aside."""
-    storage = run.directory.storage
-    files = shard_files(storage, stage.name)
-    found = inspected(storage, stage, {key: files[key] for key in files if key in ids}, ids)
-    strange = Inspection(f"{stage.name}: not a shard of this run", frozenset())
-    for key, file in files.items():
-        if (damage := found.get(key, strange).damage) is not None:
-            aside = run.directory.put_aside(file)
-            logger.warning("%s; put aside as %s", damage, storage.uri(aside))
-    return {key: inspection for key, inspection in found.items() if inspection.damage is None}
+def _is_left(directory: RunDirectory, file: str, inspection: Inspection, own: Set[str]) -> bool:
+    """Whether a shard with such a file is to be done again; a damaged file is put aside."""
+    if inspection.damage is not None:
+        _put_aside(directory, file, inspection.damage)
+    return bool(inspection.missing - own)
 
 
-def _deleted(run: Run, stage: Stage, shards: Shards) -> Shards:
+def _put_aside(directory: RunDirectory, file: str, damage: str) -> None:
+    aside = directory.put_aside(file)
+    logger.warning("%s; put aside as %s", damage, directory.storage.uri(aside))
+
+
+def _deleted(run: Run, stage: Stage, shards: Shards) -> list[str]:
     """The shards that are to have a file and have none."""
     files = shard_files(run.directory.storage, stage.name)
-    absent = {key: part for key, part in shards.items() if key not in files}
-    given_up = {f.image_id for f in run.directory.read_failures() if f.stage == stage.name} if absent else {}
-    return {key: part for key, part in absent.items() if not {*map(image_id, part)} <= set(given_up)}
+    absent = [key for key in shards if key not in files]
+    failures = run.directory.read_failures() if absent else []
+    given_up = {failure.image_id for failure in failures if failure.stage == stage.name}
+    return [key for key in absent if not {*map(image_id, shards[key])} <= given_up]
 
 
-def _do(run: Run, stage: Stage, left: Shards, total: int, last: bool) -> None:
-    """Do shards, of a stage of `total` images."""
-    means = run.config.means
+def _do(
+    run: Run, stage: Stage, shards: Shards, left: Sequence[str], others: Iterable[str], last: bool
+) -> None:
+    """Do shards: those `left`, and the others as they come."""
+    means, total = run.config.means, sum(map(len, shards.values()))
     run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
+
+    def tasks() -> Iterator[Task]:
+        for key in chain(left, others):
+            outcomes.begin(len(shards[key]))
+            yield Task(key, tuple(shards[key]))
+
     with meter(stage.name, total) as progress:
-        outcomes = _Outcomes(run, stage, left, total, progress)
+        outcomes = _Outcomes(run, stage, sum(len(shards[key]) for key in left), total, progress)
         events = dispatch(
-            (Task(key, tuple(part)) for key, part in left.items()),
+            tasks(),
             run.pool,
             arguments=(ray.put(stage),),
             attempts=means.attempts,
@@ -139,18 +152,25 @@ def _do(run: Run, stage: Stage, left: Shards, total: int, last: bool) -> None:
 class _Outcomes:
     """What the events of a stage come to: `settled` images, failures stored, and a `cause` to stop."""
 
-    def __init__(self, run: Run, stage: Stage, left: Shards, total: int, progress: Meter) -> None:
+    def __init__(self, run: Run, stage: Stage, images: int, total: int, progress: Meter) -> None:
         self.cause = ""
         self._run, self._stage, self._total, self._progress = run, stage, total, progress
-        images = sum(map(len, left.values()))
         self._failures = run.directory.read_failures()
         again = frozenset(f.image_id for f in self._failures if f.stage == stage.name and not f.own)
         begun = images < total or bool(run.directory.done_shards(stage.name))
         self._trial = Trial(stage.name, images, again if begun else None)
         self._told = self._manned = time.monotonic()
         self._told -= SAID
-        self.settled = self._absent = 0
+        self.settled, self._absent, self._expected = 0, 0, images
         self._settle(total - images)
+
+    def begin(self, images: int) -> None:
+        """So many are about to be done: those of the shards that were left, and then of others."""
+        self._expected -= images
+        if self._expected < 0:
+            self._trial.left -= self._expected
+            self._settle(self._expected)
+            self._expected = 0
 
     def take(self, event: Event) -> None:
         """Store and tell what an event means."""
