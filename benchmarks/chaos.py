@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow.dataset as ds
 from ray.cluster_utils import Cluster
 
-from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
 from tests.s3_server import Bucket, serving
@@ -183,7 +183,7 @@ class Disturbed:
 
     def results(self) -> list[Path]:
         """Shards of results on disk."""
-        return sorted(self.output.glob("results/shard-*.parquet"))
+        return [self.output / name for name in shard_files(Storage(self.output), "results").values()]
 
     def counted(self) -> int:
         """Images shown to the model."""

@@ -167,7 +167,8 @@ def test_what_a_shard_lacks(directory: RunDirectory, content: str, damage: str |
     if content in (others := {"empty": b"", "truncated": whole[:-9], "text": b"text"}):
         directory.storage.write_bytes(name, others[content])
     shards = {"shard-00000": frozenset("ab")}
-    ((key, found),) = inspected(directory.storage, Ids(), {"shard-00000": name}, shards)
+    with inspected(directory.storage, Ids(), {"shard-00000": name}, shards) as inspections:
+        ((key, found),) = inspections
     assert (key, found.missing) == ("shard-00000", frozenset(missing))
     told = found.damage
     assert (told is None) == (damage is None)

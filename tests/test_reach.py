@@ -81,7 +81,7 @@ def test_images_that_go_away_and_files_that_are_damaged_cost_nothing(
     assert len(expected) == PICTURES - FIT
     assert re.search(r"p\d\d.png: no such file", caplog.text)
     assert "a worker was lost" not in caplog.text
-    assert "results: the files of 1 shards are gone: they are done again" in caplog.text
+    assert "results: 1 shards without a sound file are done again" in caplog.text
 
     # For good while results are made: a stop that tells why, and costs no image for good.
     shutil.copytree(output / "results", tmp_path / "results")

@@ -151,9 +151,14 @@ class RunDirectory:
             LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING)
         )
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether it holds what the image source held when the run began."""
+        return self.storage.exists(LISTING)
+
     def read_listing(self) -> list[dict[str, Any]] | None:
         """The fields of what the image source held when the run began, None where that is not there yet."""
-        if not self.storage.exists(LISTING):
+        if not self.is_listed:
             return None
         return self._rows(LISTING, rows.LISTING)
 

@@ -100,7 +100,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
         ):
             guarded = RunDirectory(directory.storage.guarded(lock.check))
             _or_aside(guarded, FAILURES, guarded.read_failures)
-            listed = _claimed(guarded, config, digest, refs)
+            _claim(guarded, config, digest, refs)
             run = Run(
                 config,
                 guarded,
@@ -110,16 +110,16 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
                 lambda: crew_now(crew, config.means).workers,
                 "GPU" if crew.gpus else "CPU",
             )
-            _run_stages(run, listed)
+            _run_stages(run)
             lock.check()
             finish(guarded)
     return directory
 
 
-def _run_stages(run: Run, refs: list[ImageRef]) -> None:
+def _run_stages(run: Run) -> None:
     """Selection, fit and evaluation, as far as they are not done."""
     config = run.config
-    images = _selected_images(run, refs)
+    images = _selected_images(run)
     profiles = _profiles(run, images)
     schedules = cell_schedules(config.cells(), profiles)
     for family, profile in profiles.items():
@@ -235,27 +235,23 @@ def _new_listing(
 
     Raises ValueError for a directory of another run, and for a label that is none of the model's classes.
     """
-    if directory.holds(config, weights_digest) and directory.read_listing() is not None:
+    if directory.holds(config, weights_digest) and directory.is_listed:
         return []
     refs = list_images(config.images, config.labels, config.image_extensions)
     check_labels(refs, classes)
     return refs
 
 
-def _claimed(
-    directory: RunDirectory, config: Config, weights_digest: str, refs: list[ImageRef]
-) -> list[ImageRef]:
-    """The images of the locked directory, `refs` if it is new, which makes it that of `config`."""
+def _claim(directory: RunDirectory, config: Config, weights_digest: str, refs: list[ImageRef]) -> None:
+    """Make the locked directory that of `config` and the images `refs`, where it is not yet."""
     if not directory.holds(config, weights_digest):
         directory.claim(config, weights_digest)
     # Whoever held the lock before may have listed them: one listing is the run's.
-    if (found := directory.read_listing()) is not None:
-        return [ImageRef(**row) for row in found]
-    directory.write_listing(refs)
-    return refs
+    if not directory.is_listed:
+        directory.write_listing(refs)
 
 
-def _selected_images(run: Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
+def _selected_images(run: Run) -> list[dict[str, Any]]:
     """images.parquet: read where it is there, else made by the selection stage.
 
     Images that it gave up on for a reason that is not their own are tried again. Where a later stage rests on
@@ -264,13 +260,13 @@ def _selected_images(run: Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
     images = _or_aside(run.directory, IMAGES, run.directory.read_images)
     again = _again(run, Selection.name)
     if images is None or (again and not any(map(run.directory.done_shards, LATER_STAGES))):
-        images = _select(run, refs)
+        images = _select(run)
         run.directory.write_images(images)
     elif again:
         draw_before = max(row["draw"] or 0 for row in images)
         later = {
             row["image_id"]: {**row, "in_fit": False, "draw": draw_before + 1}
-            for row in _selection(run, refs)
+            for row in _selection(run)
             if row["image_id"] in again
         }
         images = [later.get(row["image_id"], row) for row in images]
@@ -279,16 +275,17 @@ def _selected_images(run: Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
     return images
 
 
-def _select(run: Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
+def _select(run: Run) -> list[dict[str, Any]]:
     """The rows of images.parquet, by the selection stage."""
-    rows = [{**row, "in_fit": False, "draw": 0} for row in _selection(run, refs)]
+    rows = [{**row, "in_fit": False, "draw": 0} for row in _selection(run)]
     enough = sum(row["selected"] for row in rows) > run.config.fit.images
     in_fit = set(draw(rows, run.config)[0]) if enough else set()
     return [{**row, "in_fit": row["image_id"] in in_fit} for row in rows]
 
 
-def _selection(run: Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
+def _selection(run: Run) -> list[dict[str, Any]]:
     """What the selection stage tells of every image."""
+    refs = [ImageRef(**row) for row in run.directory.read_listing() or []]
     run_stage(run, Selection(run.config.batch_size), refs)
     found = {row["image_id"]: row for row in run.directory.shard_rows(Selection.name)}
     reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == Selection.name}

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from riemannopt_dist.run.stage import Stage
@@ -21,13 +22,14 @@ class Inspection:
     missing: frozenset[str]
 
 
+@contextmanager
 def inspected(
     storage: Storage, stage: Stage, files: Mapping[str, str], shards: Mapping[str, frozenset[str]]
-) -> Iterator[tuple[str, Inspection]]:
+) -> Iterator[Iterator[tuple[str, Inspection]]]:
     """Each of `files` read and compared with the ids of its shard's images, by its key, in order.
 
-    All are read ahead, on threads, from the first one on. Raises StorageError where the storage does not
-    answer, which is no damage.
+    They are read on threads as long as the context lasts. Iterating raises StorageError where the storage
+    does not answer, which is no damage.
     """
 
     def of(key: str) -> Inspection:
@@ -35,7 +37,7 @@ def inspected(
 
     threads = ThreadPoolExecutor(READERS, "shards")
     try:
-        yield from zip(files, threads.map(of, files), strict=True)
+        yield zip(files, threads.map(of, files), strict=True)
     finally:
         threads.shutdown(cancel_futures=True)
 
@@ -45,6 +47,8 @@ def _inspected(storage: Storage, stage: Stage, name: str, expected: frozenset[st
         table = storage.read_table(name, stage.schema)
     except DamagedFile as error:
         return Inspection(str(error), expected)
+    except FileNotFoundError:  # deleted since it was listed
+        return Inspection(None, expected)
     rows = Counter(table["image_id"].to_pylist())
     strange = [image for image in rows if image not in expected]
     if strange:

@@ -244,7 +244,8 @@ def _renew(storage: Storage, lock: Lock, ended: threading.Event) -> None:
 
 
 def _taken_over_by(other: Holder | None) -> str:
-    return "the lock of this driver is gone" if other is None else f"{other} has taken this run over"
+    who = "the lock of this driver is gone: somebody" if other is None else other
+    return f"{who} has taken this run over"
 
 
 def _process_space() -> str:

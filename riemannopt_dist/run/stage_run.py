@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import ray
@@ -63,23 +62,22 @@ def run_stage(run: Run, stage: Stage, items: Sequence[Any], *, last: bool = Fals
     answer, or not for more than `max_given_up` of the images.
     """
     shards = shards_of(items, run.config.shard_size)
-    left, others = _left(run, stage, shards)
+    damaged = _do_absent(run, stage, shards, last)
     for _ in range(ROUNDS):
-        first = None if left else next(others, None)
-        if not left and first is None:
+        left = [*damaged, *_deleted(run, stage, shards)]
+        if not left:
             return
-        _do(run, stage, shards, left, chain([first] if first else [], others), last)
-        left, others = _deleted(run, stage, shards), iter(())
-        if left:
-            logger.warning("%s: the files of %d shards are gone: they are done again", stage.name, len(left))
-    if left:
+        logger.warning("%s: %d shards without a sound file are done again", stage.name, len(left))
+        _do(run, stage, shards, left, last)
+        damaged = []
+    if left := _deleted(run, stage, shards):
         raise Stopped(f"stage {stage.name}: the files of {len(left)} shards are deleted once they are there")
 
 
-def _left(run: Run, stage: Stage, shards: Shards) -> tuple[list[str], Iterator[str]]:
-    """The shards known to be left; and those whose files turn out not to be whole, as they are read.
+def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
+    """Do the shards that have no file, or are to be tried again: those whose files are not as they should be.
 
-    The first need not wait for that. Files that are damaged or no shard's are put aside.
+    The others are read meanwhile. Files that are damaged or no shard's are put aside.
     """
     directory = run.directory
     failures = [failure for failure in directory.read_failures() if failure.stage == stage.name]
@@ -93,8 +91,10 @@ def _left(run: Run, stage: Stage, shards: Shards) -> tuple[list[str], Iterator[s
         _put_aside(directory, files.pop(key), f"{stage.name}/{key}.parquet: not a shard of this run")
     absent = [key for key in shards if (key not in files and ids[key] - own) or ids[key] & again]
     there = {key: file for key, file in files.items() if key not in set(absent)}
-    found = inspected(directory.storage, stage, there, ids)
-    return absent, (key for key, inspection in found if _is_left(directory, there[key], inspection, own))
+    with inspected(directory.storage, stage, there, ids) as found:
+        if absent:
+            _do(run, stage, shards, absent, last)
+        return [key for key, inspection in found if _is_left(directory, there[key], inspection, own)]
 
 
 def _is_left(directory: RunDirectory, file: str, inspection: Inspection, own: Set[str]) -> bool:
@@ -118,22 +118,14 @@ def _deleted(run: Run, stage: Stage, shards: Shards) -> list[str]:
     return [key for key in absent if not {*map(image_id, shards[key])} <= given_up]
 
 
-def _do(
-    run: Run, stage: Stage, shards: Shards, left: Sequence[str], others: Iterable[str], last: bool
-) -> None:
-    """Do shards: those `left`, and the others as they come."""
+def _do(run: Run, stage: Stage, shards: Shards, left: Sequence[str], last: bool) -> None:
+    """Do the shards `left`."""
     means, total = run.config.means, sum(map(len, shards.values()))
     run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
-
-    def tasks() -> Iterator[Task]:
-        for key in chain(left, others):
-            outcomes.begin(len(shards[key]))
-            yield Task(key, tuple(shards[key]))
-
     with meter(stage.name, total) as progress:
         outcomes = _Outcomes(run, stage, sum(len(shards[key]) for key in left), total, progress)
         events = dispatch(
-            tasks(),
+            (Task(key, tuple(shards[key])) for key in left),
             run.pool,
             arguments=(ray.put(stage),),
             attempts=means.attempts,
@@ -161,16 +153,8 @@ class _Outcomes:
         self._trial = Trial(stage.name, images, again if begun else None)
         self._told = self._manned = time.monotonic()
         self._told -= SAID
-        self.settled, self._absent, self._expected = 0, 0, images
+        self.settled = self._absent = 0
         self._settle(total - images)
-
-    def begin(self, images: int) -> None:
-        """So many are about to be done: those of the shards that were left, and then of others."""
-        self._expected -= images
-        if self._expected < 0:
-            self._trial.left -= self._expected
-            self._settle(self._expected)
-            self._expected = 0
 
     def take(self, event: Event) -> None:
         """Store and tell what an event means."""
