@@ -214,7 +214,9 @@ class World:
         plan = [kinds[n % len(kinds)] for n in range(faults)]
         self.rng.shuffle(plan)
         self.driver = self.run.start()
-        seen, moved, pause, ends = 0, time.monotonic(), self.rng.uniform(0.5, 4), 0
+        # What was damaged last is found when the command is repeated.
+        ends = 0 if {*kinds} & {"truncate", "swap", "copy", "delete"} else 1
+        seen, moved, pause = 0, time.monotonic(), self.rng.uniform(0.5, 4)
         while True:
             time.sleep(0.1)
             now = time.monotonic()

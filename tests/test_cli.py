@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from riemannopt_dist import cli
 from riemannopt_dist.analysis import summary
+from riemannopt_dist.analysis.figures import picture, profile_figure, single_profiles_figure
 from riemannopt_dist.analysis.summary import csv_of
 from riemannopt_dist.cli import app
 from riemannopt_dist.profile import Profile
@@ -266,6 +267,11 @@ def test_names_that_a_terminal_or_a_table_would_obey_are_shown(capsys: pytest.Ca
     assert r"a\x1b[2Jb\nc\u202e$x$ \ [red]d" in told
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s: given up on", (name,), None)
     assert cli._Printable("%(message)s").format(record) == printable(name) + ": given up on"
+    image = {"image_id": f"{name}$\\frac{{", "alphas": [0.0, 1.0], "variation": [1.0]}
+    for kind in ("png", "svg"):
+        assert picture(single_profiles_figure("$x_{$", [image, image]), kind)
+    marks = {"$\\frac{$": np.array([0.5])}
+    assert picture(profile_figure("a $b_{$ c", np.array([0.0, 1.0]), np.array([1.0, 1.0]), marks))
     assert csv_of(pd.DataFrame({"method": ["=1+1", "-x", "ig"], "gap": [-1.0, 2.0, 3.0]})) == (
         "method,gap\n'=1+1,-1.0\n'-x,2.0\nig,3.0\n"
     )

@@ -15,9 +15,11 @@ from ray.actor import ActorHandle
 from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 from ray.cluster_utils import Cluster
 
-from riemannopt_dist.run.dispatcher import Event, Lost, PoolState, dispatch
+from riemannopt_dist.images import UnreadableImage
+from riemannopt_dist.run.dispatcher import Event, Lost, PoolState, Waiting, dispatch
 from riemannopt_dist.run.ledger import Done, Failed, Ledger, Probed, Task
 from riemannopt_dist.run.pool import Pool, StartError
+from riemannopt_dist.stores import StorageError
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -74,6 +76,11 @@ class Worker:
                     raise OSError("not an image:\ntruncated")
                 case "slow":
                     time.sleep(0.5)
+                case "no answer" if not (self.folder / "answers").exists():
+                    (self.folder / "answers").touch()
+                    raise StorageError("no answer")
+                case "unreadable":
+                    raise UnreadableImage("damaged")
                 case "once" if not (self.folder / "flag").exists():
                     (self.folder / "flag").touch()
                     os._exit(1)
@@ -141,6 +148,26 @@ def test_a_passing_loss_is_retried(cluster: Cluster, tmp_path: Path) -> None:
     assert failed == []
     assert [event.task for event in lost] == [tasks[0]]
     assert lines(tmp_path / "first.seen") == ["slow once", "slow once"]
+
+
+def test_a_storage_that_does_not_answer_and_a_damaged_image_cost_no_actor(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    tasks = [Task("rests", ("no answer",)), Task("bad", ("a", "unreadable")), Task("good", ("x",))]
+    seen = list(dispatch(tasks, Pool(spawner(tmp_path), 1), patience=4.0))
+    (waiting,) = (event for event in seen if isinstance(event, Waiting))
+    assert (waiting.task, waiting.reason) == (tasks[0], "StorageError: no answer")
+    done, failed, lost = outcomes(iter(seen))
+    assert lost == []
+    assert {key: event.items for key, event in done.items()} == {
+        "rests": ("no answer",),
+        "bad": ("a",),
+        "good": ("x",),
+    }
+    assert len({event.result["pid"] for event in done.values()}) == 1
+    assert [(event.items, event.reason) for event in failed] == [
+        (("unreadable",), "UnreadableImage: damaged")
+    ]
 
 
 def test_a_killed_actor_is_replaced_and_its_task_done_by_another(cluster: Cluster, tmp_path: Path) -> None:
