@@ -64,7 +64,7 @@ def run_stage(run: Run, stage: Stage, items: Sequence[Any], *, last: bool = Fals
     shards = shards_of(items, run.config.shard_size)
     damaged = _do_absent(run, stage, shards, last)
     for _ in range(ROUNDS):
-        left = [*damaged, *_deleted(run, stage, shards)]
+        left = sorted({*damaged, *_deleted(run, stage, shards)})
         if not left:
             return
         logger.warning("%s: %d shards without a sound file are done again", stage.name, len(left))
