@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.run.directory import RunDirectory
     from riemannopt_dist.run.storage import Storage
 
+GAVE_UP = 1
 BAD_INPUT = 2
 STOPPED = 130
 
@@ -34,19 +35,26 @@ ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="A YAML file;
 ImagesOption = Annotated[
     str | None,
     typer.Option(
+        envvar="RIEMANNOPT_IMAGES",
         help="Images: a folder, .parquet or .tar files (local, s3://, gs://), such files at https:// "
-        'addresses (no folders there), or "demo:". Overrides the config.'
+        'addresses (no folders there), or "demo:". Overrides the config.',
     ),
 ]
 LabelsOption = Annotated[
     str | None,
     typer.Option(
-        help="LOC_val_solution.csv or ILSVRC2012_validation_ground_truth.txt. Overrides the config."
+        envvar="RIEMANNOPT_LABELS",
+        help="LOC_val_solution.csv or ILSVRC2012_validation_ground_truth.txt. Overrides the config.",
     ),
 ]
 OutputOption = Annotated[
     str | None,
-    typer.Option("--output", "-o", help="The run directory (local, s3://, gs://). Overrides the config."),
+    typer.Option(
+        "--output",
+        "-o",
+        envvar="RIEMANNOPT_OUTPUT",
+        help="The run directory (local, s3://, gs://). Overrides the config.",
+    ),
 ]
 LimitOption = Annotated[
     int | None, typer.Option(help="Evaluate at most so many images. Overrides the config.")
@@ -71,20 +79,23 @@ def demo(
     from riemannopt_dist.run.demo import demo_config, demo_table, draw_maps
     from riemannopt_dist.run.text import table_lines
 
-    with _errors():
-        directory = _run(demo_config(output, fit))
+    def finish(directory: "RunDirectory") -> None:
         pictures = draw_maps(directory)
-        typer.echo("Error: the distance from the converged map, as a share of its L1 norm.")
+        _say("Error: the distance from the converged map, as a share of its L1 norm.")
         for line in table_lines(demo_table(read_results(directory.storage)), left=2):
-            typer.echo(line)
-        typer.echo("Equal points as good, and photos whose map is nearer than that of 16 equal points. Small")
-        typer.echo("numbers of photos say little: the README has what to expect on ImageNet.")
+            _say(line)
+        _say("Equal points as good, and photos whose map is nearer than that of 16 equal points. Small")
+        _say("numbers of photos say little: the README has what to expect on ImageNet.")
         for name in pictures:
-            typer.echo(f"wrote {directory.storage.uri(name)}")
+            _say(f"wrote {directory.storage.uri(name)}")
+
+    with _errors():
+        _run(demo_config(output, fit), finish)
 
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     config: ConfigOption,
     images: ImagesOption = None,
     labels: LabelsOption = None,
@@ -119,6 +130,7 @@ def evaluate(
 
     with _errors():
         means = {"min_workers": workers, "max_workers": workers, "gpus_per_worker": gpus_per_worker}
+        _check_secrets(context, {"images": images, "labels": labels, "output": output})
         given = {"images": images, "labels": labels, "output": output, "limit": limit, "means": means}
         if rate is not None and not dry_run:
             raise ValueError("rate: goes with --dry-run only")
@@ -148,7 +160,7 @@ def fit(
 
         profile = fit_profile(model, weights, images, count, samples)
         output.write_text(profile.to_json(), encoding="utf-8")
-        typer.echo(f"wrote {output}: |g'| from {profile.images} images")
+        _say(f"wrote {output}: |g'| from {profile.images} images")
 
 
 @app.command()
@@ -172,7 +184,7 @@ def status(run: RunArgument) -> None:
 
     with _errors():
         for line in read_status(_storage(run)).lines():
-            typer.echo(line)
+            _say(line)
 
 
 @app.command()
@@ -185,10 +197,10 @@ def verify(run: RunArgument) -> None:
         storage = _storage(run)
         found = list(problems(RunDirectory(storage)))
         for problem in found:
-            typer.echo(problem, err=True)
+            _say(problem, err=True)
         if found:
             raise typer.Exit(1)
-        typer.echo(f"{storage.root}: every row is there once")
+        _say(f"{storage.root}: every row is there once")
 
 
 @app.command()
@@ -218,7 +230,7 @@ def report(run: RunArgument) -> None:
             if len(table):
                 _print_table(table, title)
         for name in write_report(storage, results, summarize(results)):
-            typer.echo(f"wrote {storage.uri(name)}")
+            _say(f"wrote {storage.uri(name)}")
 
 
 @app.command()
@@ -254,8 +266,26 @@ def explain(
 
         picture, sentence = explain_image(image, model, weights, target, samples, rule, text, kind)
         output.write_bytes(picture)
-        typer.echo(sentence)
-        typer.echo(f"wrote {output}")
+        _say(sentence)
+        _say(f"wrote {output}")
+
+
+def _check_secrets(context: typer.Context, addresses: dict[str, str | None]) -> None:
+    """Raise ValueError for an address with a password or token that was given on the command line."""
+    from riemannopt_dist.stores import holds_secret
+
+    for name, address in addresses.items():
+        source = context.get_parameter_source(name)
+        if (
+            address is not None
+            and source is not None
+            and source.name == "COMMANDLINE"
+            and holds_secret(address)
+        ):
+            raise ValueError(
+                f"{name}: a password on the command line is seen by all users of this machine, and stands in "
+                f"Ray's table of jobs; give the address in RIEMANNOPT_{name.upper()} or in the configuration"
+            )
 
 
 def _check_file(output: Path, suffixes: tuple[str, ...]) -> str:
@@ -285,32 +315,56 @@ def _plan(config: "Config", rate: float | None) -> None:
 
     plan = make_plan(config)
     for line in plan.lines(measure_speed(config) if rate is None else assumed_speed(rate)):
-        typer.echo(line)
+        _say(line)
 
 
-def _evaluate(config: "Config") -> "RunDirectory":
-    directory = _run(config)
-    _summarize(directory.storage)
-    return directory
+def _evaluate(config: "Config") -> None:
+    _run(config, lambda directory: _summarize(directory.storage))
 
 
-def _run(config: "Config") -> "RunDirectory":
-    """The run, to its end; what it gave up on is told."""
+def _run(config: "Config", finish: "Callable[[RunDirectory], None]") -> None:
+    """The run, to its end; what it gave up on is told, and too much of that is no success."""
     _storage(config.output)  # a bad one is refused before torch and Ray are imported
-    from riemannopt_dist.run.driver import Stopped
     from riemannopt_dist.run.driver import evaluate as run
+    from riemannopt_dist.run.driver import given_up_share
+    from riemannopt_dist.run.stage_run import Stopped
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
-    )
+    def tell(directory: "RunDirectory") -> None:
+        # First of all: where every image failed there is no table.
+        if failures := directory.read_failures():
+            _say(f"{len(failures)} image(s) given up on: see {directory.storage.uri('failures.parquet')}")
+        finish(directory)
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(asctime)s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
-        directory = run(config)
+        directory = run(config, tell)
     except KeyboardInterrupt:
         raise Stopped("interrupted") from None
-    # First of all: where every image failed there is no table.
-    if failures := directory.read_failures():
-        typer.echo(f"{len(failures)} image(s) given up on: see {directory.storage.uri('failures.parquet')}")
-    return directory
+    share, most = given_up_share(directory, config), config.means.max_given_up
+    if share > most:
+        _say(
+            f"error: {share:.2%} of the images of a stage were given up on (means.max_given_up: {most:.2%})",
+            err=True,
+        )
+        raise typer.Exit(GAVE_UP)
+
+
+def _say(text: str, *, err: bool = False) -> None:
+    """Print a line that holds names of files: what a terminal would obey is shown as an escape."""
+    from riemannopt_dist.run.text import printable
+
+    typer.echo(printable(text), err=err)
+
+
+class _Printable(logging.Formatter):
+    """Lines of a log, of which a terminal obeys nothing."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        from riemannopt_dist.run.text import printable
+
+        return printable(super().formatMessage(record))
 
 
 def _summarize(storage: "Storage") -> None:
@@ -326,22 +380,28 @@ def _summarize(storage: "Storage") -> None:
     summary = summarize(results)
     _print_table(summary, "errors: lower is better; insertion, cosine and rank: higher is better")
     if storage.exists(IMAGES):
-        typer.echo(f"{inputs_sentence(storage.read_table(IMAGES))}: see {storage.uri(IMAGES)}")
+        _say(f"{inputs_sentence(storage.read_table(IMAGES))}: see {storage.uri(IMAGES)}")
     for name in [*write_summary(storage, summary), *write_comparisons(storage, results)]:
-        typer.echo(f"wrote {storage.uri(name)}")
+        _say(f"wrote {storage.uri(name)}")
 
 
 def _print_table(rows: "pd.DataFrame", title: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from riemannopt_dist.run.text import printable
 
     rows = rows.drop(columns=[name for name in rows.columns if name.endswith("_left_out")])
     table = Table(title=title, title_justify="left")
     numbers = rows.select_dtypes("number").columns
     for name in rows.columns:
-        table.add_column(name.replace("_", " "), justify="right" if name in numbers else "left")
+        table.add_column(
+            Text(printable(name.replace("_", " "))), justify="right" if name in numbers else "left"
+        )
     for row in rows.itertuples(index=False):
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+        cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     # Job logs and pipes have no width of their own: never cut a column there.
     console = Console() if sys.stdout.isatty() else Console(width=1000)
     console.print(table)
@@ -353,18 +413,18 @@ def _errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        _say(f"error: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None
     except (RuntimeError, KeyboardInterrupt) as error:
-        from riemannopt_dist.run.driver import Stopped
         from riemannopt_dist.run.lock import InUse
         from riemannopt_dist.run.pool import StartError
+        from riemannopt_dist.run.stage_run import Stopped
 
         if isinstance(error, StartError | InUse):
-            typer.echo(f"error: {error}", err=True)
+            _say(f"error: {error}", err=True)
             raise typer.Exit(1) from None
         if isinstance(error, Stopped | KeyboardInterrupt):
             goes_on = "; the same command goes on from here" if isinstance(error, Stopped) else ""
-            typer.echo(f"{str(error) or 'interrupted'}{goes_on}", err=True)
+            _say(f"{str(error) or 'interrupted'}{goes_on}", err=True)
             raise typer.Exit(STOPPED) from None
         raise

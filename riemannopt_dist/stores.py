@@ -14,15 +14,16 @@ ATTEMPTS = 5
 FIRST_DELAY = 0.25
 """Seconds before the second attempt (± half); each further delay is twice as long."""
 
-_LASTING_ERRORS = (PermissionError, IsADirectoryError, NotADirectoryError)
+_LASTING_ERRORS = (IsADirectoryError, NotADirectoryError)
 _LASTING_NUMBERS = (errno.ELOOP, errno.ENAMETOOLONG)
-_LASTING_CODES = re.compile(
+_DENIED_CODES = re.compile(
     "ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH"  # S3
     "|PERMISSION_DENIED|UNAUTHENTICATED"  # Google
 )
 URI = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 """How an address begins that is no local path."""
 
+_PASSWORD = re.compile(r"[^:/]+://[^/\s@:]*:[^\s@]*@")
 _BUCKET = re.compile("[^:]*")
 _HOST_AND_PORT = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 # user@ and user:password@ in an address, where a password may hold a "/" that was not encoded; and its query.
@@ -37,11 +38,19 @@ class LastingError(StorageError):
     """One that another attempt would meet again: no permission, no such bucket, not a file."""
 
 
+class DeniedError(LastingError):
+    """One that somebody can mend: no permission, no such bucket, credentials that do not hold."""
+
+
+class DamagedFile(StorageError):
+    """A file of a storage that answers: what it holds is not what it should hold."""
+
+
 def retried(operation: Callable[[], T], uri: str) -> T:
     """The operation's value, after up to `ATTEMPTS` tries with exponential back-off and jitter.
 
-    Raises FileNotFoundError at once, LastingError at once, and StorageError for an error that outlasts the
-    attempts; each names `uri`, which holds no secrets.
+    Raises FileNotFoundError at once, LastingError at once (DeniedError where somebody can mend it), and
+    StorageError for an error that outlasts the attempts; each names `uri`, which holds no secrets.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -49,8 +58,8 @@ def retried(operation: Callable[[], T], uri: str) -> T:
         except FileNotFoundError:
             raise FileNotFoundError(f"{uri}: no such file") from None
         except OSError as error:
-            kind = LastingError if _lasting(error) else StorageError
-            if kind is LastingError or attempt == ATTEMPTS:
+            kind = _kind(error)
+            if issubclass(kind, LastingError) or attempt == ATTEMPTS:
                 tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
                 raise kind(f"{uri}: {one_line(error)} ({tries})") from None
         time.sleep(FIRST_DELAY * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
@@ -66,6 +75,14 @@ def without_secrets(address: str) -> str:
     if ends_in_password(scheme.lower(), authority):
         return f"{scheme.lower()}://…"
     return f"{scheme.lower()}://{authority.rpartition('@')[2]}{slash}{path}"
+
+
+def holds_secret(address: str) -> bool:
+    """Whether an address holds a password, or a query of a web server, which may be a token."""
+    if not URI.match(address):
+        return False
+    is_web = address.lower().startswith(("http://", "https://"))
+    return _PASSWORD.match(address) is not None or (is_web and "?" in address)
 
 
 def ends_in_password(scheme: str, authority: str) -> bool:
@@ -84,9 +101,9 @@ def scrubbed(text: str) -> str:
     return " ".join(re.sub(_SECRETS, "", text).split())
 
 
-def _lasting(error: OSError) -> bool:
-    return (
-        isinstance(error, (*_LASTING_ERRORS, LastingError))
-        or error.errno in _LASTING_NUMBERS
-        or _LASTING_CODES.search(str(error)) is not None
-    )
+def _kind(error: OSError) -> type[StorageError]:
+    """What an error is to whoever may try again."""
+    if isinstance(error, PermissionError | DeniedError) or _DENIED_CODES.search(str(error)):
+        return DeniedError
+    lasting = isinstance(error, (*_LASTING_ERRORS, LastingError)) or error.errno in _LASTING_NUMBERS
+    return LastingError if lasting else StorageError

@@ -14,12 +14,14 @@ from werkzeug.serving import make_server
 class Bucket:
     """An S3 server: it fails the next `failures` requests, and logs all and the ranges asked for.
 
-    With `trouble` n it fails every n-th request, and is slow to answer the one after it.
+    With `trouble` n it fails every n-th request, and is slow to answer the one after it. What lies below the
+    path `faulty` is "away" (404), "denied" (403) or "cut" (half of each body) as long as `fault` says so.
     """
 
     def __init__(self) -> None:
         self.failures = 0
         self.trouble = 0
+        self.fault = self.faulty = ""
         self.log: list[tuple[str, str]] = []
         self.ranges: list[str] = []
         self._application = DomainDispatcherApplication(create_backend_app)
@@ -36,8 +38,24 @@ class Bucket:
             self.failures = max(0, self.failures - 1)
             start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
             return [b"injected"]
+        if self.fault and environ["PATH_INFO"].startswith(self.faulty):
+            return self._faulty_answer(environ, start_response)
         answer: Iterable[bytes] = self._application(environ, start_response)
         return answer
+
+    def _faulty_answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if self.fault != "cut":
+            status = {"away": "404 Not Found", "denied": "403 Forbidden"}[self.fault]
+            start_response(status, [("Content-Type", "text/plain")])
+            return [b""]
+        begun: list[Any] = []
+        body = b"".join(self._application(environ, lambda *told: begun.extend(told)))
+        part = body[: len(body) // 2]
+        is_get = environ["REQUEST_METHOD"] == "GET"
+        length = [("Content-Length", str(len(part)))] if is_get else []
+        headers = [pair for pair in begun[1] if pair[0].lower() != "content-length" or not is_get]
+        start_response(begun[0], [*headers, *length])
+        return [part] if is_get else [body]
 
     def uri(self, path: str, secret: str = "swordfish") -> str:
         """The address of a path, with options and credentials in it."""

@@ -1,14 +1,15 @@
-"""A run whose workers, nodes and driver die: a short form of benchmarks/chaos.py."""
+"""A run whose workers, nodes and driver die and whose images go away: a short form of benchmarks/chaos.py."""
 
 from pathlib import Path
 
 from benchmarks.chaos import disturbed_run
 
 
-def test_nothing_is_lost_doubled_or_changed(tmp_path: Path) -> None:
-    found = disturbed_run(tmp_path, kills=3, nodes=2, pictures=40, seed=1)
-    assert found.kills == {"worker": 1, "node": 1, "driver": 1}
+def test_nothing_is_lost_doubled_changed_or_left_out(tmp_path: Path) -> None:
+    kinds = ("worker", "node", "driver", "away")
+    found = disturbed_run(tmp_path, faults=len(kinds), nodes=2, pictures=50, seed=1, kinds=kinds)
+    assert set(found.faults) == set(kinds)
+    assert (found.lost, found.doubled, found.wrong, found.left_out) == (0, 0, 0, 0)
     assert found.problems == []
-    assert found.failures == 0
-    assert found.equal
+    assert found.silent == []
     assert found.repeated_a_kill <= 0.05

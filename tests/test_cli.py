@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, errors of one line and exit code 2, the small commands."""
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -9,17 +10,22 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from riemannopt_dist import cli
 from riemannopt_dist.analysis import summary
+from riemannopt_dist.analysis.figures import picture, profile_figure, single_profiles_figure
+from riemannopt_dist.analysis.summary import csv_of
 from riemannopt_dist.cli import app
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import driver, local, verification
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.text import printable
 from riemannopt_dist.run.yaml_text import parse_yaml
 from tests.small_world import make_pictures, small_fields
 
@@ -167,10 +173,10 @@ def test_a_map_that_is_not_finite_is_no_result(tmp_path: Path, command: str) -> 
 
 @pytest.mark.parametrize("command", ["summarize", "report"])
 def test_other_tables_are_no_results(tmp_path: Path, command: str) -> None:
-    Storage(tmp_path).write_table("results/a.parquet", pa.table({"x": [1]}))
+    Storage(tmp_path).write_table("results/shard-00000.parquet", pa.table({"x": [1]}))
     ended = runner.invoke(app, [command, str(tmp_path)])
     assert ended.exit_code == 2
-    named = f"{tmp_path}/results/a.parquet: not that of a run (expected a column image_id)"
+    named = f"{tmp_path}/results/shard-00000.parquet: not that of a run (expected a column image_id)"
     assert ended.stderr == f"error: {named}\n"
 
 
@@ -202,7 +208,7 @@ def test_where_every_image_failed_the_failures_are_told_first(
 ) -> None:
     directory = RunDirectory(Storage(tmp_path / "run"))
     directory.write_failures([Failure("results", "a.png", "killed", 3)])
-    monkeypatch.setattr(driver, "evaluate", lambda config: directory)
+    monkeypatch.setattr(driver, "evaluate", lambda config, finish: finish(directory))
     monkeypatch.setattr(driver, "ray_session", nullcontext)
     ended = runner.invoke(app, ["evaluate", "-c", str(config_file)])
     told, error = ended.output.splitlines()
@@ -210,6 +216,65 @@ def test_where_every_image_failed_the_failures_are_told_first(
     assert error.startswith("error: ")
     assert "no results in it" in error
     assert ended.exit_code == 2
+
+
+def test_a_run_that_gave_up_on_too_much_is_no_success(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share of the images of a stage, one in a hundred by default, whatever it was that failed."""
+    directory = RunDirectory(Storage(tmp_path / "run"))
+    row = {"uri": "/x", "label": None, "prediction": 0, "probability": 1.0, "error": None}
+    ids = [f"{n:03}" for n in range(200)]
+    fit = json.loads(config_file.read_text())["fit"]["images"]
+    directory.write_images(
+        {**row, "image_id": name, "selected": True, "in_fit": n < fit} for n, name in enumerate(ids)
+    )
+    monkeypatch.setattr(driver, "evaluate", lambda config, finish: directory)
+    for count, code in ((0, 0), (1, 0), (3, 1)):
+        directory.write_failures(Failure("results", name, "killed", 3) for name in ids[-count:] if count)
+        ended = runner.invoke(app, ["evaluate", "-c", str(config_file)])
+        assert ended.exit_code == code, ended.output
+    assert re.fullmatch(
+        r"error: 1\.\d\d% of the images of a stage were given up on .*1.00%\)\n", ended.stderr
+    )
+
+
+@pytest.mark.parametrize("option", ["images", "labels", "output"])
+def test_a_password_on_the_command_line_is_refused(
+    config_file: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where everybody sees it: in the list of processes, and in Ray's table of jobs."""
+    secrets = ["s3://key:swordfish@bucket/x?region=y", "https://host/x.tar?token=swordfish"]
+    for secret in secrets:
+        ended = runner.invoke(app, ["evaluate", "-c", str(config_file), f"--{option}", secret])
+        assert ended.exit_code == 2
+        assert f"error: {option}: a password on the command line" in ended.stderr
+        assert f"RIEMANNOPT_{option.upper()}" in ended.stderr
+        assert "swordfish" not in ended.output
+    # Without one, and in the environment, it is an address like others: here one that is no place for a run.
+    monkeypatch.setenv(f"RIEMANNOPT_{option.upper()}", "ftp://key:swordfish@host/x")
+    ended = runner.invoke(app, ["evaluate", "-c", str(config_file), "--dry-run", "--rate", "1"])
+    assert ended.exit_code == 2
+    assert "on the command line" not in ended.stderr
+    assert "ftp://" in ended.stderr
+    assert "swordfish" not in ended.output
+
+
+def test_names_that_a_terminal_or_a_table_would_obey_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2Jb\nc\u202e$x$ \\ [red]d"
+    cli._print_table(pd.DataFrame({"method": [name], "n": [0.5]}), "table")
+    told = capsys.readouterr().out
+    assert r"a\x1b[2Jb\nc\u202e$x$ \ [red]d" in told
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s: given up on", (name,), None)
+    assert cli._Printable("%(message)s").format(record) == printable(name) + ": given up on"
+    image = {"image_id": f"{name}$\\frac{{", "alphas": [0.0, 1.0], "variation": [1.0]}
+    for kind in ("png", "svg"):
+        assert picture(single_profiles_figure("$x_{$", [image, image]), kind)
+    marks = {"$\\frac{$": np.array([0.5])}
+    assert picture(profile_figure("a $b_{$ c", np.array([0.0, 1.0]), np.array([1.0, 1.0]), marks))
+    assert csv_of(pd.DataFrame({"method": ["=1+1", "-x", "ig"], "gap": [-1.0, 2.0, 3.0]})) == (
+        "method,gap\n'=1+1,-1.0\n'-x,2.0\nig,3.0\n"
+    )
 
 
 def test_verify_prints_an_address_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

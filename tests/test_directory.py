@@ -1,6 +1,7 @@
 """What is refused as a run's files, and how it is told: no Ray is needed, nothing is computed."""
 
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,10 @@ import pytest
 
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.inspection import inspected
+from riemannopt_dist.run.shards import drawn_images, drawn_order
+from riemannopt_dist.run.stage import Row
 from riemannopt_dist.run.status import STAGES, read_status
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
@@ -109,3 +114,94 @@ def test_failures_of_a_later_version_may_tell_more(directory: RunDirectory) -> N
     table = directory.storage.read_table("failures.parquet")
     directory.storage.write_table("failures.parquet", table.append_column("host", pa.array(["here"])))
     assert directory.read_failures() == [failure]
+
+
+# --- What belongs to a run, and what is damaged ---
+
+
+class Ids:
+    """A stage of two rows an image."""
+
+    name = "results"
+    schema = pa.schema([pa.field("image_id", pa.string())])
+    rows_an_image = 2
+
+    def rows(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row]:
+        raise NotImplementedError
+
+
+def test_shards_are_the_files_right_in_the_folder(directory: RunDirectory) -> None:
+    rows = pa.table({"image_id": ["a"]})
+    names = (
+        "shard-00001",
+        "shard-100000",
+        "old/shard-00001",
+        "bad/shard-00002",
+        "shard-00003 (copy)",
+        "shard-4",
+    )
+    for name in names:
+        directory.storage.write_table(f"results/{name}.parquet", rows)
+    directory.storage.write_table("results/shard-00005.parquet.part", rows)
+    assert directory.done_shards("results") == {"shard-00001", "shard-100000"}
+    assert directory.shard_rows("results") == [{"image_id": "a"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("content", "damage", "missing"),
+    [
+        ("aabb", None, ""),
+        ("aa", None, "b"),
+        ("aabbcc", "c is no image of this shard", "ab"),
+        ("aab", "1 rows of b, 2 were promised", "ab"),
+        ("aaabb", "3 rows of a, 2 were promised", "ab"),
+        ("empty", "not a Parquet file", "ab"),
+        ("truncated", "not a Parquet file", "ab"),
+        ("text", "not a Parquet file", "ab"),
+    ],
+)
+def test_what_a_shard_lacks(directory: RunDirectory, content: str, damage: str | None, missing: str) -> None:
+    name = "results/shard-00000.parquet"
+    directory.storage.write_table(name, pa.table({"image_id": list("aabb" if len(content) > 6 else content)}))
+    whole = directory.storage.read_bytes(name)
+    if content in (others := {"empty": b"", "truncated": whole[:-9], "text": b"text"}):
+        directory.storage.write_bytes(name, others[content])
+    shards = {"shard-00000": frozenset("ab")}
+    with inspected(directory.storage, Ids(), {"shard-00000": name}, shards) as inspections:
+        ((key, found),) = inspections
+    assert (key, found.missing) == ("shard-00000", frozenset(missing))
+    told = found.damage
+    assert (told is None) == (damage is None)
+    assert damage is None or (told is not None and damage in told and name in told)
+
+
+def test_what_is_put_aside_is_kept_under_a_name_of_its_own(directory: RunDirectory) -> None:
+    for number in range(1, 4):
+        directory.storage.write_bytes("results/shard-00000.parquet", bytes([number]))
+        aside = directory.put_aside("results/shard-00000.parquet")
+        assert aside == f"damaged/results/shard-00000.parquet.{number}"
+        assert directory.storage.read_bytes(aside) == bytes([number])
+    assert directory.done_shards("results") == set()
+
+
+def test_failures_are_settled_as_stored_and_not_as_remembered(directory: RunDirectory) -> None:
+    """Another driver may have been at work: what it stored stays."""
+    mine, its = Failure("results", "00", "killed", 3), Failure("results", "01", "killed", 3)
+    assert directory.settle("results", {"00"}, [mine]) == [mine]
+    directory.write_failures([mine, its])
+    again = Failure("results", "00", "killed again", 3)
+    assert directory.settle("results", {"00"}, [again]) == [its, again]
+    assert directory.settle("fit", {"00", "01"}) == [its, again]
+    assert directory.settle("results", {"01"}) == directory.read_failures() == [again]
+
+
+def test_images_that_could_be_reached_later_are_drawn_after_the_others() -> None:
+    first = [{"image_id": str(n), "selected": n != 5, "draw": 0} for n in range(10)]
+    order = drawn_images(first, 3)
+    assert order == drawn_order([str(n) for n in range(10) if n != 5], 3)
+    later = [{**row, "selected": True, "draw": 1} if row["image_id"] == "5" else row for row in first]
+    assert drawn_images(later, 3) == [*order, "5"]
+    before = [
+        {key: row[key] for key in ("image_id", "selected")} for row in first
+    ]  # of a version without draws
+    assert drawn_images(before, 3) == order

@@ -15,9 +15,11 @@ from ray.actor import ActorHandle
 from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 from ray.cluster_utils import Cluster
 
-from riemannopt_dist.run.dispatcher import Event, Lost, PoolState, dispatch
+from riemannopt_dist.images import UnreadableImage
+from riemannopt_dist.run.dispatcher import Event, Lost, PoolState, Waiting, dispatch
 from riemannopt_dist.run.ledger import Done, Failed, Ledger, Probed, Task
 from riemannopt_dist.run.pool import Pool, StartError
+from riemannopt_dist.stores import StorageError
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -74,6 +76,11 @@ class Worker:
                     raise OSError("not an image:\ntruncated")
                 case "slow":
                     time.sleep(0.5)
+                case "no answer" if not (self.folder / "answers").exists():
+                    (self.folder / "answers").touch()
+                    raise StorageError("no answer")
+                case "unreadable":
+                    raise UnreadableImage("damaged")
                 case "once" if not (self.folder / "flag").exists():
                     (self.folder / "flag").touch()
                     os._exit(1)
@@ -141,6 +148,26 @@ def test_a_passing_loss_is_retried(cluster: Cluster, tmp_path: Path) -> None:
     assert failed == []
     assert [event.task for event in lost] == [tasks[0]]
     assert lines(tmp_path / "first.seen") == ["slow once", "slow once"]
+
+
+def test_a_storage_that_does_not_answer_and_a_damaged_image_cost_no_actor(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    tasks = [Task("rests", ("no answer",)), Task("bad", ("a", "unreadable")), Task("good", ("x",))]
+    seen = list(dispatch(tasks, Pool(spawner(tmp_path), 1), patience=4.0))
+    (waiting,) = (event for event in seen if isinstance(event, Waiting))
+    assert (waiting.task, waiting.reason) == (tasks[0], "StorageError: no answer")
+    done, failed, lost = outcomes(iter(seen))
+    assert lost == []
+    assert {key: event.items for key, event in done.items()} == {
+        "rests": ("no answer",),
+        "bad": ("a",),
+        "good": ("x",),
+    }
+    assert len({event.result["pid"] for event in done.values()}) == 1
+    assert [(event.items, event.reason) for event in failed] == [
+        (("unreadable",), "UnreadableImage: damaged")
+    ]
 
 
 def test_a_killed_actor_is_replaced_and_its_task_done_by_another(cluster: Cluster, tmp_path: Path) -> None:
@@ -374,22 +401,21 @@ def test_items_that_were_each_within_the_time_limit_have_as_many_together() -> N
     assert ledger.overdue(131.0, 10.0) == [1]
 
 
-def test_a_storage_that_does_not_answer_is_no_fault_of_the_items() -> None:
+def test_a_storage_that_does_not_answer_is_no_fault_of_the_items_nor_of_the_worker() -> None:
     task = Task("t", ("a", "b"))
     ledger = Ledger([task], lookahead=1, attempts=1, in_flight=1, patience=80.0)
+    ledger.add_worker(0)
     for attempt in range(3):
-        ledger.add_worker(attempt)
         # A rest is a fortieth of the patience: 2 seconds.
         assert attempt == 0 or list(ledger.hand_out(3.0 * attempt - 1.5)) == []
         ((_, call),) = ledger.hand_out(3.0 * attempt)
         assert (call.method, call.items) == ("process", ("a", "b"))
-        assert ledger.lost(attempt, "no answer", "unanswered", 3.0 * attempt) == []
-        assert (ledger.queued, ledger.finished) == (1, False)
-    ledger.add_worker(3)
+        assert ledger.returned(0, "no answer", "unanswered", 3.0 * attempt) == []
+        assert (ledger.queued, ledger.finished, ledger.idle_workers()) == (1, False, [0])
     ((_, call),) = ledger.hand_out(70.0)
     # Its one attempt is still its own.
-    assert ledger.lost(3, "crash", "raised", 71.0) == []
-    ledger.add_worker(4)
+    assert ledger.lost(0, "crash", "raised", 71.0) == []
+    ledger.add_worker(1)
     ((_, call),) = ledger.hand_out(72.0)
     assert (call.method, call.items) == ("probe", ("a",))
 
@@ -397,18 +423,79 @@ def test_a_storage_that_does_not_answer_is_no_fault_of_the_items() -> None:
 def test_a_storage_that_never_answers_ends_the_patience_and_rests_end_with_a_stop() -> None:
     task = Task("t", ("a", "b"))
     ledger = Ledger([task], lookahead=1, attempts=9, in_flight=1, patience=80.0)
-    for worker, now in enumerate((0.0, 79.0)):
-        ledger.add_worker(worker)
+    ledger.add_worker(0)
+    for now in (0.0, 79.0):
         list(ledger.hand_out(now))
-        assert ledger.lost(worker, "no answer", "unanswered", now) == []
-    ledger.add_worker(2)
+        assert ledger.returned(0, "no answer", "unanswered", now) == []
     list(ledger.hand_out(90.0))
     failed = Failed(task, ("a", "b"), "no answer", 3, "unanswered")
-    assert ledger.lost(2, "no answer", "unanswered", 90.0) == [failed]
+    assert ledger.returned(0, "no answer", "unanswered", 90.0) == [failed]
     assert ledger.finished
     ledger = Ledger([task], lookahead=1, attempts=9, in_flight=1)
     ledger.add_worker(0)
     list(ledger.hand_out(0.0))
-    assert ledger.lost(0, "no answer", "unanswered", 0.0) == []
+    assert ledger.returned(0, "no answer", "unanswered", 0.0) == []
     ledger.drain()
     assert ledger.finished
+
+
+def test_an_image_that_stays_out_of_reach_is_given_up_on_alone() -> None:
+    """It rests as long as the patience lasts; then it costs one probe, and the others are done."""
+    task = Task("t", ("a", "gone", "b"))
+    ledger = Ledger([task], lookahead=1, attempts=3, in_flight=1, patience=80.0)
+    ledger.add_worker(0)
+    for now in (0.0, 50.0, 81.0):
+        list(ledger.hand_out(now))
+        assert ledger.returned(0, "gone", "unreachable", now) == []
+    seen: list[Any] = []
+    for now in (82.0, 83.0, 84.0):
+        ((_, call),) = ledger.hand_out(now)
+        assert call.method == "probe"
+        away = call.items == ("gone",)
+        seen += ledger.returned(0, "gone", "unreachable", now) if away else ledger.succeeded(0, None, now)
+    assert seen == [
+        Probed(task, ("a",)),
+        Failed(task, ("gone",), "gone", 1, "unreachable"),
+        Probed(task, ("b",)),
+    ]
+    ((_, call),) = ledger.hand_out(85.0)
+    assert ledger.succeeded(0, "result", 86.0) == [Done(task, ("a", "b"), "result", 1.0)]
+    assert ledger.finished
+
+
+def test_while_nothing_is_answered_no_other_calls_are_made() -> None:
+    ledger = Ledger(
+        (Task(str(n), ("x",)) for n in range(1000)), lookahead=1, attempts=1, in_flight=1, patience=80.0
+    )
+    ledger.add_worker(0)
+    made = 0
+    for tick in range(80):  # 20 seconds, ten rests
+        for worker, _ in list(ledger.hand_out(tick / 4)):
+            made += 1
+            ledger.returned(worker, "no answer", "unreachable", tick / 4)
+    assert made <= 25
+    # With the first answer all goes on: what rested comes back in its turn.
+    for tick in range(80, 120):
+        for worker, _ in list(ledger.hand_out(tick / 4)):
+            ledger.succeeded(worker, None, tick / 4)
+    assert ledger.queued <= 2
+
+
+def test_what_hangs_costs_two_time_limits() -> None:
+    """As a task and as a probe, or twice where it is alone: whatever the number of attempts."""
+    for items in (("a", "hang"), ("hang",)):
+        ledger = Ledger([Task("t", items)], lookahead=1, attempts=9, in_flight=1)
+        overdue, now = 0, 0.0
+        for worker in range(20):
+            ledger.add_worker(worker)
+            for _, call in list(ledger.hand_out(now)):
+                if "hang" not in call.items:
+                    ledger.succeeded(worker, None, now)
+                    ledger.remove_worker(worker)
+                else:
+                    overdue += 1
+                    ledger.lost(worker, "too long", "overdue", now)
+            if ledger.finished:
+                break
+        assert ledger.finished
+        assert overdue == 2

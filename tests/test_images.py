@@ -89,7 +89,7 @@ def test_uris_hold_in_another_directory(tmp_path: Path, monkeypatch: pytest.Monk
     touch(tmp_path / "photos" / "a.png")
     monkeypatch.chdir(tmp_path)
     (ref,) = list_images("photos")
-    assert ref == ImageRef("a.png", str(tmp_path / "photos" / "a.png"), None)
+    assert ref == ImageRef("a.png", str(tmp_path / "photos" / "a.png"), None, size=1)
     monkeypatch.chdir("/")
     assert read_image(ref.uri) == b"x"
 

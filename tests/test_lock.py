@@ -1,5 +1,6 @@
 """One driver a run directory: who gets the lock, who waits for it, who takes it over, who is told no."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from riemannopt_dist.run import lock
-from riemannopt_dist.run.lock import LOCK, Holder, InUse, hold, read_holder
+from riemannopt_dist.run import lock as locks
+from riemannopt_dist.run.lock import LOCK, Holder, InUse, TakenOver, hold, read_holder
 from riemannopt_dist.run.storage import Storage
 from tests.s3_server import Bucket
 
@@ -31,7 +32,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of a second or so."""
     for name, seconds in (("LEASE", 1.5), ("RENEWAL", 0.3), ("LOOK", 0.1)):
-        monkeypatch.setattr(lock, name, seconds)
+        monkeypatch.setattr(locks, name, seconds)
 
 
 def put(storage: Storage, holder: Holder) -> Holder:
@@ -40,11 +41,11 @@ def put(storage: Storage, holder: Holder) -> Holder:
 
 
 def test_it_is_held_for_a_context_and_then_gone(storage: Storage) -> None:
-    with hold(storage) as lost:
+    with hold(storage) as lock:
         holder = read_holder(storage)
         assert holder is not None
         assert (holder.pid, holder.running) == (os.getpid(), True)
-        assert not lost()
+        assert not lock.lost()
         start = time.monotonic()
         with pytest.raises(InUse, match=rf"another driver is at work .* process {os.getpid()} on"):
             hold(storage).__enter__()
@@ -57,7 +58,7 @@ def test_it_is_held_for_a_context_and_then_gone(storage: Storage) -> None:
 def test_a_process_that_proc_does_not_show_may_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another user's, where /proc is mounted with hidepid: the kernel tells that it is there, and no more."""
     holder = Holder.this_process()
-    monkeypatch.setattr(lock, "_start_of", lambda pid: None)
+    monkeypatch.setattr(locks, "_start_of", lambda pid: None)
     assert holder.running is False
 
     def not_permitted(pid: int, number: int) -> None:
@@ -136,6 +137,16 @@ def test_a_dead_lock_of_another_host_runs_out(storage: Storage, caplog: pytest.L
     assert "taking over from process" in caplog.text
 
 
+def test_terms_grow_with_every_takeover(tmp_path: Path) -> None:
+    ahead = replace(Holder.this_process(), started="1", term=10**12)  # by a clock far ahead
+    put(Storage(tmp_path), ahead)
+    with hold(Storage(tmp_path)) as lock:
+        found = read_holder(Storage(tmp_path))
+        assert found is not None
+        assert found.term == lock.holder.term == 10**12 + 1
+    assert Holder.this_process().term >= int(time.time()) - 1
+
+
 @pytest.mark.usefixtures("hasty")
 def test_a_living_lock_of_another_host_is_respected(storage: Storage) -> None:
     holder = put(storage, replace(Holder.this_process(), pids=ELSEWHERE, host="far"))
@@ -157,20 +168,81 @@ def test_a_living_lock_of_another_host_is_respected(storage: Storage) -> None:
 @pytest.mark.usefixtures("hasty")
 def test_it_is_renewed_and_a_holder_learns_of_its_loss(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    with hold(storage) as lost:
+    with hold(storage) as lock:
         deadline = time.monotonic() + 10
         while (found := read_holder(storage)) is None or found.renewals < 2:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         other = put(storage, replace(Holder.this_process(), host="usurper"))
-        while not lost():
+        while not lock.lost():
             assert time.monotonic() < deadline
             time.sleep(0.05)
     # It is another's now, and stays.
     assert read_holder(storage) == other
 
 
-def test_what_is_no_lock_is_one_line(tmp_path: Path) -> None:
-    Storage(tmp_path).write_bytes(LOCK, b'{"owner": "me"}')
+@pytest.mark.parametrize("other", ["another", "nobody", "something"])
+def test_a_holder_that_was_followed_writes_nothing(storage: Storage, other: str) -> None:
+    """It learns it at its next write, not at its next renewal; also where its follower has ended."""
+    with hold(storage) as lock:
+        guarded = storage.guarded(lock.check)
+        guarded.write_bytes("failures", b"mine")
+        if other == "another":
+            put(storage, Holder.this_process())
+        elif other == "something":
+            storage.write_bytes(LOCK, b"\0")
+        else:
+            storage.delete(LOCK)
+        storage.write_bytes("failures", b"its")
+        for write in (
+            lambda: guarded.write_bytes("failures", b"mine"),
+            lambda: guarded.write_json("run.json", {}),
+            lambda: guarded.delete("failures"),
+            lambda: guarded.create("new", b""),
+        ):
+            with pytest.raises(TakenOver, match="another took the run over"):
+                write()
+        assert lock.lost()
+    assert storage.read_bytes("failures") == b"its"
+    assert storage.exists(LOCK) == (other != "nobody")
+    storage.delete(LOCK)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux to tell who is stopped")
+def test_a_stopped_process_of_this_host_has_to_be_watched() -> None:
+    """It may go on at any time, and may not: only its lock tells."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        holder = replace(Holder.this_process(), pid=other.pid, started=locks._start_of(other.pid) or "")
+        assert holder.running is True
+        other.send_signal(signal.SIGSTOP)
+        deadline = time.monotonic() + 10
+        while holder.running:
+            assert time.monotonic() < deadline
+        assert holder.running is None
+        other.kill()
+
+
+FORGED = {
+    "pid": ["12", True, 0, -1, 1 << 40, 1.5, None],
+    "renewed": ["now", float("inf"), float("nan"), 10**400, None],
+    "renewals": ["1", None],
+    "host": [1, None],
+    "term": ["1", None],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in FORGED.items() for value in values]
+)
+def test_a_forged_lock_is_one_line(tmp_path: Path, key: str, value: object) -> None:
+    fields = json.loads(Holder.this_process().to_bytes())
+    Storage(tmp_path).write_bytes(LOCK, json.dumps({**fields, key: value}).encode())
+    with pytest.raises(ValueError, match=r"lock\.json: not a lock of this version; remove it"):
+        read_holder(Storage(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b'{"owner": "me"}', b"[]", b"1"])
+def test_what_is_no_lock_is_one_line(tmp_path: Path, content: bytes) -> None:
+    Storage(tmp_path).write_bytes(LOCK, content)
     with pytest.raises(ValueError, match=r"lock\.json: not a lock of this version; remove it"):
         hold(Storage(tmp_path)).__enter__()

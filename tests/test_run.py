@@ -28,12 +28,12 @@ from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models import load_model, model_state
 from riemannopt_dist.optimize import optimize_schedule
 from riemannopt_dist.profile import Profile, profile_from_variations
-from riemannopt_dist.run import driver
 from riemannopt_dist.run.batches import read_tensor
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.driver import Stopped, draw, evaluate, evaluated_subjects
+from riemannopt_dist.run.driver import draw, evaluate, evaluated_subjects
 from riemannopt_dist.run.plan import make_plan
+from riemannopt_dist.run.stage_run import Stopped
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.run.worker import Payload, ShardWorker
@@ -150,20 +150,18 @@ def test_only_missing_shards_are_done_again(
 
 
 def test_a_storage_that_does_not_answer_stops_the_run_and_costs_no_image(
-    finished: tuple[Config, RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Config, RunDirectory], tmp_path: Path
 ) -> None:
     """Where a shard of the selection is to be written stands a folder: for good, then for a while."""
     config, directory = finished
-    again = small_config(Path(config.images), tmp_path / "run")
+    pictures, output = Path(config.images), tmp_path / "run"
     in_the_way = tmp_path / "run/selection/shard-00001.parquet"
     in_the_way.mkdir(parents=True)
-    monkeypatch.setattr(driver, "PATIENCE", 0.5)
     with pytest.raises(Stopped, match=r"selection: no answer for 0.5 s \(.*shard-00001.parquet"):
-        evaluate(again)
+        evaluate(small_config(pictures, output, means={"patience": 0.5}))
     assert not (tmp_path / "run/images.parquet").exists()
-    monkeypatch.setattr(driver, "PATIENCE", 60.0)
     threading.Timer(2.0, in_the_way.rmdir).start()
-    found = evaluate(again)
+    found = evaluate(small_config(pictures, output, means={"patience": 60.0}))
     assert found.read_failures() == []
     assert results(found) == results(directory)
 
@@ -171,7 +169,8 @@ def test_a_storage_that_does_not_answer_stops_the_run_and_costs_no_image(
 def test_schedules_stay_when_a_fit_image_can_be_read_again(tmp_path: Path) -> None:
     pictures, output = make_pictures(tmp_path / "pictures", 8), tmp_path / "run"
     fit = {"images": FIT, "samples": 16, "refine": "always"}
-    config = small_config(pictures, output, fit=fit, shard_size=1)
+    means = {"patience": 0.1, "max_given_up": 1.0}
+    config = small_config(pictures, output, fit=fit, shard_size=1, means=means)
     directory = evaluate(config)
     # As if the run were just behind the selection, and an image of the fit subset gone.
     for folder in ("fit", "refine", "schedules", "results"):
@@ -202,7 +201,8 @@ def test_schedules_stay_when_a_fit_image_can_be_read_again(tmp_path: Path) -> No
 
 def test_a_fit_subset_of_which_nothing_can_be_read_is_one_line(tmp_path: Path) -> None:
     pictures, output = make_pictures(tmp_path / "pictures", 6), tmp_path / "run"
-    config = small_config(pictures, output, fit={"images": 2, "samples": 8})
+    means = {"patience": 0.1, "max_given_up": 1.0}
+    config = small_config(pictures, output, fit={"images": 2, "samples": 8}, means=means)
     directory = evaluate(config)
     for folder in ("fit", "schedules", "results"):
         shutil.rmtree(output / folder)
@@ -270,13 +270,14 @@ def test_labels_that_the_model_lacks_are_refused_before_anything_is_written(tmp_
 
 def test_the_draw_is_seeded_disjoint_and_unbiased(tmp_path: Path) -> None:
     ids = [f"i{n}" for n in range(10)]
+    rows = [{"image_id": name, "selected": True} for name in ids]
     config = small_config(tmp_path, tmp_path, limit=4)
-    fit, chosen = draw(ids, config)
-    assert draw(list(reversed(ids)), config) == (fit, chosen)
+    fit, chosen = draw(rows, config)
+    assert draw(rows[::-1], config) == (fit, chosen)
     assert (len(fit), len(chosen), len({*fit, *chosen})) == (FIT, 4, FIT + 4)
     counts = np.zeros(10)
     for seed in range(400):
-        drawn, _ = draw(ids, small_config(tmp_path, tmp_path, seed=seed))
+        drawn, _ = draw(rows, small_config(tmp_path, tmp_path, seed=seed))
         counts[[ids.index(name) for name in drawn]] += 1
     # Each count is binomial(400, 0.3): mean 120, standard deviation 9.2.
     assert np.abs(counts - 120).max() < 5 * 9.2

@@ -1,11 +1,13 @@
 """Where images come from: folders, Parquet and tars on disk, S3 and the web; labels; secrets; damage."""
 
 import errno
+import hashlib
 import io
 import pickle
 import tarfile
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,20 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Response
 
 from riemannopt_dist import stores
-from riemannopt_dist.images import ImageReader, ImageRef, UnreadableImage, files_of, list_images, read_image
+from riemannopt_dist.images import (
+    ImageReader,
+    ImageRef,
+    ReplacedImage,
+    UnreachableImage,
+    UnreadableImage,
+    files_of,
+    list_images,
+    read_image,
+)
 from riemannopt_dist.images.labels import read_labels
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.storage import Storage
-from riemannopt_dist.stores import LastingError, StorageError, one_line, retried, without_secrets
+from riemannopt_dist.stores import DeniedError, LastingError, StorageError, one_line, retried, without_secrets
 from tests.s3_server import Bucket, serving
 
 PNG = b"\x89PNG the bytes of an image, which nothing here decodes: "
@@ -200,6 +211,22 @@ def test_the_extension_of_images_can_be_chosen(tmp_path: Path) -> None:
     ]
     with pytest.raises(ValueError, match=r"^source: no files in .* with the image_extensions bmp, webp$"):
         images_in({"a.jpg": PNG}, tmp_path, extensions=["bmp", "webp"])
+
+
+@pytest.mark.parametrize("size", [-1, -512, -(10**12)])
+def test_a_member_of_a_negative_size_is_damage(tmp_path: Path, size: int) -> None:
+    """As the binary form of a size can say: the next header would be before this one."""
+    forged = tarfile.TarInfo("b.jpg")
+    header = bytearray(forged.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = size.to_bytes(12, "big", signed=True)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    whole = tar_of([("a.jpg", b"a")])[:1024]
+    (tmp_path / "x.tar").write_bytes(whole + bytes(header) + bytes(2048))
+    assert [(ref.image_id, ref.reason) for ref in list_images(str(tmp_path / "x.tar"))] == [
+        ("x.tar", f"damaged tar, after 1 images: the size of 'b.jpg' is {size}"),
+        ("x.tar/a.jpg", None),
+    ]
 
 
 def test_a_member_whose_name_is_not_utf8_has_a_reason(tmp_path: Path) -> None:
@@ -471,10 +498,10 @@ def test_secrets_are_taken_out_of_addresses_and_messages() -> None:
     [
         (OSError(errno.EIO, "Input/output error"), StorageError, 5),
         (OSError(errno.ESTALE, "Stale file handle"), StorageError, 5),
-        (PermissionError(errno.EACCES, "Permission denied"), LastingError, 1),
+        (PermissionError(errno.EACCES, "Permission denied"), DeniedError, 1),
         (OSError(errno.ELOOP, "Too many levels of symbolic links"), LastingError, 1),
-        (OSError("AWS Error ACCESS_DENIED during GetObject operation"), LastingError, 1),
-        (OSError("google::cloud::Status(PERMISSION_DENIED: no storage.objects.get)"), LastingError, 1),
+        (OSError("AWS Error ACCESS_DENIED during GetObject operation"), DeniedError, 1),
+        (OSError("google::cloud::Status(PERMISSION_DENIED: no storage.objects.get)"), DeniedError, 1),
         (FileNotFoundError(errno.ENOENT, "No such file"), FileNotFoundError, 1),
     ],
 )
@@ -683,6 +710,46 @@ def test_missing_objects_are_told_from_missing_sources(bucket: Bucket) -> None:
         list_images(bucket.uri("bucket/absent.tar"))
     with pytest.raises(UnreadableImage, match=r"^cannot be read: no such file$"):
         read_image(bucket.uri("bucket/absent.jpg"))
+
+
+def test_what_a_store_does_not_give_now_is_no_fault_of_the_images(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone, denied and cut short: and all is read once it is over. Lengths are those of the listing."""
+    monkeypatch.setattr(stores, "FIRST_DELAY", 0.01)
+    bucket.put("reach/files/a.jpg", content(0))
+    bucket.put("reach/tars/x.tar", tar_of([("a.jpg", content(1))]))
+    sources = [bucket.uri("bucket/reach/files"), bucket.uri("bucket/reach/tars")]
+    listed = [(source, list_images(source)) for source in sources]
+    assert [ref.size for _, refs in listed for ref in refs] == [len(content(0)), len(content(1))]
+    bucket.faulty = "/bucket/reach/"
+    for number, (source, refs) in enumerate(listed):
+        for fault, told in (("away", "no such file"), ("denied", "ACCESS_DENIED"), ("cut", "bytes")):
+            bucket.fault = fault
+            with ImageReader(files_of(source), refs) as reader:
+                with pytest.raises(UnreachableImage, match=rf"^s3://bucket/reach/.*{told}"):
+                    reader.read(refs[0])
+                bucket.fault = ""
+                assert reader.read(refs[0]) == content(number)
+
+
+def test_a_picture_that_was_replaced_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"first")
+    (ref,) = list_images(str(tmp_path))
+    assert ref.size == 5
+    digests: dict[str, str] = {}
+    with ImageReader(files_of(str(tmp_path)), [ref], digests) as reader:
+        assert reader.read(ref) == b"first"
+    assert digests == {"a.png": hashlib.blake2b(b"first", digest_size=16).hexdigest()}
+    selected = replace(ref, digest=digests["a.png"])
+    with ImageReader(files_of(str(tmp_path)), [selected]) as reader:
+        assert reader.read(selected) == b"first"
+        (tmp_path / "a.png").write_bytes(b"other")
+        with pytest.raises(ReplacedImage, match=r"a.png: not the image that was selected"):
+            reader.read(selected)
+        (tmp_path / "a.png").write_bytes(b"longer")
+        with pytest.raises(UnreachableImage, match=r"6 bytes, 5 when it was listed: cut short, or replaced"):
+            reader.read(selected)
 
 
 # --- The web ---

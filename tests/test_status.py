@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from riemannopt_dist.cli import app
 from riemannopt_dist.run import lock
 from riemannopt_dist.run.directory import Failure, RunDirectory
-from riemannopt_dist.run.driver import Stopped, evaluate
+from riemannopt_dist.run.driver import evaluate
 from riemannopt_dist.run.lock import LOCK, Holder
+from riemannopt_dist.run.stage_run import Stopped
 from riemannopt_dist.run.status import images_per_second, read_status
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.tally import Timings

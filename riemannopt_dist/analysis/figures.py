@@ -10,8 +10,11 @@ from matplotlib import rc_context
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
+
+from riemannopt_dist.run.text import printable
 
 Array = NDArray[np.float64]
 
@@ -100,18 +103,20 @@ def error_figure(summary: pd.DataFrame, column: str) -> Figure:
                 marker="o",
                 ms=4,
             )
-        panel.set(title=name, xscale="log", yscale="log", xlabel="gradient evaluations an image")
+        panel.set_title(printable(name), parse_math=False)
+        panel.set(xscale="log", yscale="log", xlabel="gradient evaluations an image")
         counts = sorted(shown.loc[shown["method"] == name, "samples"].unique())
         panel.set_xticks(counts, [str(count) for count in counts], fontsize=8)
         panel.minorticks_off()
     panels[0].set_ylabel(column.replace("_", " "))
-    figure.legend(
+    legend = figure.legend(
         [lines[kind] for kind in kinds],
         [" ".join(kind) for kind in kinds],
         loc="outside right upper",
         handlelength=4,  # dashes show
         fontsize=8,
     )
+    _taken_as_they_are(legend)
     return figure
 
 
@@ -123,8 +128,9 @@ def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[
     step = float(np.max(magnitudes)) / 12 or 1.0
     for row, (label, alphas) in enumerate(marks.items(), start=1):
         axis.plot(alphas, np.full(len(alphas), -row * step), "|", ms=9, label=label)
-    axis.set(title=title, xlabel="α, from baseline to image", ylabel="|g′|")
-    axis.legend(fontsize=8)
+    axis.set_title(printable(title), parse_math=False)
+    axis.set(xlabel="α, from baseline to image", ylabel="|g′|")
+    _taken_as_they_are(axis.legend(fontsize=8))
     return figure
 
 
@@ -135,10 +141,11 @@ def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> F
     for panel, row in zip(panels, images, strict=False):
         alphas = np.asarray(row["alphas"])
         panel.plot((alphas[:-1] + alphas[1:]) / 2, row["variation"], lw=1)
-        panel.set_title(row["image_id"], fontsize=7)
+        panel.set_title(printable(row["image_id"]), fontsize=7, parse_math=False)
     for panel in panels[len(images) :]:
         panel.set_axis_off()
-    figure.suptitle(f"{title}: |g′| of single images against α", fontsize=10)
+    shown = f"{printable(title)}: |g′| of single images against α"
+    figure.suptitle(shown, fontsize=10, parse_math=False)
     return figure
 
 
@@ -168,6 +175,13 @@ def score_figure(curves: pd.DataFrame, scores: Mapping[str, str]) -> Figure:
         panel.minorticks_off()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
+
+
+def _taken_as_they_are(legend: Legend) -> None:
+    """Show the texts of a legend without taking what is between two dollars for a formula."""
+    for text in legend.get_texts():
+        text.set_text(printable(text.get_text()))
+        text.set_parse_math(False)
 
 
 def picture(figure: Figure, kind: str = "png") -> bytes:

@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 from riemannopt_dist.analysis.efficiency import sample_efficiency, tolerances
 from riemannopt_dist.analysis.statistics import CELL, COSTS, against, changes, rows_of
 from riemannopt_dist.metrics.metric import SUMMARIES, Summary
+from riemannopt_dist.run.directory import shard_files
 from riemannopt_dist.run.rows import CELL as RESULT
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.text import as_text
 
 SUMMARY = "summary"
 COMPARISONS = "comparisons"
@@ -27,7 +29,7 @@ def read_results(storage: Storage) -> pa.Table:
 
     Raises ValueError where there are none, StorageError for other files.
     """
-    names = [name for name in storage.list("results") if name.endswith(".parquet")]
+    names = shard_files(storage, "results").values()
     if not names:
         raise ValueError(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
@@ -76,8 +78,14 @@ def summarize(results: pa.Table) -> pd.DataFrame:
 def write_summary(storage: Storage, summary: pd.DataFrame) -> list[str]:
     """Write summary.parquet and summary.csv into the run directory; their names."""
     storage.write_table(f"{SUMMARY}.parquet", pa.Table.from_pandas(summary, preserve_index=False))
-    storage.write_bytes(f"{SUMMARY}.csv", summary.to_csv(index=False).encode())
+    storage.write_bytes(f"{SUMMARY}.csv", csv_of(summary).encode())
     return [f"{SUMMARY}.parquet", f"{SUMMARY}.csv"]
+
+
+def csv_of(table: pd.DataFrame) -> str:
+    """A table as CSV, whose texts no spreadsheet takes for formulas."""
+    texts = table.select_dtypes(exclude="number").columns
+    return table.assign(**{name: table[name].map(as_text) for name in texts}).to_csv(index=False)
 
 
 def write_comparisons(storage: Storage, results: pa.Table) -> list[str]:
@@ -97,6 +105,6 @@ def write_comparisons(storage: Storage, results: pa.Table) -> list[str]:
     names = []
     for name, table in tables.items():
         if len(table):
-            storage.write_bytes(f"{name}.csv", table.to_csv(index=False).encode())
+            storage.write_bytes(f"{name}.csv", csv_of(table).encode())
             names.append(f"{name}.csv")
     return names

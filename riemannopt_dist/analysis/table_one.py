@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from riemannopt_dist.analysis.statistics import ENOUGH, saving_interval
+from riemannopt_dist.run.text import as_text
 
 METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ig": ("IG", ("released", "right", "left")),
@@ -232,7 +233,7 @@ def comma_separated(table: TableOne) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Entry)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(entry) for entry in table.entries)
+    writer.writerows({key: as_text(value) for key, value in asdict(entry).items()} for entry in table.entries)
     return text.getvalue()
 
 

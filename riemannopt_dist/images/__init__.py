@@ -2,7 +2,7 @@
 
 from riemannopt_dist.images.decoding import decode_image, prepare_image
 from riemannopt_dist.images.files import Files, files_of
-from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage
+from riemannopt_dist.images.image_ref import ImageRef, ReplacedImage, UnreachableImage, UnreadableImage
 from riemannopt_dist.images.listing import list_images
 from riemannopt_dist.images.reading import ImageReader, read_image
 
@@ -10,6 +10,8 @@ __all__ = [
     "Files",
     "ImageReader",
     "ImageRef",
+    "ReplacedImage",
+    "UnreachableImage",
     "UnreadableImage",
     "decode_image",
     "files_of",

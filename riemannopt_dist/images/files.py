@@ -5,20 +5,30 @@ show. A worker is given names, and the `Files` of their source to read them with
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
 from riemannopt_dist.addresses import Address, key_of, parse_address
+from riemannopt_dist.bucket_file import BucketFile
 from riemannopt_dist.images.web import WebFile
 from riemannopt_dist.stores import LastingError, one_line, retried
 
 LARGEST = 1 << 30
 """Bytes of a file that is read as a whole: more than any image that can be decoded takes."""
+
+
+class Entry(NamedTuple):
+    """What a folder holds: a path inside it, whether that is a folder itself, and a file's bytes if known."""
+
+    path: str
+    is_folder: bool
+    size: int | None = None
 
 
 class Files(Protocol):
@@ -40,8 +50,8 @@ class Files(Protocol):
         """Whether there is a folder of this name."""
         ...
 
-    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
-        """What a folder holds at any depth, hidden names left out: paths inside it, and whether a folder."""
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """What a folder holds at any depth, hidden names left out."""
         ...
 
 
@@ -87,7 +97,7 @@ class LocalFiles:
         """Whether there is a folder of this name."""
         return Path(name).is_dir()
 
-    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+    def entries(self, folder: str) -> Iterator[Entry]:
         """What a folder holds; linked folders are followed, except back up."""
 
         def fail(error: OSError) -> None:
@@ -101,8 +111,10 @@ class LocalFiles:
                 if not name.startswith(".") and not here.is_relative_to((here / name).resolve())
             ]
             inside = Path(root).relative_to(folder)
-            yield from (((inside / name).as_posix(), True) for name in folders)
-            yield from (((inside / name).as_posix(), False) for name in files if not name.startswith("."))
+            yield from (Entry((inside / name).as_posix(), True) for name in folders)
+            for name in files:
+                if not name.startswith("."):
+                    yield Entry((inside / name).as_posix(), False, _size_of(Path(root, name)))
 
     def _file(self, name: str) -> Path:
         path = Path(name)
@@ -122,25 +134,29 @@ class BucketFiles:
 
     def read(self, name: str) -> bytes:
         """All of an object."""
-        with self.open(name) as file:
+        with self._opened(name) as file:
             check_size(file.size())
-            return bytes(file.read())
+            return file.read()
 
     def open(self, name: str) -> pa.NativeFile:
         """An object for reading ranges of it."""
-        return self._file_system.open_input_file(key_of(name))
+        return pa.PythonFile(self._opened(name), mode="r")
+
+    def _opened(self, name: str) -> BucketFile:
+        return BucketFile(self._file_system.open_input_file(key_of(name)))
 
     def is_folder(self, name: str) -> bool:
         """Whether objects lie below this name."""
         return bool(self._file_system.get_file_info(key_of(name)).type == fs.FileType.Directory)
 
-    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+    def entries(self, folder: str) -> Iterator[Entry]:
         """What lies below a prefix."""
         top = key_of(folder)
         for info in self._file_system.get_file_info(fs.FileSelector(top, recursive=True)):
             inside = info.path[len(top) :].lstrip("/")
             if not any(part.startswith(".") for part in inside.split("/")):
-                yield inside, info.type == fs.FileType.Directory
+                is_folder = info.type == fs.FileType.Directory
+                yield Entry(inside, is_folder, None if is_folder else info.size)
 
 
 class WebFiles:
@@ -164,7 +180,7 @@ class WebFiles:
         """Never."""
         return False
 
-    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+    def entries(self, folder: str) -> Iterator[Entry]:
         """Nothing."""
         return iter(())
 
@@ -172,6 +188,21 @@ class WebFiles:
         parts = urlsplit(name)
         host = f"{self._user}@{parts.netloc}" if self._user else parts.netloc
         return parts._replace(netloc=host, query=self._query).geturl()
+
+
+def check_length(read: int, expected: int) -> None:
+    """Raise OSError for what was cut short."""
+    if read != expected:
+        raise OSError(f"{read} bytes of {expected}: cut short")
+
+
+def _size_of(path: Path) -> int | None:
+    """Bytes in a file; None where that is not to be had now, or of what is no file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def check_size(size: int) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from riemannopt_dist.stores import StorageError
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2")
 """Endings of files that claim to be images, in lower case."""
 
@@ -16,7 +18,8 @@ class ImageRef:
 
     `uri` is the local path, or the percent-encoded URI without credentials, of its own file, or of the tar or
     Parquet file that holds it: in a tar the `size` bytes from byte `offset`, in Parquet the row `offset`,
-    where `size` is None.
+    where `size` is None. Of its own file `size` is what the listing tells, None where it does not. `digest`,
+    once the image has been read, tells it from another of its name.
     """
 
     image_id: str
@@ -25,6 +28,7 @@ class ImageRef:
     reason: str | None = None
     offset: int | None = None
     size: int | None = None
+    digest: str | None = None
 
 
 def storable(ref: ImageRef) -> ImageRef:
@@ -49,3 +53,11 @@ def _escaped(name: str) -> str:
 
 class UnreadableImage(ValueError):
     """An image that cannot be read; the message is a short reason."""
+
+
+class UnreachableImage(StorageError):
+    """An image that its storage does not give now, and may give later: gone, denied, cut short, no answer."""
+
+
+class ReplacedImage(RuntimeError):
+    """Another image under the name of one that was selected."""

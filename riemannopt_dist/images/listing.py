@@ -94,13 +94,12 @@ def _images(source: str, extensions: Sequence[str] | None) -> Iterable[Placed]:
 def _folder(files: Files, folder: str, extensions: Sequence[str] | None) -> Iterable[Placed]:
     """The files of a folder, or what is in its Parquet files and tars."""
     entries = retried(lambda: list(files.entries(folder)), folder)
-    inside = [path for path, is_folder in entries if not is_folder and _suffix(path) in CONTAINERS]
+    names = [entry.path for entry in entries if not entry.is_folder]
+    inside = [path for path in names if _suffix(path) in CONTAINERS]
     if not inside:
         refs = map(storable, list_folder(folder, entries))
         return (placed(ref, shown_path(folder), ref.image_id) for ref in refs)
-    image = next(
-        (path for path, is_folder in entries if not is_folder and path.lower().endswith(SUFFIXES)), None
-    )
+    image = next((path for path in names if path.lower().endswith(SUFFIXES)), None)
     if image is not None:
         raise ValueError(
             f"source: {folder} holds images ({image}) and {_suffix(inside[0])} files ({inside[0]}): "

@@ -1,25 +1,27 @@
 """The bytes of images, from files of their own or from parts of tars and Parquet files."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
 from riemannopt_dist.images.files import Files, files_of, name_of
-from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage
+from riemannopt_dist.images.image_ref import ImageRef, ReplacedImage, UnreachableImage, UnreadableImage
 from riemannopt_dist.images.parquet import ParquetImages
 from riemannopt_dist.images.webdataset import TarImages
-from riemannopt_dist.stores import LastingError, one_line, retried
+from riemannopt_dist.stores import DeniedError, LastingError, StorageError, one_line, retried
 
 
 class ImageReader:
     """Reads some images, each at most once and from any thread.
 
     A tar or Parquet file that holds several of them is opened once, and a row group read once. A context, at
-    whose end all files are closed.
+    whose end all files are closed. `digests` is filled with those of the images read, by id.
     """
 
-    def __init__(self, files: Files, refs: Iterable[ImageRef]) -> None:
+    def __init__(self, files: Files, refs: Iterable[ImageRef], digests: dict[str, str] | None = None) -> None:
+        self._digests = {} if digests is None else digests
         self._files = files
         inside: dict[str, list[ImageRef]] = defaultdict(list)
         for ref in refs:
@@ -39,26 +41,53 @@ class ImageReader:
     def read(self, ref: ImageRef) -> bytes:
         """The bytes of one image.
 
-        Raises UnreadableImage if the fault is the image's (missing, no permission, damaged, or the reason in
-        its ref); StorageError if its store did not answer.
+        Raises UnreadableImage if the fault is the image's (damaged, no file, or the reason in its ref);
+        UnreachableImage if its storage does not give it, or not as long as it was listed; ReplacedImage if
+        it is not the one of the ref's digest.
         """
         if ref.reason is not None:
             raise UnreadableImage(ref.reason)
+        data = self._read(ref)
+        digest = self._digests[ref.image_id] = digest_of(data)
+        if ref.digest not in (None, digest):
+            raise ReplacedImage(f"{ref.uri}: not the image that was selected: it has been replaced since")
+        return data
+
+    def _read(self, ref: ImageRef) -> bytes:
         try:
             if ref.offset is not None:
                 return self._containers[ref.uri].read(ref)
-            return retried(lambda: self._files.read(ref.uri), ref.uri)
-        except (FileNotFoundError, LastingError) as error:
-            reason = one_line(error).removeprefix(f"{ref.uri}: ").removesuffix(" (1 attempt)")
-            raise UnreadableImage(f"cannot be read: {reason}") from error
+            return retried(lambda: self._whole(ref), ref.uri)
+        except (FileNotFoundError, StorageError) as error:
+            if isinstance(error, LastingError) and not isinstance(error, DeniedError):
+                raise UnreadableImage(f"cannot be read: {_reason(error, ref)}") from error
+            raise UnreachableImage(one_line(error)) from error
+
+    def _whole(self, ref: ImageRef) -> bytes:
+        data = self._files.read(ref.uri)
+        if ref.size not in (None, len(data)):
+            raise OSError(f"{len(data)} bytes, {ref.size} when it was listed: cut short, or replaced since")
+        return data
+
+
+def digest_of(data: bytes) -> str:
+    """What tells the bytes of an image from others: 128 bits of BLAKE2b, in hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _container(files: Files, uri: str, refs: Sequence[ImageRef]) -> TarImages | ParquetImages:
     return ParquetImages(files, uri, refs) if refs[0].size is None else TarImages(files, uri)
 
 
+def _reason(error: OSError, ref: ImageRef) -> str:
+    return one_line(error).removeprefix(f"{ref.uri}: ").removesuffix(" (1 attempt)")
+
+
 def read_image(address: str) -> bytes:
-    """The bytes of the file at a path or an s3://, gs:// or https:// address; raises as ImageReader does."""
+    """The bytes of the file at a path or an s3://, gs:// or https:// address; raises UnreadableImage."""
     ref = ImageRef(address, name_of(address), None)
     with ImageReader(files_of(address), [ref]) as reader:
-        return reader.read(ref)
+        try:
+            return reader.read(ref)
+        except UnreachableImage as error:
+            raise UnreadableImage(f"cannot be read: {_reason(error, ref)}") from error

@@ -64,6 +64,8 @@ class WebFile(io.RawIOBase):
             if answer.status_code != 206:
                 raise OSError("the server does not answer requests for a range of bytes")
             data = answer.content
+        if len(data) != wanted:
+            raise OSError(f"{len(data)} bytes of {wanted}: cut short")
         self._position += len(data)
         return data
 

@@ -17,8 +17,8 @@ from riemannopt_dist.addresses import shown_path
 from riemannopt_dist.images.class_folders import Placed, placed
 from riemannopt_dist.images.classes import class_index
 from riemannopt_dist.images.examples import CLASS, Member, examples_of, images_of
-from riemannopt_dist.images.files import LARGEST, Files
-from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage
+from riemannopt_dist.images.files import LARGEST, Files, check_length
+from riemannopt_dist.images.image_ref import ImageRef
 from riemannopt_dist.stores import retried
 
 BUFFER = 1 << 20  # one request for several headers where members are small
@@ -74,6 +74,9 @@ def _read_members(stream: io.BufferedReader) -> _Members:
     try:
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             for member in archive:
+                if member.size < 0:  # from here tarfile would go back, and round and round
+                    members.damage = f"the size of {member.name!r} is {member.size}"
+                    return members
                 name = member.name.removeprefix("./")
                 if member.isdir() or any(_is_hidden(part) for part in name.split("/")):
                     continue
@@ -125,24 +128,35 @@ def _fault(name: str, member: tarfile.TarInfo, length: int) -> str | None:
 
 
 class TarImages:
-    """The images of one tar, opened when the first is read. Any thread may read."""
+    """The images of one tar, opened by each thread that reads. Any thread may read."""
 
     def __init__(self, files: Files, uri: str) -> None:
         self._files = files
         self._uri = uri
         self._lock = threading.Lock()
-        self._file: pa.NativeFile | None = None
+        self._opened: dict[int, pa.NativeFile] = {}
 
     def read(self, ref: ImageRef) -> bytes:
         """The bytes of the member at the ref's offset."""
-        with self._lock:
-            file = self._file = self._file or retried(lambda: self._files.open(self._uri), self._uri)
-        data = bytes(retried(lambda: file.read_at(ref.size, ref.offset), self._uri))
-        if len(data) != ref.size:
-            raise UnreadableImage("the archive ends inside it")
-        return data
+        file = self._file()
+        return retried(lambda: _part(file, ref), self._uri)
+
+    def _file(self) -> pa.NativeFile:
+        """The tar as this thread has it: one handle has one position, which threads would wait for."""
+        thread = threading.get_ident()
+        if thread not in self._opened:
+            opened = retried(lambda: self._files.open(self._uri), self._uri)
+            with self._lock:
+                self._opened[thread] = opened
+        return self._opened[thread]
 
     def close(self) -> None:
         """Close the tar."""
-        if self._file is not None:
-            self._file.close()
+        for file in self._opened.values():
+            file.close()
+
+
+def _part(file: pa.NativeFile, ref: ImageRef) -> bytes:
+    data = bytes(file.read_at(ref.size, ref.offset))
+    check_length(len(data), ref.size or 0)
+    return data

@@ -37,15 +37,16 @@ def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
 
 
 def image_batches(
-    refs: Sequence[ImageRef], engine: Engine, batch_size: int
+    refs: Sequence[ImageRef], engine: Engine, batch_size: int, digests: dict[str, str] | None = None
 ) -> Iterator[tuple[Sequence[ImageRef], list[Tensor | UnreadableImage]]]:
     """Images in batches, in order: each as the model wants it, (3, H, W), or what is wrong with it.
 
     One batch is read ahead, on threads. Any other error is raised with the batch of the image that met it.
+    `digests` is filled with those of the images read, by id.
     """
     batches = [refs[start : start + batch_size] for start in range(0, len(refs), batch_size)]
     threads = ThreadPoolExecutor(min(THREADS, batch_size), "images")
-    with ImageReader(engine.files, refs) as reader:
+    with ImageReader(engine.files, refs, digests) as reader:
         try:
             begun = (
                 (batch, [threads.submit(_outcome, reader, ref, engine.model) for ref in batch])

@@ -33,6 +33,7 @@ from riemannopt_dist.choices import (
 )
 from riemannopt_dist.metrics.table import METRICS, MS_SSIM
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
+from riemannopt_dist.run.ledger import PATIENCE
 from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.stores import scrubbed, without_secrets
@@ -209,6 +210,10 @@ class Means(_Strict):
     There are as many workers as the cluster has room for, which is looked up again all along: at most
     `max_workers`, and at least `min_workers`, for which room is asked where there is none, so that an
     autoscaler adds nodes.
+
+    A storage that does not answer is waited for, `patience` seconds at most. Images that it does not give
+    then are given up on until the command is repeated, as those that fail are. With more than a share
+    `max_given_up` of a stage's images given up on, a run is no success.
     """
 
     min_workers: PositiveInt = 1
@@ -217,6 +222,8 @@ class Means(_Strict):
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     attempts: PositiveInt = 3
     time_limit: Annotated[float, Field(gt=0)] = 3600.0
+    patience: Annotated[float, Field(gt=0)] = PATIENCE
+    max_given_up: Share = 0.01
 
     @model_validator(mode="after")
     def _room(self) -> Self:
@@ -249,7 +256,7 @@ class Config(_Strict):
     batch_size    images computed together by a worker
     internal_batch_size   gradients computed at once, at most: bounds the memory. "auto" takes what a GPU has
                   room for, and 16 on a CPU. A worker whose device runs out of memory goes on with half of it
-    means         workers, attempts, time limits
+    means         workers, attempts, time limits, patience
     """
 
     images: Text

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 UNREADABLE = "UnreadableImage:"
 """How the reason of an image begins that cannot be read: a reason is an exception's type and text."""
+OUT_OF_REACH = ("UnreachableImage:", "ReplacedImage:")
+"""How the reason of an image begins whose source does not give it, or another in its place."""
 FORMAT = 1
 """Of a run's files: a directory of another one is refused."""
 
@@ -62,6 +66,11 @@ class Failure:
     def own(self) -> bool:
         """Whether it is the image's, which cannot be read or decoded, not the model's or a worker's."""
         return self.reason.startswith(UNREADABLE)
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether it is the source's, which may give the image later."""
+        return self.reason.startswith(OUT_OF_REACH)
 
 
 @dataclass(frozen=True)
@@ -119,14 +128,21 @@ class RunDirectory:
 
     def done_shards(self, folder: str) -> set[str]:
         """The keys of the shards that are committed in `folder`."""
-        names = (name.rsplit("/", 1)[-1] for name in self.storage.list(folder))
-        return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
+        return set(shard_files(self.storage, folder))
+
+    def put_aside(self, name: str) -> str:
+        """Move a file that is no part of the run, or damaged, to damaged/<name>.<n>: the name it has then."""
+        content, aside = self.storage.read_bytes(name), f"damaged/{name}"
+        taken = set(self.storage.list(aside.rpartition("/")[0]))
+        aside = next(f"{aside}.{n}" for n in count(1) if f"{aside}.{n}" not in taken)
+        self.storage.write_bytes(aside, content)
+        self.storage.delete(name)
+        return aside
 
     def shard_rows(self, folder: str) -> list[dict[str, Any]]:
         """The rows of all shards in `folder`, in order."""
-        tables = [
-            self.storage.read_table(f"{folder}/{key}.parquet") for key in sorted(self.done_shards(folder))
-        ]
+        files = shard_files(self.storage, folder).values()
+        tables = [self.storage.read_table(name) for name in files]
         return pa.concat_tables(tables).to_pylist() if tables else []
 
     def write_listing(self, refs: Iterable[ImageRef]) -> None:
@@ -135,9 +151,14 @@ class RunDirectory:
             LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING)
         )
 
+    @property
+    def is_listed(self) -> bool:
+        """Whether it holds what the image source held when the run began."""
+        return self.storage.exists(LISTING)
+
     def read_listing(self) -> list[dict[str, Any]] | None:
         """The fields of what the image source held when the run began, None where that is not there yet."""
-        if not self.storage.exists(LISTING):
+        if not self.is_listed:
             return None
         return self._rows(LISTING, rows.LISTING)
 
@@ -156,6 +177,17 @@ class RunDirectory:
         if not self.storage.exists(FAILURES):
             return []
         return [Failure(**row) for row in self._rows(FAILURES, rows.FAILURES)]
+
+    def settle(self, stage: str, settled: Collection[str], failures: Iterable[Failure] = ()) -> list[Failure]:
+        """Put `failures` in the place of those of the images `settled` in a stage: all failures, as stored.
+
+        What is stored counts, not what a driver remembers: another may have been at work meanwhile.
+        """
+        stored = self.read_failures()
+        left = [f for f in stored if f.stage != stage or f.image_id not in settled]
+        if (now := [*left, *failures]) != stored:
+            self.write_failures(now)
+        return now
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Commit the list of images given up on."""
@@ -182,9 +214,17 @@ class RunDirectory:
 
     def _rows(self, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
         """The rows of a table, with the columns of `schema`."""
-        table = self.storage.read_table(name, schema).select(schema.names)
-        found: list[dict[str, Any]] = table.to_pylist()
-        return found
+        table = self.storage.read_table(name, (field for field in schema if not field.nullable))
+        # Versions before had fewer columns, and later ones may have more.
+        there = table.select([column for column in schema.names if column in table.column_names])
+        blank = dict.fromkeys(schema.names)
+        return [blank | row for row in there.to_pylist()]
+
+
+def shard_files(storage: Storage, folder: str) -> dict[str, str]:
+    """The files of shards in one of a run's folders, by their keys, in order: no copies below it."""
+    shards = (re.fullmatch(rf"{folder}/(shard-\d{{5,}})\.parquet", name) for name in storage.list(folder))
+    return {shard[1]: shard[0] for shard in shards if shard}
 
 
 def _has(found: Any, path: str) -> bool:

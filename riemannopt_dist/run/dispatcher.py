@@ -10,8 +10,10 @@ An actor that exceeds the time limit, dies or becomes unreachable is replaced, a
 call that it was running loses one of its attempts. After a death that call is known only if the actor held no
 other: the answer to an earlier one may have died with it. So calls that die together are not charged; from
 then on each goes alone to an actor. An exception raised by the method counts as a property of the items, not
-as a loss, and costs the actor its place too: a device error outlives the call that met it. A StorageError is
-no property of the items: its call is made again, every fortieth part of `patience`, until it is answered.
+as a loss, and costs the actor its place too: a device error outlives the call that met it; but not where it
+is an image that cannot be read, which says nothing of the actor. A StorageError is
+no property of the items or of the actor, which goes on: its call is made again, every fortieth part of
+`patience`, until it is answered. Where an UnreachableImage outlasts that, its items are given up on.
 """
 
 import math
@@ -25,7 +27,8 @@ from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
 from riemannopt_dist.choices import check_positive
-from riemannopt_dist.run.ledger import PATIENCE, Call, Done, Failed, Ledger, Loss, Probed, Task
+from riemannopt_dist.images.image_ref import ReplacedImage, UnreachableImage, UnreadableImage
+from riemannopt_dist.run.ledger import HARMLESS, PATIENCE, Call, Done, Failed, Ledger, Loss, Probed, Task
 from riemannopt_dist.run.pool import Pool, one_line
 from riemannopt_dist.stores import StorageError
 
@@ -49,7 +52,15 @@ class PoolState:
     lost: int
 
 
-Event = Done | Probed | Failed | Lost | PoolState
+@dataclass(frozen=True)
+class Waiting:
+    """A storage did not answer: the task rests, and is tried again."""
+
+    task: Task
+    reason: str
+
+
+Event = Done | Probed | Failed | Lost | Waiting | PoolState
 
 
 def dispatch(
@@ -68,13 +79,14 @@ def dispatch(
     """Run every task on the pool's actors; yield events as they come.
 
     Every item of every task ends in exactly one `Done` or `Failed`. `Lost` tells of each replaced actor,
-    `Probed` of an isolated item that went through, and a `PoolState` comes every `heartbeat` seconds. Tasks
-    are drawn lazily, at most a worker's number ahead. An actor gets work (at most `in_flight` calls) once its
-    constructor has returned, so actors that wait for resources hold nothing back. `arguments` go to every
-    call, before its key and items. `time_limit` is in seconds a call, `patience` in seconds since a call's
-    storage first did not answer. With `release`, actors for which no work is left go at once. Once `stop()`
-    is true no call is sent, those running finish, and tasks without an outcome by then have none. Closing the
-    generator early, or an exception in it, kills the actors that hold calls, and all others with them.
+    `Waiting` of each call that a storage did not answer, `Probed` of an isolated item that went through, and
+    a `PoolState` comes every `heartbeat` seconds. Tasks are drawn lazily, at most a worker's number ahead. An
+    actor gets work (at most `in_flight` calls) once its constructor has returned, so actors that wait for
+    resources hold nothing back. `arguments` go to every call, before its key and items. `time_limit` is in
+    seconds a call, `patience` in seconds since a call's storage first did not answer. With `release`, actors
+    for which no work is left go at once. Once `stop()` is true no call is sent, those running finish, and
+    tasks without an outcome by then have none. Closing the generator early, or an exception in it, kills the
+    actors that hold calls, and all others with them.
 
     Raises ValueError for a bad argument; StartError, while iterating, where no actor can be started.
     """
@@ -115,6 +127,13 @@ def _run(
         outcomes = ledger.lost(worker, reason, loss, time.monotonic())
         return [Lost(calls[0].task if calls else None, reason), *outcomes]
 
+    def take_back(worker: int, reason: str, loss: Loss) -> list[Event]:
+        call = ledger.held(worker)[0]
+        del heads[refs.pop(call)]
+        outcomes = ledger.returned(worker, reason, loss, time.monotonic())
+        watch(worker)
+        return [*outcomes] if loss == "unreadable" else [Waiting(call.task, reason), *outcomes]
+
     def settle_start(ref: ObjectRef[Any]) -> list[Event]:
         try:
             ledger.add_worker(pool.started(ref))
@@ -127,7 +146,9 @@ def _run(
         try:
             result = ray.get(ref)
         except RayError as error:
-            return lose(worker, one_line(error), _loss(error))
+            loss = _loss(error)
+            settle = take_back if loss in HARMLESS else lose
+            return settle(worker, one_line(error), loss)
         del heads[ref], refs[ledger.held(worker)[0]]
         outcomes = ledger.succeeded(worker, result, time.monotonic())
         watch(worker)
@@ -173,6 +194,10 @@ def _run(
 def _loss(error: RayError) -> Loss:
     if not isinstance(error, RayTaskError):
         return "died"
+    if isinstance(error.cause, UnreadableImage | ReplacedImage):
+        return "unreadable"
+    if isinstance(error.cause, UnreachableImage):
+        return "unreachable"
     return "unanswered" if isinstance(error.cause, StorageError) else "raised"
 
 

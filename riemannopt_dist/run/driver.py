@@ -5,11 +5,12 @@ import math
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -25,33 +26,31 @@ from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.classifier import check_for_run, check_labels
 from riemannopt_dist.run.cluster import check_cluster, start_alone
 from riemannopt_dist.run.config import Config, Means
-from riemannopt_dist.run.directory import FAILURES, Failure, RunDirectory
-from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
+from riemannopt_dist.run.directory import FAILURES, IMAGES, RunDirectory
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.fitting import Fitting
 from riemannopt_dist.run.grid import cell_schedules
-from riemannopt_dist.run.ledger import PATIENCE, Done, Failed, Probed, Task
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
 from riemannopt_dist.run.profiles import read_profiles
-from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.selection import Selection
-from riemannopt_dist.run.shards import drawn_order, shards_of
-from riemannopt_dist.run.stage import Stage
+from riemannopt_dist.run.shards import drawn_images
+from riemannopt_dist.run.stage_run import Run, run_stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.telemetry import DriverTelemetry
-from riemannopt_dist.run.trial import Trial
 from riemannopt_dist.run.worker import Payload, ShardWorker
 from riemannopt_dist.schedule import Array, linear_partition
-from riemannopt_dist.stores import without_secrets
+from riemannopt_dist.stores import DamagedFile, without_secrets
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LATER_STAGES = ("fit", "refine", Evaluation.name)
 """What rests on the images selected."""
 
 # What images.parquet keeps of an ImageRef.
-KNOWN = ("image_id", "uri", "offset", "size", "label")
+KNOWN = ("image_id", "uri", "offset", "size", "label", "digest")
 
 # A process that frees and takes the same large blocks for every gradient spends a third of its time on page
 # faults unless the C library keeps them (glibc; ignored elsewhere).
@@ -60,11 +59,6 @@ KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
-
-
-class Stopped(RuntimeError):
-    """The run was asked to stop, or a storage does not answer. What is finished is stored, and the same
-    command goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +70,17 @@ class Crew:
     gpus: float
 
 
-def evaluate(config: Config) -> RunDirectory:
+def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda directory: None) -> RunDirectory:
     """Run `config` to its end, or go on with the run that its output directory holds.
+
+    `finish` is called at the end, as long as this driver still holds the run's lock: what it writes through
+    the directory that it is given is written under that.
 
     Ray is started if it is not up. Raises ValueError, before that and before anything is written, for a
     model or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it
     lacks, and a directory that holds another run; later, for too few images, and where none goes through
-    the model. InUse where another driver is at work on this run; Stopped if SIGTERM or SIGINT came, another
-    driver took over, or a storage does not answer.
+    the model. InUse where another driver is at work on this run, or took it over; Stopped if SIGTERM or
+    SIGINT came, or a storage does not answer.
     """
     model = load_model(config.model.name, config.model.weights)
     classes = check_for_run(model, config)
@@ -97,19 +94,32 @@ def evaluate(config: Config) -> RunDirectory:
         crew = find_crew(config.means)
         spawn = _spawner(config, directory.storage, state, crew)
         with (
-            _claimed(directory, config, digest, refs) as (listed, lost),
+            hold(directory.storage) as lock,
             _stop_signal() as stop,
             Pool(spawn, crew.workers) as pool,
         ):
-            telemetry = DriverTelemetry(directory.storage.root)
-            _run_stages(_Run(config, directory, pool, crew, telemetry, lambda: stop() or lost()), listed)
+            guarded = RunDirectory(directory.storage.guarded(lock.check))
+            _or_aside(guarded, FAILURES, guarded.read_failures)
+            _claim(guarded, config, digest, refs)
+            run = Run(
+                config,
+                guarded,
+                pool,
+                DriverTelemetry(directory.storage.root),
+                lambda: stop() or lock.lost(),
+                lambda: crew_now(crew, config.means).workers,
+                "GPU" if crew.gpus else "CPU",
+            )
+            _run_stages(run)
+            lock.check()
+            finish(guarded)
     return directory
 
 
-def _run_stages(run: "_Run", refs: list[ImageRef]) -> None:
+def _run_stages(run: Run) -> None:
     """Selection, fit and evaluation, as far as they are not done."""
     config = run.config
-    images = _selected_images(run, refs)
+    images = _selected_images(run)
     profiles = _profiles(run, images)
     schedules = cell_schedules(config.cells(), profiles)
     for family, profile in profiles.items():
@@ -129,7 +139,7 @@ def _run_stages(run: "_Run", refs: list[ImageRef]) -> None:
         batch_size=config.batch_size,
         seed=config.seed,
     )
-    _run_stage(run, stage, subjects, last=True)
+    run_stage(run, stage, subjects, last=True)
 
 
 def _spawner(
@@ -187,12 +197,12 @@ def crew_now(crew: Crew, means: Means) -> Crew:
     return find_crew(means.model_copy(update={"gpus_per_worker": crew.gpus}))
 
 
-def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
-    """The fit subset and the images to evaluate, drawn without replacement with the run's seed.
+def draw(images: Sequence[Mapping[str, Any]], config: Config) -> tuple[list[str], list[str]]:
+    """Of rows of images.parquet the fit subset and those to evaluate, drawn without replacement.
 
     Raises ValueError if there are not enough for the fit subset and one more.
     """
-    order = drawn_order(ids, config.seed)
+    order = drawn_images(images, config.seed)
     if len(order) <= config.fit.images:
         raise ValueError(
             f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
@@ -205,18 +215,8 @@ def draw(ids: Sequence[str], config: Config) -> tuple[list[str], list[str]]:
 def evaluated_subjects(images: Sequence[dict[str, Any]], config: Config) -> list[Subject]:
     """The subjects to evaluate, in the order in which they were drawn."""
     by_id = {row["image_id"]: row for row in images if row["selected"]}
-    _, chosen = draw(list(by_id), config)
+    _, chosen = draw(images, config)
     return [_subject(by_id[image_id]) for image_id in chosen]
-
-
-@dataclass(frozen=True)
-class _Run:
-    config: Config
-    directory: RunDirectory
-    pool: Pool
-    crew: Crew
-    telemetry: DriverTelemetry
-    stop: Callable[[], bool]
 
 
 def _new_listing(
@@ -226,61 +226,69 @@ def _new_listing(
 
     Raises ValueError for a directory of another run, and for a label that is none of the model's classes.
     """
-    if directory.holds(config, weights_digest) and directory.read_listing() is not None:
+    if directory.holds(config, weights_digest) and directory.is_listed:
         return []
     refs = list_images(config.images, config.labels, config.image_extensions)
     check_labels(refs, classes)
     return refs
 
 
-@contextmanager
-def _claimed(
-    directory: RunDirectory, config: Config, weights_digest: str, refs: list[ImageRef]
-) -> Iterator[tuple[list[ImageRef], Callable[[], bool]]]:
-    """The directory, locked and of `config`: its images (`refs` if new), and whether the lock is lost."""
-    with hold(directory.storage) as lost:
-        if not directory.holds(config, weights_digest):
-            directory.claim(config, weights_digest)
-        # Whoever held the lock before may have listed them: one listing is the run's.
-        if (found := directory.read_listing()) is not None:
-            refs = [ImageRef(**row) for row in found]
-        else:
-            directory.write_listing(refs)
-        yield refs, lost
+def _claim(directory: RunDirectory, config: Config, weights_digest: str, refs: list[ImageRef]) -> None:
+    """Make the locked directory that of `config` and the images `refs`, where it is not yet."""
+    if not directory.holds(config, weights_digest):
+        directory.claim(config, weights_digest)
+    # Whoever held the lock before may have listed them: one listing is the run's.
+    if not directory.is_listed:
+        directory.write_listing(refs)
 
 
-def _selected_images(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
+def _selected_images(run: Run) -> list[dict[str, Any]]:
     """images.parquet: read where it is there, else made by the selection stage.
 
-    It is made anew where the model failed on images of it, as long as no later stage rests on it.
+    Images that it gave up on for a reason that is not their own are tried again. Where a later stage rests on
+    the others, those that can be used now are drawn after them: nothing that was done changes.
     """
-    images = run.directory.read_images()
-    failed = any(_again(run, Selection.name)) and not any(map(run.directory.done_shards, LATER_STAGES))
-    if images is None or failed:
-        images = _select(run, refs)
+    images = _or_aside(run.directory, IMAGES, run.directory.read_images)
+    again = _again(run, Selection.name)
+    if images is None or (again and not any(map(run.directory.done_shards, LATER_STAGES))):
+        images = _select(run)
         run.directory.write_images(images)
-    draw([row["image_id"] for row in images if row["selected"]], run.config)
+    elif again:
+        draw_before = max(row["draw"] or 0 for row in images)
+        later = {
+            row["image_id"]: {**row, "in_fit": False, "draw": draw_before + 1}
+            for row in _selection(run)
+            if row["image_id"] in again
+        }
+        images = [later.get(row["image_id"], row) for row in images]
+        run.directory.write_images(images)
+    draw(images, run.config)
     return images
 
 
-def _select(run: _Run, refs: list[ImageRef]) -> list[dict[str, Any]]:
+def _select(run: Run) -> list[dict[str, Any]]:
     """The rows of images.parquet, by the selection stage."""
-    config = run.config
-    _run_stage(run, Selection(config.batch_size), refs)
-    found = {row["image_id"]: row for row in run.directory.shard_rows(Selection.name)}
-    reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == Selection.name}
-    rows = [found.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]
-    selected = [row["image_id"] for row in rows if row["selected"]]
-    in_fit = set(draw(selected, config)[0]) if len(selected) > config.fit.images else set()
+    rows = [{**row, "in_fit": False, "draw": 0} for row in _selection(run)]
+    enough = sum(row["selected"] for row in rows) > run.config.fit.images
+    in_fit = set(draw(rows, run.config)[0]) if enough else set()
     return [{**row, "in_fit": row["image_id"] in in_fit} for row in rows]
 
 
-def _again(run: _Run, stage: str) -> frozenset[str]:
+def _selection(run: Run) -> list[dict[str, Any]]:
+    """What the selection stage tells of every image."""
+    refs = [ImageRef(**row) for row in run.directory.read_listing() or []]
+    run_stage(run, Selection(run.config.batch_size), refs)
+    found = {row["image_id"]: row for row in run.directory.shard_rows(Selection.name)}
+    reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == Selection.name}
+    return [found.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]
+
+
+def _again(run: Run, stage: str) -> frozenset[str]:
     """The images that a stage gave up on for a reason that is not their own, to be tried again."""
     return frozenset(f.image_id for f in run.directory.read_failures() if f.stage == stage and not f.own)
 
 
-def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
+def _profiles(run: Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
     """The profile of every family that has a fitted schedule in the grid.
 
     Those stored, where all are: results may have been computed with them, and an image that could not be
@@ -288,7 +296,7 @@ def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]
     """
     fit = run.config.fit
     families = fitted_families(run.config)
-    stored = {family: run.directory.read_profile(family) for family in families}
+    stored = {family: _stored_profile(run.directory, family) for family in families}
     known = {family: Profile.from_fields(fields) for family, fields in stored.items() if fields is not None}
     if len(known) == len(families):
         return known
@@ -309,18 +317,32 @@ def _profiles(run: _Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]
     }
 
 
+def _stored_profile(directory: RunDirectory, family: str) -> dict[str, Any] | None:
+    return _or_aside(directory, f"schedules/{family}.json", lambda: directory.read_profile(family))
+
+
+def _or_aside(directory: RunDirectory, name: str, read: Callable[[], T]) -> T | None:
+    """What `read` makes of a file; None where it is damaged: then it is put aside, and made anew."""
+    try:
+        return read()
+    except DamagedFile as error:
+        aside = directory.put_aside(name)
+        logger.warning("%s; put aside as %s", error, directory.storage.uri(aside))
+        return None
+
+
 def fitted_families(config: Config) -> list[str]:
     """The paths that some cell of the grid takes fitted points on."""
     return sorted({METHODS[cell.method].family for cell in config.cells() if cell.fitted})
 
 
-def _sampled_positions(run: _Run, stage: str) -> dict[str, Array]:
+def _sampled_positions(run: Run, stage: str) -> dict[str, Array]:
     """At which positions a pass over the fit subset has sampled each family, as far as it has come."""
     return {row["method"]: np.array(row["alphas"]) for row in run.directory.shard_rows(stage)}
 
 
 def _variations(
-    run: _Run, name: str, subjects: Sequence[Subject], positions: Mapping[str, Array]
+    run: Run, name: str, subjects: Sequence[Subject], positions: Mapping[str, Array]
 ) -> dict[str, Variations]:
     """One pass over the fit subset, at each family's positions."""
     if not positions:
@@ -328,7 +350,7 @@ def _variations(
     config = run.config
     points = {family: tuple(alphas.tolist()) for family, alphas in positions.items()}
     stage = Fitting(name, points, config.explain, config.guided.walk(), config.batch_size)
-    _run_stage(run, stage, subjects)
+    run_stage(run, stage, subjects)
     sampled: dict[str, list[list[float]]] = {family: [] for family in positions}
     for row in run.directory.shard_rows(name):
         sampled[row["method"]].append(row["variation"])
@@ -356,89 +378,14 @@ def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[st
     return edges
 
 
-def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = False) -> None:
-    """Do what is left of a stage's shards; images given up on are added to failures.parquet.
-
-    A shard is done again if it lacks images that fail for a reason that is not their own: the model may have
-    been mended. Raises ValueError where none goes through it.
-    """
-    done = run.directory.done_shards(stage.name)
-    again = _again(run, stage.name)
-    shards = shards_of(items, run.config.shard_size)
-    left = {key: part for key, part in shards.items() if key not in done or again & set(map(_image_id, part))}
-    if not left:
-        return
-    if again:
-        logger.info("%s: %d images that were given up on are tried again", stage.name, len(again))
-    trial = Trial(stage.name, sum(map(len, left.values())), again if done else None)
-    means = run.config.means
-    unanswered: list[str] = []
-    events = dispatch(
-        (Task(key, tuple(part)) for key, part in left.items()),
-        run.pool,
-        arguments=(ray.put(stage),),
-        attempts=means.attempts,
-        time_limit=means.time_limit,
-        release=last,
-        patience=PATIENCE,
-        stop=lambda: run.stop() or bool(unanswered),
-    )
-    run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
-    settled = len(items) - sum(map(len, left.values()))
-    failures = run.directory.read_failures()
-    with meter(stage.name, len(items)) as progress:
-        progress.advance(settled)
-        for event in events:
-            match event:
-                case Probed():
-                    trial.passed()
-                case Done(items=kept):
-                    trial.passed()
-                    failures = _without(failures, stage, kept, run.directory)
-                    run.telemetry.done(stage.name, len(kept))
-                    progress.advance(len(kept))
-                    settled += len(kept)
-                case Failed(loss="unanswered", reason=reason):
-                    unanswered.append(reason)  # no fault of the images': the run can only stop
-                case Failed(items=failed, reason=reason, attempts=attempts):
-                    failures = _without(failures, stage, failed, run.directory)
-                    given_up = [Failure(stage.name, _image_id(item), reason, attempts) for item in failed]
-                    for failure in given_up:
-                        logger.warning("%s: given up on in %s: %s", failure.image_id, stage.name, reason)
-                    failures += given_up
-                    run.directory.write_failures(failures)
-                    for failure in given_up:
-                        trial.failed(failure)
-                    run.telemetry.failed(stage.name, len(failed))
-                    progress.advance(len(failed))
-                    settled += len(failed)
-                case Lost(reason=reason):
-                    run.telemetry.lost(stage.name)
-                    logger.warning("a worker was lost and is replaced: %s", reason)
-                case PoolState(alive=alive, starting=starting, in_flight=in_flight):
-                    run.telemetry.workers(alive, starting)
-                    run.pool.workers = crew_now(run.crew, means).workers
-                    progress.note(
-                        f"{alive} workers on {in_flight} shards" if alive else "waiting for resources"
-                    )
-    if settled < len(items):
-        cause = f": no answer for {PATIENCE:g} s ({unanswered[0]})" if unanswered else ""
-        raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}{cause}")
-
-
-def _without(
-    failures: list[Failure], stage: Stage, items: Sequence[Any], directory: RunDirectory
-) -> list[Failure]:
-    """The failures without those of images that are settled anew, in a later attempt at a run; stored."""
-    settled = {_image_id(item) for item in items} if failures else set()
-    left = [f for f in failures if f.stage != stage.name or f.image_id not in settled]
-    if len(left) < len(failures):
-        directory.write_failures(left)
-    return left
-
-
-def _image_id(item: ImageRef | Subject) -> str:
-    return item.image_id if isinstance(item, ImageRef) else item.image.image_id
+def given_up_share(directory: RunDirectory, config: Config) -> float:
+    """The share of its images that a stage gave up on, the largest of all stages."""
+    images = directory.read_images() or []
+    in_fit = sum(row["in_fit"] for row in images)
+    counts = {Selection.name: len(images), "fit": in_fit, "refine": in_fit}
+    counts[Evaluation.name] = len(evaluated_subjects(images, config)) if images else 0
+    failed = Counter(failure.stage for failure in directory.read_failures())
+    return max((failed[stage] / max(count, 1) for stage, count in counts.items()), default=0.0)
 
 
 def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:
@@ -450,7 +397,8 @@ def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:
 def _subject(row: dict[str, Any]) -> Subject:
     """The subject of a row of images.parquet: its label where it has one, else its prediction."""
     target = row["prediction"] if row["label"] is None else row["label"]
-    return Subject(ImageRef(**{key: row[key] for key in KNOWN}), target)
+    known: dict[str, Any] = {key: row.get(key) for key in KNOWN}
+    return Subject(ImageRef(**known), target)
 
 
 @contextmanager

@@ -50,6 +50,11 @@ class Evaluation:
         """The cell, and the columns of the metrics."""
         return rows.results_schema(METRICS[name] for name in self.metrics)
 
+    @property
+    def rows_an_image(self) -> int:
+        """One for each cell and control."""
+        return len(self.schedules) + len(self.per_image) + len(self.controls)
+
     def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
         """A row for each image and cell. Raises FloatingPointError for a map or value that is not finite."""
         batches = subject_batches(items, engine, self.batch_size)

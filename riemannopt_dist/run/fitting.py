@@ -30,6 +30,11 @@ class Fitting:
         """An image's variation along one path."""
         return rows.VARIATIONS
 
+    @property
+    def rows_an_image(self) -> int:
+        """One for each family."""
+        return len(self.positions)
+
     def rows(self, engine: Engine, items: Sequence[Subject]) -> Iterator[Row]:
         """The variation of every image along every family's path. Raises FloatingPointError unless finite."""
         batches = subject_batches(items, engine, self.batch_size)

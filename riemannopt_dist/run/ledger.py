@@ -4,8 +4,9 @@ A task that used up its attempts, or raised, is isolated: each item is probed al
 as `Failed` at once, and one last `process` commits the others together. Whoever stores each `Failed` before
 asking for the next event has stored all of a task's failures before its other items are committed.
 
-A call whose storage did not answer says nothing about its items: it rests, and is made again until the
-ledger's patience is at an end.
+A call whose storage did not answer says nothing about its items, nor about its worker: it rests, and is made
+again until the ledger's patience is at an end. Then its items are probed alone, if it is images that could
+not be reached. While no call at all is answered, no others are made.
 """
 
 import math
@@ -14,9 +15,12 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Loss = Literal["died", "overdue", "raised", "unanswered"]
-"""How a call ended without a result: with its actor, at the time limit, by an exception, or because a storage
-did not answer."""
+Loss = Literal["died", "overdue", "raised", "unreadable", "unanswered", "unreachable"]
+"""How a call ended without a result: with its actor, at the time limit, by an exception, at an image that is
+damaged or another's, or because a storage did not answer: that of the run, or that of its images."""
+
+HARMLESS: tuple[Loss, ...] = ("unreadable", "unanswered", "unreachable")
+"""Losses that say nothing of the worker."""
 
 PATIENCE = 600.0
 """Seconds for which a storage that does not answer a call is asked again."""
@@ -124,6 +128,8 @@ class Ledger:
         self._attempts = attempts
         self._patience = patience
         self._resting: list[tuple[float, Call]] = []  # and until when
+        self._refused = 0  # calls without an answer since the last one that had one
+        self._closed = -math.inf  # until then no call is made
         self._queue: deque[Call] = deque()
         self._held: dict[int, deque[Call]] = {}
         self._since: dict[int, float] = {}  # when a worker's head began to run
@@ -176,7 +182,7 @@ class Ledger:
         """Give waiting calls to the workers with the fewest, until either runs out; yield each pair."""
         self._wake(now)
         self._refill()
-        while self._queue and (worker := self._least_loaded()) is not None:
+        while now >= self._closed and self._queue and (worker := self._least_loaded()) is not None:
             call = self._queue.popleft()
             if not self._held[worker]:
                 self._since[worker] = now
@@ -197,6 +203,7 @@ class Ledger:
     def succeeded(self, worker: int, result: Any, now: float) -> list[Done | Probed]:
         """The head of `worker` returned `result`: what that tells of its items."""
         call, seconds = self._pop_head(worker, now)
+        self._refused = 0
         if call.method == "probe":
             assert call.isolation is not None
             call.isolation.kept += call.positions
@@ -214,24 +221,42 @@ class Ledger:
             return []
         call, _ = self._pop_head(worker, math.nan)
         self.remove_worker(worker)
-        if loss == "unanswered":
-            call.unanswered += 1
-            call.unanswered_since = min(call.unanswered_since, now)
-            if now - call.unanswered_since < self._patience:
-                self._rest(call, now)
-                return []
-        else:
+        call.attempts += 1
+        call.alone = True
+        if loss != "raised" and call.attempts < _budget(call, loss):
+            self._put_back([call])
+            return []
+        return [*self._given_up(call, reason, loss)]
+
+    def returned(self, worker: int, reason: str, loss: Loss, now: float) -> list[Failed]:
+        """The head of `worker`, which stays, came back undone, with one of `HARMLESS`: what this settles."""
+        call, _ = self._pop_head(worker, now)
+        if loss == "unreadable":
             call.attempts += 1
-            call.alone = True
-            if loss != "raised" and call.attempts < call.budget:
-                self._put_back([call])
-                return []
-            if call.isolation is None and len(call.positions) > 1:
-                self._isolate(call)
-                return []
+            return self._given_up(call, reason, loss)
+        call.unanswered += 1
+        call.unanswered_since = min(call.unanswered_since, now)
+        if now - call.unanswered_since < self._patience:
+            self._refused += 1
+            if self._refused > self._lookahead:
+                self._closed = now + self._patience / RESTS
+            self._rest(call, now)
+            return []
+        if loss == "unanswered":
+            return [self._failed(call, reason, loss)]
+        return self._given_up(call, reason, loss)
+
+    def _given_up(self, call: Call, reason: str, loss: Loss) -> list[Failed]:
+        """Isolate a call's items, or settle them where that was done."""
+        if call.isolation is None and len(call.positions) > 1:
+            self._isolate(call)
+            return []
         if call.isolation is not None and call.method == "probe":
             self._probed(call, call.isolation)
-        return [Failed(call.task, call.items, reason, call.attempts + call.unanswered, loss)]
+        return [self._failed(call, reason, loss)]
+
+    def _failed(self, call: Call, reason: str, loss: Loss) -> Failed:
+        return Failed(call.task, call.items, reason, call.attempts + call.unanswered, loss)
 
     def drain(self) -> None:
         """Hand out nothing more: what waits is dropped, what runs may finish."""
@@ -241,9 +266,9 @@ class Ledger:
 
     def _isolate(self, call: Call) -> None:
         isolation = _Isolation(unknown=set(call.positions))
-        budget = call.attempts + self._attempts
+        budget, since = call.attempts + self._attempts, call.unanswered_since
         self._put_back(
-            Call(call.task, (position,), "probe", call.attempts, budget, isolation, alone=True)
+            Call(call.task, (position,), "probe", call.attempts, budget, isolation, True, 0, since)
             for position in call.positions
         )
 
@@ -299,3 +324,11 @@ class Ledger:
         calls = self._held[worker]
         self._load[worker] = len(self._by_load) - 1 if calls and calls[0].alone else len(calls)
         self._by_load[self._load[worker]][worker] = None
+
+
+def _budget(call: Call, loss: Loss) -> int:
+    """After how many attempts a call is given up on. What hangs costs two time limits, not one an attempt."""
+    is_whole_again = call.isolation is not None and call.method == "process"
+    if loss != "overdue" or is_whole_again:
+        return call.budget
+    return min(call.budget, 1 if len(call.positions) > 1 else 2)

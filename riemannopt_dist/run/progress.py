@@ -70,6 +70,11 @@ def meter(label: str, total: int) -> Iterator[Meter]:
     if not sys.stderr.isatty():
         yield _Log(label, total)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield _Bar(bar, label, total)

@@ -19,9 +19,15 @@ def _field(
 _PLACE = [
     _field("uri", pa.string(), "where the image lies: its file, or the tar or Parquet file it is a part of"),
     _field("offset", pa.int64(), "where the image begins in a tar, or its row in Parquet", nullable=True),
-    _field("size", pa.int64(), "bytes of the image in a tar", "B", nullable=True),
+    _field("size", pa.int64(), "bytes of the image, where its listing tells them", "B", nullable=True),
 ]
 _IN_FIT = _field("in_fit", pa.bool_(), "drawn into the subset that schedules are fitted on")
+_DRAW = _field(
+    "draw",
+    pa.int32(),
+    "0; 1, 2, … of images that were out of reach at first: drawn after all others",
+    nullable=True,
+)
 
 SELECTION = pa.schema(
     [
@@ -31,10 +37,13 @@ SELECTION = pa.schema(
         _field("prediction", pa.int32(), "class index of the highest logit", nullable=True),
         _field("probability", pa.float32(), "softmax probability of the prediction", "1", nullable=True),
         _field("selected", pa.bool_(), "readable, and classified correctly where there is a label"),
+        _field(
+            "digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits", nullable=True
+        ),
         _field("error", pa.string(), "why the image could not be used", nullable=True),
     ]
 )
-IMAGES = SELECTION.append(_IN_FIT)
+IMAGES = SELECTION.append(_IN_FIT).append(_DRAW)
 
 LISTING = pa.schema(
     [

@@ -1,6 +1,6 @@
 """The first stage: which images can be read and are classified correctly."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,16 +28,27 @@ class Selection:
         """Those of images.parquet but for the draw."""
         return rows.SELECTION
 
+    @property
+    def rows_an_image(self) -> int:
+        """One."""
+        return 1
+
     def rows(self, engine: Engine, items: Sequence[ImageRef]) -> Iterator[Row]:
         """Predictions of the readable images, reasons of the others.
 
         Raises FloatingPointError for logits that are not finite.
         """
-        for refs, outcomes in engine.tally.awaited(image_batches(items, engine, self.batch_size)):
-            yield from self._batch(engine, refs, outcomes)
+        digests: dict[str, str] = {}
+        batches = image_batches(items, engine, self.batch_size, digests)
+        for refs, outcomes in engine.tally.awaited(batches):
+            yield from self._batch(engine, refs, outcomes, digests)
 
     def _batch(
-        self, engine: Engine, refs: Sequence[ImageRef], outcomes: Sequence[Tensor | UnreadableImage]
+        self,
+        engine: Engine,
+        refs: Sequence[ImageRef],
+        outcomes: Sequence[Tensor | UnreadableImage],
+        digests: Mapping[str, str],
     ) -> Iterator[Row]:
         tensors = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
         predictions: Iterator[tuple[int, float]] = iter(())
@@ -60,5 +71,6 @@ class Selection:
                 "prediction": best,
                 "probability": confidence,
                 "selected": reason is None and ref.label in (None, best),
+                "digest": digests.get(ref.image_id),
                 "error": reason,
             }

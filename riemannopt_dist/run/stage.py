@@ -26,6 +26,11 @@ class Stage(Protocol):
         """The columns of the rows."""
         ...
 
+    @property
+    def rows_an_image(self) -> int:
+        """Rows of every image that went through."""
+        ...
+
     def rows(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row]:
         """The rows of `items`, in order. An item that raises is found and left out by the caller."""
         ...

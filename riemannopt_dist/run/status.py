@@ -1,17 +1,18 @@
 """How far a run is, from its directory alone: without Ray or torch, and without disturbing the run."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.lock import LOCK, Holder, read_holder
-from riemannopt_dist.run.shards import drawn_order, shards_of
+from riemannopt_dist.run.shards import drawn_images, shards_of
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.tally import Timings
 from riemannopt_dist.run.text import ago, duration, table_lines
+from riemannopt_dist.stores import DamagedFile
 
 STAGES = ("selection", "fit", "refine", "results")
 
@@ -28,7 +29,7 @@ class StageStatus:
 
     `images` is None where the run does not tell how many there will be, `rate` (images/s) where fewer than
     two shards are there to tell it. `written` is when its last shard was done, in Unix time. Both are as the
-    shards tell them, whose files may be copies.
+    shards tell them, whose files may be copies. `damaged` shards are not done.
     """
 
     name: str
@@ -39,6 +40,7 @@ class StageStatus:
     shards_done: int
     rate: float | None
     written: float | None
+    damaged: tuple[str, ...] = ()
 
     @property
     def left(self) -> int | None:
@@ -75,6 +77,7 @@ class RunStatus:
     stages: tuple[StageStatus, ...]
     written: float
     driver: Holder | None
+    damaged: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -103,6 +106,7 @@ class RunStatus:
         return [
             f"{self.root}: {self.model} on {self.source}, riemannopt-dist {self.version}",
             *table_lines(table),
+            *(f"{name}: damaged; done again when the command is repeated" for name in self.damaged),
             f"last written {ago(self.written)}; {self._at_work()}",
         ]
 
@@ -139,6 +143,7 @@ def read_status(storage: Storage) -> RunStatus:
         stages=stages,
         written=_last_written(storage, stages),
         driver=read_holder(storage),
+        damaged=tuple(f"{stage.name}/{key}.parquet" for stage in stages for key in stage.damaged),
     )
 
 
@@ -157,7 +162,7 @@ def _items_of_stages(config: Mapping[str, Any], directory: RunDirectory) -> dict
         listing = directory.read_listing()
         found = None if listing is None else [row["image_id"] for row in listing]
         return {"selection": found, "fit": None, "refine": None, "results": None}
-    order = drawn_order([row["image_id"] for row in images if row["selected"]], config["seed"])
+    order = drawn_images(images, config["seed"])
     in_fit = [row["image_id"] for row in images if row["in_fit"]]
     return {
         "selection": [row["image_id"] for row in images],
@@ -175,11 +180,12 @@ def _last_written(storage: Storage, stages: Sequence[StageStatus]) -> float:
 def _stage_status(
     directory: RunDirectory, name: str, shards: Mapping[str, Sequence[str]] | None, failed: set[str]
 ) -> StageStatus:
-    there = directory.done_shards(name)
-    timings = _timings(directory.storage, name, there)
+    files = shard_files(directory.storage, name)
+    timings, damaged = _timings(directory.storage, files)
+    there = set(files) - set(damaged)
     written = max((taken.finished for taken in timings.values()), default=None)
     if shards is None:
-        return StageStatus(name, None, 0, len(failed), None, len(there), None, written)
+        return StageStatus(name, None, 0, len(failed), None, len(there), None, written, damaged)
     done = {key: len(set(items) - failed) for key, items in shards.items() if key in there}
     finished = sorted((timings[key].finished, images) for key, images in done.items() if key in timings)
     last = max(timings.values(), key=lambda taken: taken.finished, default=None)
@@ -193,19 +199,23 @@ def _stage_status(
         shards_done=len(done) + settled,
         rate=images_per_second(finished, last.seconds if last else 0.0),
         written=written,
+        damaged=damaged,
     )
 
 
-def _timings(storage: Storage, name: str, keys: Iterable[str]) -> dict[str, Timings]:
-    """What each of a stage's shards took and when it was done, of those that tell."""
+def _timings(storage: Storage, files: Mapping[str, str]) -> tuple[dict[str, Timings], tuple[str, ...]]:
+    """What each of a stage's shards took and when it was done, of those that tell; and the damaged ones."""
 
-    def of(key: str) -> Timings | None:
-        return Timings.of(storage.read_schema(f"{name}/{key}.parquet"))
+    def of(name: str) -> Timings | DamagedFile | None:
+        try:
+            return Timings.of(storage.read_schema(name))
+        except DamagedFile as error:
+            return error
 
-    ordered = sorted(keys)
     with ThreadPoolExecutor(READERS) as pool:
-        found = dict(zip(ordered, pool.map(of, ordered), strict=True))
-    return {key: timings for key, timings in found.items() if timings is not None}
+        found = dict(zip(files, pool.map(of, files.values()), strict=True))
+    timings = {key: told for key, told in found.items() if isinstance(told, Timings)}
+    return timings, tuple(key for key, told in found.items() if isinstance(told, DamagedFile))
 
 
 def images_per_second(finished: Sequence[tuple[float, int]], shard_seconds: float) -> float | None:

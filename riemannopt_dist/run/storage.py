@@ -4,12 +4,13 @@ A reader sees a file entire or not at all. Locally a file is written under a tem
 disk and renamed; an object store makes an object visible when its upload is complete.
 """
 
+import copy
 import json
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from riemannopt_dist.addresses import parse_address
-from riemannopt_dist.stores import StorageError, one_line, retried, without_secrets
+from riemannopt_dist.bucket_file import BucketFile
+from riemannopt_dist.stores import DamagedFile, one_line, retried, without_secrets
 
 SETTLING = 1.0
 """Seconds after which all who wanted to write a file at the same time have done so."""
@@ -48,9 +50,16 @@ class Storage:
     def __init__(self, root: str | Path) -> None:
         self.root = without_secrets(str(root))
         self._place = retried(lambda: _place(str(root)), self.root)
+        self._before: Callable[[], None] = _nothing
 
     def __repr__(self) -> str:
         return f"Storage({self.root!r})"
+
+    def guarded(self, check: Callable[[], None]) -> "Storage":
+        """The same files; `check` is called before each is written or deleted, and may raise."""
+        other = copy.copy(self)
+        other._before = check
+        return other
 
     def uri(self, name: str) -> str:
         """`name` with its root, without credentials: for messages."""
@@ -59,6 +68,7 @@ class Storage:
     def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
         """Make `data` the content of `name`, at a stroke; a file of that name is replaced."""
         _check(name)
+        self._before()
         retried(lambda: self._place.write(name, data), self.uri(name))
 
     def read_bytes(self, name: str) -> bytes:
@@ -94,6 +104,7 @@ class Storage:
         Give each writer data of its own.
         """
         _check(name)
+        self._before()
         return retried(lambda: self._place.create(name, data), self.uri(name))
 
     def replace(self, name: str, data: bytes) -> bool:
@@ -110,6 +121,7 @@ class Storage:
     def delete(self, name: str) -> None:
         """Remove the file `name`, if it is there."""
         _check(name)
+        self._before()
         retried(lambda: self._place.delete(name), self.uri(name))
 
     def write_table(self, name: str, table: pa.Table) -> None:
@@ -119,39 +131,39 @@ class Storage:
         self.write_bytes(name, sink.getvalue())
 
     def read_table(self, name: str, expected: Iterable[pa.Field] = ()) -> pa.Table:
-        """The table in the Parquet file `name`; StorageError if it is none, or lacks an `expected` column."""
+        """The table in the Parquet file `name`; DamagedFile if it is none, or lacks an `expected` column."""
         data = self.read_bytes(name)
         try:
             # Without threads, which now and then abort a process that ends (apache/arrow#34314).
             with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
                 table = file.read(use_threads=False)
         except pa.ArrowException as error:
-            raise StorageError(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
+            raise DamagedFile(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
         for field in expected:
             if field.name not in table.column_names:
-                raise StorageError(f"{self.uri(name)}: not that of a run (expected a column {field.name})")
+                raise DamagedFile(f"{self.uri(name)}: not that of a run (expected a column {field.name})")
         return table
 
     def read_schema(self, name: str) -> pa.Schema:
-        """The schema of the Parquet file `name`, from the file's end alone; StorageError if it is none."""
+        """The schema of the Parquet file `name`, from the file's end alone; DamagedFile if it is none."""
         _check(name)
         try:
             with retried(lambda: self._place.open(name), self.uri(name)) as file:
                 return retried(lambda: pq.read_schema(file), self.uri(name))
         except pa.ArrowException as error:
-            raise StorageError(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
+            raise DamagedFile(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` as JSON; ValueError if it holds NaN or infinity, which JSON lacks."""
         self.write_bytes(name, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode())
 
     def read_json(self, name: str) -> Any:
-        """The value in the JSON file `name`; StorageError if it is none."""
+        """The value in the JSON file `name`; DamagedFile if it is none."""
         data = self.read_bytes(name)
         try:
             return json.loads(data)
         except ValueError as error:
-            raise StorageError(f"{self.uri(name)}: not a JSON file: {one_line(error)}") from error
+            raise DamagedFile(f"{self.uri(name)}: not a JSON file: {one_line(error)}") from error
 
 
 class _Folder:
@@ -240,11 +252,14 @@ class _Bucket:
             stream.write(data)
 
     def read(self, name: str) -> bytes:
-        with self._file_system.open_input_stream(str(self._root / name), compression=None) as stream:
-            return bytes(stream.read())
+        with self._opened(name) as file:
+            return file.read()
 
     def open(self, name: str) -> pa.NativeFile:
-        return self._file_system.open_input_file(str(self._root / name))
+        return pa.PythonFile(self._opened(name), mode="r")
+
+    def _opened(self, name: str) -> BucketFile:
+        return BucketFile(self._file_system.open_input_file(str(self._root / name)))
 
     def exists(self, name: str) -> bool:
         return bool(self._file_system.get_file_info(str(self._root / name)).type == fs.FileType.File)
@@ -294,6 +309,10 @@ def _place(root: str) -> _Folder | _Bucket:
         shown = f"{without_secrets(root)}: {one_line(error)}"
         raise ValueError(f"root: {shown} (a ? in a name is written %3F)") from None
     return _Bucket(file_system, address.key)
+
+
+def _nothing() -> None:
+    """What is called before a write that nothing guards."""
 
 
 def _check(name: str) -> None:

@@ -32,3 +32,17 @@ def table_lines(table: Sequence[Sequence[str]], left: int = 1) -> list[str]:
         )
         for row in table
     ]
+
+
+def printable(text: str) -> str:
+    """The text in one line, with what a terminal would obey or not show as escapes: \\x1b, \\n, \\u202e."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def as_text(value: object) -> object:
+    """A value as a spreadsheet is to take it: a text that would be a formula there with a ' before it."""
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )

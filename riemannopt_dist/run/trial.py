@@ -29,7 +29,7 @@ class Trial:
 
     def failed(self, failure: Failure) -> None:
         """An image was given up on. Raises ValueError where PATIENT or all are, and none goes through."""
-        if failure.own:
+        if failure.own or failure.out_of_reach:
             self.left -= 1
         elif failure.image_id not in (self.known or ()):
             self._failed += 1
