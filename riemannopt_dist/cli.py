@@ -321,12 +321,13 @@ def _summarize(storage: "Storage") -> None:
         write_comparisons,
         write_summary,
     )
+    from riemannopt_dist.run.directory import RunDirectory
 
     results = read_results(storage)
     summary = summarize(results)
     _print_table(summary, "errors: lower is better; insertion, cosine and rank: higher is better")
     if storage.exists(IMAGES):
-        typer.echo(f"{inputs_sentence(storage.read_table(IMAGES))}: see {storage.uri(IMAGES)}")
+        typer.echo(f"{inputs_sentence(RunDirectory(storage).table(IMAGES))}: see {storage.uri(IMAGES)}")
     for name in [*write_summary(storage, summary), *write_comparisons(storage, results)]:
         typer.echo(f"wrote {storage.uri(name)}")
 

@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 from riemannopt_dist.analysis.efficiency import sample_efficiency, tolerances
 from riemannopt_dist.analysis.statistics import CELL, against, changes
 from riemannopt_dist.metrics.metric import SUMMARIES, Summary
+from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.rows import CELL as RESULT
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.stores import StorageError
 
 SUMMARY = "summary"
 COMPARISONS = "comparisons"
@@ -23,13 +25,20 @@ TOLERANCES = "tolerances"
 
 
 def read_results(storage: Storage) -> pa.Table:
-    """All result rows of a run. Raises ValueError where there are none, StorageError for other files."""
+    """All result rows of a run.
+
+    Raises ValueError where there are none, StorageError for a file that is damaged or not of the run.
+    """
     names = [name for name in storage.list("results") if name.endswith(".parquet")]
     if not names:
         raise ValueError(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
         )
-    return pa.concat_tables([storage.read_table(name, RESULT) for name in names])
+    tables = list(RunDirectory(storage).tables(names, RESULT))
+    for name, table in zip(names, tables, strict=True):
+        if not table.schema.equals(tables[0].schema):
+            raise StorageError(f"{storage.uri(name)}: has other columns than {storage.uri(names[0])}")
+    return pa.concat_tables(tables)
 
 
 def summaries_of(results: pa.Table) -> list[Summary]:
@@ -62,7 +71,8 @@ def summarize(results: pa.Table) -> pd.DataFrame:
 
 def write_summary(storage: Storage, summary: pd.DataFrame) -> list[str]:
     """Write summary.parquet and summary.csv into the run directory; their names."""
-    storage.write_table(f"{SUMMARY}.parquet", pa.Table.from_pandas(summary, preserve_index=False))
+    table = pa.Table.from_pandas(summary, preserve_index=False)
+    RunDirectory(storage).write_table(f"{SUMMARY}.parquet", table)
     storage.write_bytes(f"{SUMMARY}.csv", summary.to_csv(index=False).encode())
     return [f"{SUMMARY}.parquet", f"{SUMMARY}.csv"]
 

@@ -16,7 +16,7 @@ class ImageRef:
 
     `uri` is the local path, or the percent-encoded URI without credentials, of its own file, or of the tar or
     Parquet file that holds it: in a tar the `size` bytes from byte `offset`, in Parquet the row `offset`,
-    where `size` is None.
+    where `size` is None and `group` the row group that it is in.
     """
 
     image_id: str
@@ -25,6 +25,7 @@ class ImageRef:
     reason: str | None = None
     offset: int | None = None
     size: int | None = None
+    group: int | None = None
 
 
 def storable(ref: ImageRef) -> ImageRef:

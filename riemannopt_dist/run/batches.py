@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,8 @@ from riemannopt_dist.images import (
     ImageReader,
     ImageRef,
     UnreadableImage,
-    decode_image,
     files_of,
-    prepare_image,
+    image_tensor,
 )
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.run.engine import Engine
@@ -28,6 +28,11 @@ class Subject:
 
     image: ImageRef
     target: int
+
+
+def image_of(item: ImageRef | Subject) -> ImageRef:
+    """The image of an item of a stage."""
+    return item if isinstance(item, ImageRef) else item.image
 
 
 def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
@@ -45,7 +50,7 @@ def image_batches(
     """
     batches = [refs[start : start + batch_size] for start in range(0, len(refs), batch_size)]
     threads = ThreadPoolExecutor(min(THREADS, batch_size), "images")
-    with ImageReader(engine.files, refs) as reader:
+    with nullcontext(engine.reader) if engine.reader else ImageReader(engine.files, refs) as reader:
         try:
             begun = (
                 (batch, [threads.submit(_outcome, reader, ref, engine.model) for ref in batch])
@@ -79,11 +84,11 @@ def _outcome(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor | 
     try:
         return _prepared(reader, ref, model)
     except UnreadableImage as error:
-        return error
+        return UnreadableImage(str(error))  # anew: the other one's traceback holds on to the image
 
 
 def _prepared(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor:
-    return prepare_image(decode_image(reader.read(ref)), model.input_size, model.resize_size)
+    return image_tensor(reader.read(ref), model.input_size, model.resize_size)
 
 
 def _tensor(outcome: Tensor | UnreadableImage) -> Tensor:

@@ -21,11 +21,11 @@ from riemannopt_dist.models import load_model, model_state, weights_digest
 from riemannopt_dist.optimize import density_partitions
 from riemannopt_dist.profile import Profile, Variations, equispaced
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
-from riemannopt_dist.run.batches import Subject
+from riemannopt_dist.run.batches import Subject, image_of
 from riemannopt_dist.run.classifier import check_for_run, check_labels
 from riemannopt_dist.run.cluster import check_cluster
 from riemannopt_dist.run.config import Config, Means
-from riemannopt_dist.run.directory import FAILURES, Failure, RunDirectory
+from riemannopt_dist.run.directory import FAILURES, Failure, Probe, RunDirectory
 from riemannopt_dist.run.dispatcher import Lost, PoolState, dispatch
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.fitting import Fitting
@@ -33,10 +33,11 @@ from riemannopt_dist.run.grid import cell_schedules
 from riemannopt_dist.run.ledger import PATIENCE, Done, Failed, Probed, Task
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.pool import Pool
+from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.selection import Selection
-from riemannopt_dist.run.shards import drawn_order, shards_of
+from riemannopt_dist.run.shards import Location, Piece, drawn_order, location_of, runs_of, shards_of
 from riemannopt_dist.run.stage import Stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.telemetry import DriverTelemetry
@@ -51,7 +52,7 @@ LATER_STAGES = ("fit", "refine", Evaluation.name)
 """What rests on the images selected."""
 
 # What images.parquet keeps of an ImageRef.
-KNOWN = ("image_id", "uri", "offset", "size", "label")
+KNOWN = ("image_id", "uri", "offset", "size", "group", "label")
 
 # A process that frees and takes the same large blocks for every gradient spends a third of its time on page
 # faults unless the C library keeps them (glibc; ignored elsewhere).
@@ -79,11 +80,11 @@ class Crew:
 def evaluate(config: Config) -> RunDirectory:
     """Run `config` to its end, or go on with the run that its output directory holds.
 
-    Ray is started if it is not up. Raises ValueError, before that and before anything is written, for a
-    model or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it
-    lacks, and a directory that holds another run; later, for too few images, and where none goes through
-    the model. InUse where another driver is at work on this run; Stopped if SIGTERM or SIGINT came, another
-    driver took over, or a storage does not answer.
+    Ray is started if it is not up. Raises ValueError, before that and before anything is written, for a model
+    or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it lacks,
+    and a directory that holds another run, or this one begun with other values of the model; later, for too
+    few images, and where none goes through the model. InUse where another driver is at work on this run;
+    Stopped if SIGTERM or SIGINT came, another driver took over, or a storage does not answer.
     """
     model = load_model(config.model.name, config.model.weights)
     classes = check_for_run(model, config)
@@ -93,13 +94,15 @@ def evaluate(config: Config) -> RunDirectory:
         read_profiles(config.fit.profiles, fitted_families(config))
     directory = RunDirectory(Storage(config.output))
     refs = _new_listing(directory, config, digest, classes)
+    probes = probes_of(model, files_of(config.images), refs)
+    if not refs:
+        check_resumption(directory, config, model)
     with ray_session():
         crew = find_crew(config.means)
-        spawn = _spawner(config, directory.storage, state, crew)
         with (
-            _claimed(directory, config, digest, refs) as (listed, lost),
+            _claimed(directory, config, digest, refs, probes) as (listed, lost),
             _stop_signal() as stop,
-            Pool(spawn, crew.workers) as pool,
+            Pool(_spawner(config, directory, state, crew), crew.workers) as pool,
         ):
             telemetry = DriverTelemetry(directory.storage.root)
             _run_stages(_Run(config, directory, pool, crew, telemetry, lambda: stop() or lost()), listed)
@@ -133,11 +136,12 @@ def _run_stages(run: "_Run", refs: list[ImageRef]) -> None:
 
 
 def _spawner(
-    config: Config, storage: Storage, state: Mapping[str, Array], crew: Crew
+    config: Config, directory: RunDirectory, state: Mapping[str, Array], crew: Crew
 ) -> Callable[[], ActorHandle[Any]]:
     """What starts a worker: the model's weights go into Ray's store once, and stay there for its lifetime."""
-    files, name = files_of(config.images), config.model.name
-    payload = ray.put(Payload(name, state, storage, files, crew.cpus, crew.gpus, config.internal_batch_size))
+    files, name, batch = files_of(config.images), config.model.name, config.internal_batch_size
+    storage, origin = directory.storage, directory.origin()
+    payload = ray.put(Payload(name, state, storage, files, crew.cpus, crew.gpus, batch, origin))
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
     )
@@ -244,16 +248,22 @@ def _new_listing(
 
 @contextmanager
 def _claimed(
-    directory: RunDirectory, config: Config, weights_digest: str, refs: list[ImageRef]
+    directory: RunDirectory,
+    config: Config,
+    weights_digest: str,
+    refs: list[ImageRef],
+    probes: Sequence[Probe],
 ) -> Iterator[tuple[list[ImageRef], Callable[[], bool]]]:
     """The directory, locked and of `config`: its images (`refs` if new), and whether the lock is lost."""
     with hold(directory.storage) as lost:
         if not directory.holds(config, weights_digest):
             directory.claim(config, weights_digest)
+        directory.admit()
         # Whoever held the lock before may have listed them: one listing is the run's.
         if (found := directory.read_listing()) is not None:
             refs = [ImageRef(**row) for row in found]
         else:
+            directory.write_probes(probes)
             directory.write_listing(refs)
         yield refs, lost
 
@@ -373,7 +383,7 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
     """
     done = run.directory.done_shards(stage.name)
     again = _again(run, stage.name)
-    shards = shards_of(items, run.config.shard_size)
+    shards = shards_of(items, run.config.shard_size, located)
     left = {key: part for key, part in shards.items() if key not in done or again & set(map(_image_id, part))}
     if not left:
         return
@@ -383,7 +393,7 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
     means = run.config.means
     unanswered: list[str] = []
     events = dispatch(
-        (Task(key, tuple(part)) for key, part in left.items()),
+        _tasks(left, max(run.config.shard_size, math.ceil(trial.left / run.pool.workers))),
         run.pool,
         arguments=(ray.put(stage),),
         attempts=means.attempts,
@@ -435,6 +445,13 @@ def _run_stage(run: _Run, stage: Stage, items: Sequence[Any], *, last: bool = Fa
         raise Stopped(f"stopped with {settled} of {len(items)} images done in stage {stage.name}{cause}")
 
 
+def _tasks(shards: Mapping[str, Sequence[Any]], most: int) -> Iterator[Task]:
+    """A shard each, or several of one row group, of `most` images at most: so that all workers have some."""
+    for pieces in runs_of(shards, most, located):
+        keys = list(dict.fromkeys(piece.shard for piece in pieces))
+        yield Task(keys[0], pieces, len(keys))
+
+
 def _without(
     failures: list[Failure], stage: Stage, items: Sequence[Any], directory: RunDirectory
 ) -> list[Failure]:
@@ -446,8 +463,13 @@ def _without(
     return left
 
 
-def _image_id(item: ImageRef | Subject) -> str:
-    return item.image_id if isinstance(item, ImageRef) else item.image.image_id
+def located(item: ImageRef | Subject) -> Location | None:
+    """Where an item of a stage lies in a Parquet file, None if in none."""
+    return location_of(vars(image_of(item)))
+
+
+def _image_id(item: ImageRef | Subject | Piece[Any]) -> str:
+    return image_of(item.item if isinstance(item, Piece) else item).image_id
 
 
 def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:

@@ -214,8 +214,7 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
             if gradients := _reference_gradients(
                 config, name, [cell for cell in cells if cell.method == name]
             ):
-                with_reference = _whole_batches(asked, images, config)
-                yield Work("results", f"reference {name}", with_reference, gradients, 0)
+                yield Work("results", f"reference {name}", asked, gradients, 0)
 
 
 def _reference_gradients(config: Config, family: str, cells: Sequence[Cell]) -> int:
@@ -264,11 +263,6 @@ def _passes_at_ends(family: str, cells: Sequence[Cell], sums: Sums) -> int:
         return len({schedule for cell, schedule in walks if cell.rule == "left"})
     sampled = {point for schedule in sums.sampled for point in schedule.points}
     return sum(bool(sums.idgi) or end not in sampled for end in (0.0, 1.0)) if sampled else 0
-
-
-def _whole_batches(asked: int, images: int, config: Config) -> int:
-    """The images of all batches in which one of the first `asked` is."""
-    return sum(len(batch) for batch in _batches(images, config) if batch[0] < asked)
 
 
 def _batches(images: int, config: Config) -> Iterator[Sequence[int]]:

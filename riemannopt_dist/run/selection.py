@@ -56,6 +56,7 @@ class Selection:
                 "uri": ref.uri,
                 "offset": ref.offset,
                 "size": ref.size,
+                "group": ref.group,
                 "label": ref.label,
                 "prediction": best,
                 "probability": confidence,
