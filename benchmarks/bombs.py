@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +32,6 @@ from riemannopt_dist import stores
 from riemannopt_dist.images import UnreadableImage, files_of, list_images, web
 from riemannopt_dist.models import load_model
 from riemannopt_dist.run.batches import image_batches
-from riemannopt_dist.run.driver import KEEP_MEMORY
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.tally import Tally
 from riemannopt_dist.run.yaml_text import parse_yaml
@@ -62,23 +61,31 @@ class Outcome:
     told: str
 
 
-def outcome(name: str, folder: Path) -> Outcome:
-    """Make a bomb in `folder` and meet it in a process of its own."""
-    folder.mkdir(parents=True)
-    BOMBS[name].make(folder)
-    size = sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+def outcomes(names: Sequence[str], folder: Path) -> list[Outcome]:
+    """Make bombs in `folder` and meet them in a process, one after the other: peaks are those so far."""
+    from riemannopt_dist.run.driver import KEEP_MEMORY  # late: the process that meets them does without Ray
+
+    sizes = []
+    for n, name in enumerate(names):
+        (folder / f"{n}").mkdir(parents=True)
+        BOMBS[name].make(folder / f"{n}")
+        files = (path for path in (folder / f"{n}").iterdir())
+        sizes.append(sum(path.stat().st_blocks * 512 for path in files))
+    command = [sys.executable, "-m", "benchmarks.bombs", "--meet", str(folder), *names]
     environment = {**os.environ, **KEEP_MEMORY}  # as workers have it
-    command = [sys.executable, "-m", "benchmarks.bombs", "--meet", name, str(folder)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return Outcome(name, size, **json.loads(ended.stdout.splitlines()[-1]))
+    ended = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found = zip(names, sizes, ended.stdout.splitlines(), strict=True)
+    return [Outcome(name, size, **json.loads(line)) for name, size, line in found]
 
 
-def meet(name: str, folder: Path) -> dict[str, object]:
-    """Meet a bomb in this process, which has loaded a model."""
+def meet(names: Sequence[str], folder: Path) -> Iterator[dict[str, object]]:
+    """Meet bombs in this process, which has loaded a model; what comes of each."""
     load_model("tests.small_world:tiny_classifier")
-    before, start = _peak(), time.monotonic()
-    told = BOMBS[name].meet(folder)
-    return {"peak": _peak() - before, "seconds": time.monotonic() - start, "told": told}
+    before = _peak()
+    for n, name in enumerate(names):
+        start = time.monotonic()
+        told = BOMBS[name].meet(folder / f"{n}")
+        yield {"peak": _peak() - before, "seconds": time.monotonic() - start, "told": told}
 
 
 def _peak() -> int:
@@ -155,10 +162,9 @@ def _pngs(kind: int, depth: int, channels: int, count: int = 16) -> Callable[[Pa
     return make
 
 
-def _saved(
-    mode: str, suffix: str, count: int = 4, side: int = SIDE, **options: object
-) -> Callable[[Path], None]:
+def _saved(mode: str, suffix: str, **options: object) -> Callable[[Path], None]:
     def make(folder: Path) -> None:
+        side = SIDE if suffix != ".jp2" else int(SIDE / 2**0.5)
         Image.new(mode, (side, side)).save(folder / f"0{suffix}", **options)
         for n in range(1, 2):
             (folder / f"{n}{suffix}").write_bytes((folder / f"0{suffix}").read_bytes())
@@ -202,7 +208,7 @@ def _long_labels(folder: Path) -> None:
 
 
 def _nested_labels(folder: Path) -> None:
-    count = 100_000_000
+    count = 20_000_000
     labels = pa.ListArray.from_arrays(pa.array([0, count], pa.int32()), pa.array(np.zeros(count, np.int8)))
     pq.write_table(pa.table({"image": [b"x"], "label": labels}), folder / "x.parquet", compression="zstd")
 
@@ -320,6 +326,7 @@ def _nothing(folder: Path) -> None:
 
 BOMBS = {
     "16-bit PNG": Bomb(_pngs(0, 16, 1), _read_folder),
+    "two 16-bit PNG": Bomb(_pngs(0, 16, 1, 2), _read_folder),
     "RGBA PNG": Bomb(_pngs(6, 8, 4, 2), _read_folder),
     "palette PNG": Bomb(_saved("P", ".png", transparency=0), _read_folder),
     "progressive JPEG": Bomb(_saved("RGB", ".jpg", progressive=True), _read_folder),
@@ -330,7 +337,7 @@ BOMBS = {
     "32-bit TIFF": Bomb(_saved("F", ".tif", compression="tiff_deflate"), _read_folder),
     "GIF": Bomb(_saved("P", ".gif"), _read_folder),
     "Parquet, a value in all rows": Bomb(_repeated(bytes(150 << 20), 32, compression="zstd"), _read_folder),
-    "Parquet, one long value": Bomb(_plain(2_000_000_000, "zstd"), _read_folder),
+    "Parquet, one long value": Bomb(_plain(500_000_000, "zstd"), _read_folder),
     "Parquet, nulls": Bomb(_nulls, _read_folder),
     "Parquet, long labels": Bomb(_long_labels, _read_folder),
     "Parquet, nested labels": Bomb(_nested_labels, _read_folder),
@@ -350,15 +357,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BOMBS))
-    parser.add_argument("--meet", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--meet", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.meet:
-        print(json.dumps(meet(options.meet[0], Path(options.meet[1]))))
+        for line in meet(options.names, options.meet):
+            print(json.dumps(line))
         return
     worst = 0
     for name in options.names or BOMBS:
         with tempfile.TemporaryDirectory() as folder:
-            found = outcome(name, Path(folder) / "bomb")
+            (found,) = outcomes([name], Path(folder))
         worst = max(worst, found.peak)
         numbers = f"{found.size / 1000:.0f} kB, {found.peak / 2**20:.0f} MiB, {found.seconds:.1f} s"
         print(f"{name}: {numbers}: {found.told}", flush=True)

@@ -76,6 +76,8 @@ class WebFile(io.RawIOBase):
             data: bytes = answer.raw.read(wanted + 1, decode_content=False)
             if len(data) > wanted:
                 raise OSError(f"the server sends more than the {wanted} bytes asked for")
+            if len(data) < wanted:
+                raise OSError(f"{len(data)} bytes of {wanted}: cut short")
         self._position += len(data)
         return data
 

@@ -6,12 +6,13 @@ something else, for a change in a file of its own or in a package.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import islice
 
 import torch
 
-from riemannopt_dist.gradients import logits_of
 from riemannopt_dist.images import (
     Files,
     ImageReader,
@@ -24,6 +25,7 @@ from riemannopt_dist.models import Classifier
 from riemannopt_dist.precision import ieee_float32, relative_rounding
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import Probe, RunDirectory, last_maker, maker_now
+from riemannopt_dist.soundness import run_model
 from riemannopt_dist.stores import StorageError
 
 logger = logging.getLogger(__name__)
@@ -34,9 +36,18 @@ TRIED = 8
 
 
 def probes_of(model: Classifier, files: Files, refs: Iterable[ImageRef]) -> list[Probe]:
-    """The probes of the first images that can be read."""
+    """The probes of the first images that can be read and go through the model."""
+    probes: list[Probe] = []
     tried = list(islice((ref for ref in refs if ref.reason is None), TRIED))
-    return list(islice(_probes(model, files, tried), IMAGES))
+    with ImageReader(files, tried) as reader:
+        for ref in tried:
+            with suppress(ValueError, StorageError):  # which a stage meets too, and tells
+                probe = _probe(model, reader, ref)
+                if all(map(math.isfinite, probe.logits)):
+                    probes.append(probe)
+            if len(probes) == IMAGES:
+                break
+    return probes
 
 
 def check_resumption(directory: RunDirectory, config: Config, model: Classifier) -> None:
@@ -54,27 +65,33 @@ def check_resumption(directory: RunDirectory, config: Config, model: Classifier)
             directory.storage.root,
             config.model.name,
         )
+    _compare_probes(directory, config, model)
+
+
+def _compare_probes(directory: RunDirectory, config: Config, model: Classifier) -> None:
     listed = {row["image_id"]: ImageRef(**row) for row in directory.read_listing() or ()}
-    stored = {probe.image_id: probe for probe in directory.read_probes() if probe.image_id in listed}
-    found = list(_probes(model, files_of(config.images), [listed[image_id] for image_id in stored]))
-    if listed and not found:
-        logger.warning("%s: whether the model gives what it gave cannot be told", directory.storage.root)
-    for probe in found:
-        _compare(stored[probe.image_id], probe, next(model.parameters()).dtype)
-
-
-def _probes(model: Classifier, files: Files, refs: list[ImageRef]) -> Iterator[Probe]:
-    """The probes of images, but for those that cannot be read."""
-    with ImageReader(files, refs) as reader:
-        for ref in refs:
+    stored = [probe for probe in directory.read_probes() if probe.image_id in listed]
+    refs = [listed[probe.image_id] for probe in stored]
+    compared = 0
+    with ImageReader(files_of(config.images), refs) as reader:
+        for before, ref in zip(stored, refs, strict=True):
             try:
-                data = reader.read(ref)
-                image = image_tensor(data, model.input_size, model.resize_size)
+                now = _probe(model, reader, ref)
             except (UnreadableImage, StorageError):
                 continue
-            with ieee_float32(), torch.no_grad():
-                logits = logits_of(model, image[None])[0]
-            yield Probe(ref.image_id, hashlib.sha256(data).hexdigest(), tuple(logits.double().tolist()))
+            _compare(before, now, next(model.parameters()).dtype)
+            compared += 1
+    if listed and not compared:
+        logger.warning("%s: whether the model gives what it gave cannot be told", directory.storage.root)
+
+
+def _probe(model: Classifier, reader: ImageReader, ref: ImageRef) -> Probe:
+    """Raises UnreadableImage; ValueError where the model fails."""
+    data = reader.read(ref)
+    image = image_tensor(data, model.input_size, model.resize_size)
+    with ieee_float32(), torch.no_grad():
+        logits = run_model(model, image[None].to(model.mean))[0]
+    return Probe(ref.image_id, hashlib.sha256(data).hexdigest(), tuple(logits.double().tolist()))
 
 
 def _compare(before: Probe, now: Probe, dtype: torch.dtype) -> None:
