@@ -103,7 +103,7 @@ def main() -> None:
         size = 8 * len(directory.storage.read_bytes(SHARD))
         bits = range(size) if options.all else drawn_bits(directory, options.flips, options.seed)
         found = unnoticed(directory, bits)
-    print(f"{len(bits)} of {size} bits turned; unnoticed by " + (str(dict(found)) if found else "nobody: 0"))
+    print(f"{len(bits)} of {size} bits turned; unnoticed: {dict(found) or 0}")
     if found:
         raise SystemExit(1)
 

@@ -327,6 +327,7 @@ def _nothing(folder: Path) -> None:
 BOMBS = {
     "16-bit PNG": Bomb(_pngs(0, 16, 1), _read_folder),
     "two 16-bit PNG": Bomb(_pngs(0, 16, 1, 2), _read_folder),
+    "Parquet, a value in 16 rows": Bomb(_repeated(bytes(150 << 20), 16, compression="zstd"), _read_folder),
     "RGBA PNG": Bomb(_pngs(6, 8, 4, 2), _read_folder),
     "palette PNG": Bomb(_saved("P", ".png", transparency=0), _read_folder),
     "progressive JPEG": Bomb(_saved("RGB", ".jpg", progressive=True), _read_folder),

@@ -2,7 +2,8 @@
 
 import io
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from riemannopt_dist.images import ImageReader, ImageRef, list_images
 from riemannopt_dist.images.files import LocalFiles
-from riemannopt_dist.run.driver import located
+from riemannopt_dist.run.driver import evaluate, located
 from riemannopt_dist.run.shards import Location, drawn_order, runs_of, shards_of
+from riemannopt_dist.run.status import read_status
+from riemannopt_dist.run.verification import problems
+from tests.small_world import FIT, small_config
+from tests.test_images import encoded
+from tests.test_sources import Web
 
 GROUP = 100
 
@@ -131,6 +138,41 @@ def test_every_image_is_in_one_shard_and_one_task_whatever_is_drawn() -> None:
             keys = {piece.shard for piece in task}
             assert len(keys) == 1 or len({piece.item[:2] for piece in task}) == 1
             assert len(keys) == 1 or len(task) <= max(size, most)
+
+
+class CountedWeb(Web):
+    """A web server that counts the bytes that it sends."""
+
+    sent = 0
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        data = b"".join(super().answer(environ, start_response))
+        self.sent += len(data)
+        return [data]
+
+
+def test_a_run_reads_each_byte_about_once_a_stage(tmp_path: Path, ray_here: None) -> None:
+    rng = np.random.default_rng(0)
+    images = [
+        encoded(Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8)), "PNG") for _ in range(40)
+    ]
+    pq.write_table(pa.table({"image": images}), tmp_path / "x.parquet", row_group_size=10)
+    web = CountedWeb(tmp_path)
+    thread = threading.Thread(target=web.server.serve_forever)
+    thread.start()
+    config = small_config(web.address("x.parquet"), tmp_path / "run", shard_size=4, means={"max_workers": 1})
+    directory = evaluate(config)
+    web.server.shutdown()
+    thread.join()
+    web.server.server_close()
+    assert list(problems(directory)) == []
+    assert (directory.done_shards("selection"), directory.read_failures()) == (
+        {f"shard-{n:05}" for n in range(4 * 3)},  # each row group in three
+        [],
+    )
+    assert read_status(directory.storage).finished
+    # Selection and results read all, the fit the row groups of its images.
+    assert web.sent <= 1.2 * (2 + FIT * 10 / 40) * (tmp_path / "x.parquet").stat().st_size
 
 
 def test_images_left_over_of_a_run_are_in_the_shards_that_they_were_in(source: Path) -> None:
