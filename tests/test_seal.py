@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.bit_flips import SHARD, drawn_bits, made_run, unnoticed
 from riemannopt_dist.analysis.summary import read_results
+from riemannopt_dist.profile import Profile
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.seal import Broken, check_seal, sealed
 from riemannopt_dist.run.storage import Storage
@@ -72,3 +73,15 @@ def test_a_column_of_another_type_is_named(directory: RunDirectory) -> None:
     (line,) = problems(directory)
     assert line.endswith(f"{SHARD}: not that of a run (expected double in its column relative_error)")
     directory.storage.write_bytes(SHARD, whole)
+
+
+def test_a_profile_that_was_altered_is_told(tmp_path: Path) -> None:
+    directory = RunDirectory(Storage(tmp_path))
+    directory.write_schedules("ig", Profile((0.0, 1.0), (1.0, 2.0), (0.0, 0.0), images=3), {})
+    assert (directory.read_profile("ig") or {})["magnitudes"] == [1.0, 2.0]
+    text = (tmp_path / "schedules/ig.json").read_text()
+    (tmp_path / "schedules/ig.json").write_text(text.replace("2.0", "3.0"))
+    with pytest.raises(
+        StorageError, match=r"schedules/ig.json: damaged: its digest is not that of its content"
+    ):
+        directory.read_profile("ig")

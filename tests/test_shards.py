@@ -15,7 +15,8 @@ from PIL import Image
 
 from riemannopt_dist.images import ImageReader, ImageRef, list_images
 from riemannopt_dist.images.files import LocalFiles
-from riemannopt_dist.run.driver import evaluate, located
+from riemannopt_dist.run.batches import located
+from riemannopt_dist.run.driver import evaluate
 from riemannopt_dist.run.shards import Location, drawn_order, runs_of, shards_of
 from riemannopt_dist.run.status import read_status
 from riemannopt_dist.run.verification import problems

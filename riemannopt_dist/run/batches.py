@@ -17,6 +17,7 @@ from riemannopt_dist.images import (
 )
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.shards import Location, location_of
 
 THREADS = 4
 """Images of a worker that are read and decoded at a time."""
@@ -33,6 +34,11 @@ class Subject:
 def image_of(item: ImageRef | Subject) -> ImageRef:
     """The image of an item of a stage."""
     return item if isinstance(item, ImageRef) else item.image
+
+
+def located(item: ImageRef | Subject) -> Location | None:
+    """Where an item of a stage lies in a Parquet file, None if in none."""
+    return location_of(vars(image_of(item)))
 
 
 def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:

@@ -5,6 +5,7 @@ This module needs no torch: how far a run is can be asked where none is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import secrets
@@ -219,11 +220,14 @@ class RunDirectory:
         return [Probe(**{**row, "logits": tuple(row["logits"])}) for row in self._rows(PROBES, rows.PROBES)]
 
     def read_profile(self, family: str) -> dict[str, Any] | None:
-        """The fields of a family's profile, None where it is not there yet."""
+        """The fields of a family's profile, None where it is not there yet; StorageError if it is damaged."""
         name = f"schedules/{family}.json"
         if not self.storage.exists(name):
             return None
-        profile: dict[str, Any] = self.storage.read_json(name)["profile"]
+        found = self.storage.read_json(name)
+        if not isinstance(found, dict) or found.pop("digest", None) != _digest(found):
+            raise StorageError(f"{self.storage.uri(name)}: damaged: its digest is not that of its content")
+        profile: dict[str, Any] = found["profile"]
         return profile
 
     def write_schedules(self, family: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
@@ -234,7 +238,7 @@ class RunDirectory:
             for cell, schedule in schedules.items()
         ]
         content = {"profile": json.loads(profile.to_json()), "schedules": cells}
-        self.storage.write_json(f"schedules/{family}.json", content)
+        self.storage.write_json(f"schedules/{family}.json", content | {"digest": _digest(content)})
 
     def _rows(self, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
         """The rows of a table, with the columns of `schema`."""
@@ -256,6 +260,11 @@ def last_maker(run: Mapping[str, Any]) -> dict[str, Any]:
     """The code and the versions with which a run went on last."""
     maker = [run, *run.get("resumed", ())][-1]
     return {key: maker[key] for key in ("code_digest", "versions")}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _version(package: str) -> str | None:

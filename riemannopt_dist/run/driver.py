@@ -21,7 +21,7 @@ from riemannopt_dist.models import load_model, model_state, weights_digest
 from riemannopt_dist.optimize import density_partitions
 from riemannopt_dist.profile import Profile, Variations, equispaced
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
-from riemannopt_dist.run.batches import Subject, image_of
+from riemannopt_dist.run.batches import Subject, image_of, located
 from riemannopt_dist.run.classifier import check_for_run, check_labels
 from riemannopt_dist.run.cluster import check_cluster
 from riemannopt_dist.run.config import Config, Means
@@ -37,7 +37,7 @@ from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.selection import Selection
-from riemannopt_dist.run.shards import Location, Piece, drawn_order, location_of, runs_of, shards_of
+from riemannopt_dist.run.shards import Piece, drawn_order, runs_of, shards_of
 from riemannopt_dist.run.stage import Stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.telemetry import DriverTelemetry
@@ -461,11 +461,6 @@ def _without(
     if len(left) < len(failures):
         directory.write_failures(left)
     return left
-
-
-def located(item: ImageRef | Subject) -> Location | None:
-    """Where an item of a stage lies in a Parquet file, None if in none."""
-    return location_of(vars(image_of(item)))
 
 
 def _image_id(item: ImageRef | Subject | Piece[Any]) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import rows
+from riemannopt_dist.run.batches import located
 from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory
-from riemannopt_dist.run.driver import evaluated_subjects, located
+from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.finiteness import faulty_column
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
