@@ -375,12 +375,13 @@ def _summarize(storage: "Storage") -> None:
         write_comparisons,
         write_summary,
     )
+    from riemannopt_dist.run.directory import RunDirectory
 
     results = read_results(storage)
     summary = summarize(results)
     _print_table(summary, "errors: lower is better; insertion, cosine and rank: higher is better")
     if storage.exists(IMAGES):
-        _say(f"{inputs_sentence(storage.read_table(IMAGES))}: see {storage.uri(IMAGES)}")
+        _say(f"{inputs_sentence(RunDirectory(storage).table(IMAGES))}: see {storage.uri(IMAGES)}")
     for name in [*write_summary(storage, summary), *write_comparisons(storage, results)]:
         _say(f"wrote {storage.uri(name)}")
 

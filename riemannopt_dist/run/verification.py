@@ -6,6 +6,7 @@ from typing import Any
 
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import rows
+from riemannopt_dist.run.batches import located
 from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
@@ -28,11 +29,13 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     if images is None:
         raise ValueError(f"{storage.root}: no run whose images are selected (expected {IMAGES})")
     config = make_config(run["config"], storage.uri(RUN))
+    if run["fingerprint"] != config.fingerprint(run["weights_digest"]):
+        yield f"{storage.uri(RUN)}: its fingerprint is not that of its configuration"
     controls = [Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0) for name in config.controls]
     cells = [*config.cells(), *controls]
     metrics = [METRICS[name] for name in config.metrics]
     given_up = {f.image_id for f in directory.read_failures() if f.stage == Evaluation.name}
-    shards = shards_of(evaluated_subjects(images, config), config.shard_size)
+    shards = shards_of(evaluated_subjects(images, config), config.shard_size, located)
     done = directory.done_shards(Evaluation.name)
     for key in sorted(done - set(shards)):
         yield f"{Evaluation.name}/{key}.parquet: not a shard of this run"
@@ -44,7 +47,7 @@ def problems(directory: RunDirectory) -> Iterator[str]:
                 yield f"{name}: missing, with {len(expected - given_up)} images"
             continue
         try:
-            table = storage.read_table(name, rows.results_schema(metrics)).to_pylist()
+            table = directory.table(name, rows.results_schema(metrics)).to_pylist()
         except StorageError as error:
             yield str(error)
             continue
