@@ -279,8 +279,8 @@ def _check_secrets(context: typer.Context, addresses: dict[str, str | None]) -> 
         is_seen = source is not None and source.name == "COMMANDLINE"
         if is_seen and holds_secret(address or ""):
             raise ValueError(
-                f"{name}: a password, or a token after a ?, is seen by all users on the command line, and stands "
-                f"in Ray's table of jobs: give the address in RIEMANNOPT_{name.upper()} or the configuration"
+                f"{name}: a password, or a token after a ?, is seen by all users on the command line, and "
+                f"stands in Ray's table of jobs: give it in RIEMANNOPT_{name.upper()} or the configuration"
             )
 
 
