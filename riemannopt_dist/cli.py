@@ -276,15 +276,11 @@ def _check_secrets(context: typer.Context, addresses: dict[str, str | None]) -> 
 
     for name, address in addresses.items():
         source = context.get_parameter_source(name)
-        if (
-            address is not None
-            and source is not None
-            and source.name == "COMMANDLINE"
-            and holds_secret(address)
-        ):
+        is_seen = source is not None and source.name == "COMMANDLINE"
+        if is_seen and holds_secret(address or ""):
             raise ValueError(
-                f"{name}: a password on the command line is seen by all users of this machine, and stands in "
-                f"Ray's table of jobs; give the address in RIEMANNOPT_{name.upper()} or in the configuration"
+                f"{name}: a password, or a token after a ?, is seen by all users on the command line, and "
+                f"stands in Ray's table of jobs: give it in RIEMANNOPT_{name.upper()} or the configuration"
             )
 
 
