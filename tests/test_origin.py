@@ -76,6 +76,17 @@ def test_a_table_without_an_origin_is_told(tmp_path: Path) -> None:
     assert line.endswith("not a file of this run: it does not tell which run wrote it")
 
 
+def test_earlier_stages_and_lists_are_verified_too(tmp_path: Path) -> None:
+    one, other = made_run(tmp_path / "one"), made_run(tmp_path / "other")
+    for directory in (one, other):
+        directory.write_listing([])
+    one.storage.write_bytes("listing.parquet", other.storage.read_bytes("listing.parquet"))
+    one.storage.write_bytes("fit/shard-00000.parquet", b"PAR1")
+    foreign, damaged = problems(one)
+    assert "listing.parquet: not a file of this run: of " in foreign
+    assert "fit/shard-00000.parquet: without the digest" in damaged
+
+
 def test_another_configuration_in_run_json_is_told(tmp_path: Path) -> None:
     directory = made_run(tmp_path)
     run = directory.read_run()

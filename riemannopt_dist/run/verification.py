@@ -8,13 +8,16 @@ from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import located
 from riemannopt_dist.run.config import make_config
-from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory
+from riemannopt_dist.run.directory import IMAGES, LISTING, PROBES, RUN, RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.finiteness import faulty_column
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.stores import StorageError
+
+EARLIER = ("selection", "fit", "refine")
+BESIDE = (LISTING, PROBES)
 
 
 def problems(directory: RunDirectory) -> Iterator[str]:
@@ -31,6 +34,7 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     config = make_config(run["config"], storage.uri(RUN))
     if run["fingerprint"] != config.fingerprint(run["weights_digest"]):
         yield f"{storage.uri(RUN)}: its fingerprint is not that of its configuration"
+    yield from _damaged(directory)
     controls = [Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0) for name in config.controls]
     cells = [*config.cells(), *controls]
     metrics = [METRICS[name] for name in config.metrics]
@@ -67,6 +71,17 @@ def problems(directory: RunDirectory) -> Iterator[str]:
         )
         absent = {(image_id, cell) for image_id, cell in promised - set(found) if image_id not in given_up}
         yield from (f"{name}: {image_id} {cell} is missing" for image_id, cell in sorted(absent))
+
+
+def _damaged(directory: RunDirectory) -> Iterator[str]:
+    """What is wrong with the files of the stages before the results, and with those beside them."""
+    shards = (f"{stage}/{key}.parquet" for stage in EARLIER for key in sorted(directory.done_shards(stage)))
+    there = (name for name in BESIDE if directory.storage.exists(name))
+    for name in (*there, *shards):
+        try:
+            directory.table(name)
+        except StorageError as error:
+            yield str(error)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, Cell]:
