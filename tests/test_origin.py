@@ -175,7 +175,9 @@ def test_another_picture_under_the_name_of_a_probe_is_refused(
     begun: tuple[RunDirectory, Config], factory: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     picture = tmp_path / "pictures/p00.png"
+    size = picture.stat().st_size
     Image.new("RGB", (12, 12), (200, 10, 10)).save(picture)
+    picture.write_bytes(picture.read_bytes().ljust(size, b"\0"))  # of another size it would not be read
     with pytest.raises(ValueError, match=r"^images: p00.png is another file than when the run began"):
         resumed(*begun, factory, MODEL)
     picture.unlink()
