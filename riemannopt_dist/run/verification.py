@@ -1,9 +1,10 @@
 """Whether a run directory holds what its configuration promises: every row once, finite, and nothing else."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
+from riemannopt_dist.metrics.metric import Metric
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import rows
 from riemannopt_dist.run.batches import located
@@ -55,22 +56,24 @@ def problems(directory: RunDirectory) -> Iterator[str]:
         except StorageError as error:
             yield str(error)
             continue
-        found = Counter(map(_key, table))
-        faults = ((row, faulty_column(row, metrics)) for row in table)
-        yield from (
-            f"{name}: {' '.join(map(str, _key(row)))}: {fault} is not finite"
-            for row, fault in faults
-            if fault
-        )
         promised = {(image_id, cell) for image_id in expected for cell in cells}
-        yield from (
-            f"{name}: {image_id} {cell} is there {n} times" for (image_id, cell), n in found.items() if n > 1
-        )
-        yield from (
-            f"{name}: {image_id} {cell} was not promised" for image_id, cell in sorted(set(found) - promised)
-        )
-        absent = {(image_id, cell) for image_id, cell in promised - set(found) if image_id not in given_up}
-        yield from (f"{name}: {image_id} {cell} is missing" for image_id, cell in sorted(absent))
+        yield from (f"{name}: {problem}" for problem in _row_problems(table, promised, given_up, metrics))
+
+
+def _row_problems(
+    table: Sequence[dict[str, Any]],
+    promised: Set[tuple[str, Cell]],
+    given_up: Set[str],
+    metrics: Sequence[Metric],
+) -> Iterator[str]:
+    """What is wrong with the rows of a shard, of which those `promised` are to be there, once each."""
+    found = Counter(map(_key, table))
+    faults = ((row, faulty_column(row, metrics)) for row in table)
+    yield from (f"{' '.join(map(str, _key(row)))}: {fault} is not finite" for row, fault in faults if fault)
+    yield from (f"{image_id} {cell} is there {n} times" for (image_id, cell), n in found.items() if n > 1)
+    yield from (f"{image_id} {cell} was not promised" for image_id, cell in sorted(set(found) - promised))
+    absent = {(image_id, cell) for image_id, cell in promised - set(found) if image_id not in given_up}
+    yield from (f"{image_id} {cell} is missing" for image_id, cell in sorted(absent))
 
 
 def _damaged(directory: RunDirectory) -> Iterator[str]:
