@@ -276,15 +276,11 @@ def _check_secrets(context: typer.Context, addresses: dict[str, str | None]) -> 
 
     for name, address in addresses.items():
         source = context.get_parameter_source(name)
-        if (
-            address is not None
-            and source is not None
-            and source.name == "COMMANDLINE"
-            and holds_secret(address)
-        ):
+        is_seen = source is not None and source.name == "COMMANDLINE"
+        if is_seen and holds_secret(address or ""):
             raise ValueError(
-                f"{name}: a password on the command line is seen by all users of this machine, and stands in "
-                f"Ray's table of jobs; give the address in RIEMANNOPT_{name.upper()} or in the configuration"
+                f"{name}: a password, or a token after a ?, is seen by all users on the command line, and "
+                f"stands in Ray's table of jobs: give it in RIEMANNOPT_{name.upper()} or the configuration"
             )
 
 
@@ -375,12 +371,13 @@ def _summarize(storage: "Storage") -> None:
         write_comparisons,
         write_summary,
     )
+    from riemannopt_dist.run.directory import RunDirectory
 
     results = read_results(storage)
     summary = summarize(results)
     _print_table(summary, "errors: lower is better; insertion, cosine and rank: higher is better")
     if storage.exists(IMAGES):
-        _say(f"{inputs_sentence(storage.read_table(IMAGES))}: see {storage.uri(IMAGES)}")
+        _say(f"{inputs_sentence(RunDirectory(storage).table(IMAGES))}: see {storage.uri(IMAGES)}")
     for name in [*write_summary(storage, summary), *write_comparisons(storage, results)]:
         _say(f"wrote {storage.uri(name)}")
 

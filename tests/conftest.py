@@ -36,9 +36,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End at once when all is reported: what libraries destroy at exit, threads that Ray leaves still use.
 
-    A process that crashes then would be taken for a test that failed. Ray's workers end the same way.
+    A process that crashes then would be taken for a test that failed. Ray's workers end the same way. Where
+    tests are divided among processes, those end with the one that reports.
     """
-    if SESSION in config.stash:
+    if SESSION in config.stash and not hasattr(config, "workerinput"):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(config.stash[SESSION].exitstatus)

@@ -248,14 +248,14 @@ def test_a_password_on_the_command_line_is_refused(
     for secret in secrets:
         ended = runner.invoke(app, ["evaluate", "-c", str(config_file), f"--{option}", secret])
         assert ended.exit_code == 2
-        assert f"error: {option}: a password on the command line" in ended.stderr
+        assert f"error: {option}: a password, or a token after a ?, is seen" in ended.stderr
         assert f"RIEMANNOPT_{option.upper()}" in ended.stderr
         assert "swordfish" not in ended.output
     # Without one, and in the environment, it is an address like others: here one that is no place for a run.
     monkeypatch.setenv(f"RIEMANNOPT_{option.upper()}", "ftp://key:swordfish@host/x")
     ended = runner.invoke(app, ["evaluate", "-c", str(config_file), "--dry-run", "--rate", "1"])
     assert ended.exit_code == 2
-    assert "on the command line" not in ended.stderr
+    assert "is seen" not in ended.stderr
     assert "ftp://" in ended.stderr
     assert "swordfish" not in ended.output
 

@@ -141,8 +141,8 @@ def test_shards_are_the_files_right_in_the_folder(directory: RunDirectory) -> No
         "shard-4",
     )
     for name in names:
-        directory.storage.write_table(f"results/{name}.parquet", rows)
-    directory.storage.write_table("results/shard-00005.parquet.part", rows)
+        directory.write_table(f"results/{name}.parquet", rows)
+    directory.write_table("results/shard-00005.parquet.part", rows)
     assert directory.done_shards("results") == {"shard-00001", "shard-100000"}
     assert directory.shard_rows("results") == [{"image_id": "a"}] * 2
 
@@ -162,12 +162,13 @@ def test_shards_are_the_files_right_in_the_folder(directory: RunDirectory) -> No
 )
 def test_what_a_shard_lacks(directory: RunDirectory, content: str, damage: str | None, missing: str) -> None:
     name = "results/shard-00000.parquet"
-    directory.storage.write_table(name, pa.table({"image_id": list("aabb" if len(content) > 6 else content)}))
+    rows = pa.table({"image_id": list(content if content.strip("abc") == "" else "aabb")})
+    directory.write_table(name, rows)
     whole = directory.storage.read_bytes(name)
     if content in (others := {"empty": b"", "truncated": whole[:-9], "text": b"text"}):
         directory.storage.write_bytes(name, others[content])
     shards = {"shard-00000": frozenset("ab")}
-    with inspected(directory.storage, Ids(), {"shard-00000": name}, shards) as inspections:
+    with inspected(directory, Ids(), {"shard-00000": name}, shards) as inspections:
         ((key, found),) = inspections
     assert (key, found.missing) == ("shard-00000", frozenset(missing))
     told = found.damage

@@ -737,9 +737,9 @@ def test_a_picture_that_was_replaced_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"first")
     (ref,) = list_images(str(tmp_path))
     assert ref.size == 5
-    digests: dict[str, str] = {}
-    with ImageReader(files_of(str(tmp_path)), [ref], digests) as reader:
+    with ImageReader(files_of(str(tmp_path)), [ref]) as reader:
         assert reader.read(ref) == b"first"
+    digests = reader.digests
     assert digests == {"a.png": hashlib.blake2b(b"first", digest_size=16).hexdigest()}
     selected = replace(ref, digest=digests["a.png"])
     with ImageReader(files_of(str(tmp_path)), [selected]) as reader:

@@ -19,7 +19,7 @@ from riemannopt_dist.analysis.figures import (
     single_profiles_figure,
 )
 from riemannopt_dist.analysis.table_one import FORMATS, METHODS, PLACEMENTS, rule_of, table_one
-from riemannopt_dist.run.directory import RUN, shard_files
+from riemannopt_dist.run.directory import RUN, RunDirectory, shard_files
 from riemannopt_dist.run.status import read_status
 from riemannopt_dist.run.storage import Storage
 
@@ -97,8 +97,8 @@ def _single_images(storage: Storage, family: str) -> Figure | None:
     """The profiles of the first SINGLE images of the fit subset, from the finest pass over them."""
     for folder in ("refine", "fit"):
         rows: list[dict[str, Any]] = []
-        for name in shard_files(storage, folder).values():
-            rows += [row for row in storage.read_table(name).to_pylist() if row["method"] == family]
+        for table in RunDirectory(storage).tables(shard_files(storage, folder).values()):
+            rows += [row for row in table.to_pylist() if row["method"] == family]
             if len(rows) >= SINGLE:
                 break
         if rows:

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 from riemannopt_dist.analysis.efficiency import sample_efficiency, tolerances
 from riemannopt_dist.analysis.statistics import CELL, COSTS, against, changes, rows_of
 from riemannopt_dist.metrics.metric import SUMMARIES, Summary
-from riemannopt_dist.run.directory import shard_files
+from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.rows import CELL as RESULT
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.text import as_text
+from riemannopt_dist.stores import StorageError
 
 SUMMARY = "summary"
 COMPARISONS = "comparisons"
@@ -27,14 +28,21 @@ TOLERANCES = "tolerances"
 def read_results(storage: Storage) -> pa.Table:
     """All result rows of a run, without columns of lists and texts that no table is made of.
 
-    Raises ValueError where there are none, StorageError for other files.
+    Raises ValueError where there are none, StorageError for a file that is damaged or not of the run.
     """
-    names = shard_files(storage, "results").values()
+    names = [*shard_files(storage, "results").values()]
     if not names:
         raise ValueError(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
         )
-    return pa.concat_tables([_tabulated(storage.read_table(name, RESULT)) for name in names])
+    tables: list[pa.Table] = []
+    schema: pa.Schema | None = None
+    for name, table in zip(names, RunDirectory(storage).tables(names, RESULT), strict=True):
+        schema = schema or table.schema
+        if not table.schema.equals(schema):
+            raise StorageError(f"{storage.uri(name)}: has other columns than {storage.uri(names[0])}")
+        tables.append(_tabulated(table))
+    return pa.concat_tables(tables)
 
 
 def _tabulated(results: pa.Table) -> pa.Table:
@@ -77,7 +85,8 @@ def summarize(results: pa.Table) -> pd.DataFrame:
 
 def write_summary(storage: Storage, summary: pd.DataFrame) -> list[str]:
     """Write summary.parquet and summary.csv into the run directory; their names."""
-    storage.write_table(f"{SUMMARY}.parquet", pa.Table.from_pandas(summary, preserve_index=False))
+    table = pa.Table.from_pandas(summary, preserve_index=False)
+    RunDirectory(storage).write_table(f"{SUMMARY}.parquet", table)
     storage.write_bytes(f"{SUMMARY}.csv", csv_of(summary).encode())
     return [f"{SUMMARY}.parquet", f"{SUMMARY}.csv"]
 

@@ -19,8 +19,8 @@ from riemannopt_dist.bucket_file import BucketFile
 from riemannopt_dist.images.web import WebFile
 from riemannopt_dist.stores import LastingError, one_line, retried
 
-LARGEST = 1 << 30
-"""Bytes of a file that is read as a whole: more than any image that can be decoded takes."""
+LARGEST = 128 << 20
+"""Bytes of a file that is read as a whole: more than a compressed image has that can be decoded."""
 
 
 class Entry(NamedTuple):

@@ -18,8 +18,8 @@ class ImageRef:
 
     `uri` is the local path, or the percent-encoded URI without credentials, of its own file, or of the tar or
     Parquet file that holds it: in a tar the `size` bytes from byte `offset`, in Parquet the row `offset`,
-    where `size` is None. Of its own file `size` is what the listing tells, None where it does not. `digest`,
-    once the image has been read, tells it from another of its name.
+    where `size` is None and `group` the row group that it is in. Of its own file `size` is what the listing
+    tells, None where it does not. `digest`, once the image has been read, tells it from another of its name.
     """
 
     image_id: str
@@ -28,6 +28,7 @@ class ImageRef:
     reason: str | None = None
     offset: int | None = None
     size: int | None = None
+    group: int | None = None
     digest: str | None = None
 
 

@@ -5,7 +5,8 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, chain, repeat
 from typing import TypeVar
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from riemannopt_dist.images.class_folders import Placed
 from riemannopt_dist.images.classes import class_index, classes_of
-from riemannopt_dist.images.files import Files
+from riemannopt_dist.images.files import LARGEST, Files
 from riemannopt_dist.images.image_ref import ImageRef, UnreadableImage, shortened
 from riemannopt_dist.stores import one_line, retried
 
@@ -24,6 +25,20 @@ LABEL_COLUMNS = ("label", "labels", "cls", "class", "class_index", "target", "fi
 
 BUFFER = 8 << 20
 """Bytes of a column that are read at a time."""
+
+FOOTER = 64 << 20
+"""Bytes that the description at a file's end may have."""
+FREE_ROWS = 100_000
+BYTES_A_ROW = 64
+"""A file has at most FREE_ROWS rows, and one more for each BYTES_A_ROW of its bytes: less hold no images."""
+FREE_LABELS = 16 << 20
+LABEL_BYTES = 256
+"""Labels, uncompressed, have at most FREE_LABELS bytes, and LABEL_BYTES more for each row."""
+FREE_EXPANSION = 256 << 20
+EXPANSION = 20
+"""The images of a row group have FREE_EXPANSION bytes uncompressed, or so many times their bytes, at most."""
+KEPT = 128 << 20
+"""Bytes of images that are kept until they are asked for, where other rows come first."""
 
 
 class Damaged(ValueError):
@@ -37,14 +52,35 @@ def list_parquet(files: Files, uri: str, prefix: str) -> list[Placed]:
     """
     with retried(lambda: files.open(uri), uri) as opened:
         try:
-            parquet = checked(lambda: pq.ParquetFile(opened, pre_buffer=False), opened, uri)
+            parquet = checked(lambda: _opened(opened), opened, uri)
             image_column(parquet.schema_arrow, uri)
+            _check_rows(parquet.metadata, checked(opened.size, opened, uri))
             classes, note = _classes(parquet, opened, uri)
         except Damaged as error:
             return [Placed(ImageRef(prefix, uri, None, str(error)))]
     digits = len(str(len(classes)))
-    refs = (ImageRef(f"{prefix}/{row:0{digits}}", uri, *found, row) for row, found in enumerate(classes))
-    return [Placed(ref, note=note) for ref in refs]
+    groups = chain.from_iterable(repeat(n, rows) for n, rows in enumerate(_group_rows(parquet.metadata)))
+    return [
+        Placed(ImageRef(f"{prefix}/{row:0{digits}}", uri, *found, row, group=group), note=note)
+        for row, (found, group) in enumerate(zip(classes, groups, strict=True))
+    ]
+
+
+def _group_rows(metadata: pq.FileMetaData) -> list[int]:
+    """The rows of each row group."""
+    return [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+
+
+def _check_rows(metadata: pq.FileMetaData, size: int) -> None:
+    """Raise Damaged for more rows than a file of `size` bytes holds images, or other than its groups have."""
+    rows = metadata.num_rows
+    if sum(_group_rows(metadata)) != rows or any(count < 0 for count in _group_rows(metadata)):
+        raise Damaged(f"damaged Parquet: its row groups do not have the {rows} rows of the file")
+    if rows > FREE_ROWS + size // BYTES_A_ROW:
+        raise Damaged(
+            f"too many rows: {rows} in {size} bytes (expected at least {BYTES_A_ROW} bytes a row beyond the "
+            f"first {FREE_ROWS})"
+        )
 
 
 Class = tuple[int | None, str | None]
@@ -64,12 +100,50 @@ def _classes(parquet: pq.ParquetFile, file: pa.NativeFile, uri: str) -> tuple[li
             f"the classes of column {column} ({shortened(names)}) are none of ILSVRC's, so its labels are "
             "not taken: to take them as indices of the model's classes, write the column without their names"
         )
-    read = checked(lambda: parquet.read([column], use_threads=False), file, uri)
-    values = read.column(0).to_pylist()
-    if not names:
-        return [class_index(value) for value in values], None
+    kind = parquet.schema_arrow.field(column).type
+    if pa.types.is_nested(kind):
+        return [(None, f"column {column} is of type {shortened([kind])}, no label")] * len(unlabelled), None
+    _check_labels(parquet.metadata, column)
+    values = checked(lambda: _values(parquet, file, column), file, uri)
     known = dict(enumerate(zip(names, indices, strict=True)))
-    return [_class_by_name(value, known) for value in values], None
+    return _classified(values, partial(_class_by_name, known=known) if names else class_index), None
+
+
+def _check_labels(metadata: pq.FileMetaData, column: str) -> None:
+    """Raise Damaged for labels that are longer than any label is."""
+    size = sum(_chunk(metadata, n, column).total_uncompressed_size for n in range(metadata.num_row_groups))
+    if size > FREE_LABELS + LABEL_BYTES * metadata.num_rows:
+        raise Damaged(f"too large: {size} bytes of labels in column {column} for {metadata.num_rows} rows")
+
+
+def _values(parquet: pq.ParquetFile, file: pa.NativeFile, column: str) -> pa.ChunkedArray:
+    """A column; texts as dictionaries, so that one that all rows have is there once."""
+    kind = parquet.schema_arrow.field(column).type
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        parquet = pq.ParquetFile(file, metadata=parquet.metadata, read_dictionary=[column], pre_buffer=False)
+    return parquet.read([column], use_threads=False).column(0)
+
+
+def _classified(values: pa.ChunkedArray, classify: Callable[[object], Class]) -> list[Class]:
+    """The class of each value; equal ones of a dictionary are looked up once."""
+    classes: list[Class] = []
+    for chunk in values.chunks:
+        if not pa.types.is_dictionary(chunk.type):
+            classes += map(classify, chunk.to_pylist())
+            continue
+        known = [classify(value) for value in chunk.dictionary.to_pylist()]
+        missing = classify(None)
+        classes += [missing if n is None else known[n] for n in chunk.indices.to_pylist()]
+    return classes
+
+
+def _chunk(metadata: pq.FileMetaData, group: int, column: str) -> pq.ColumnChunkMetaData:
+    """What is told of a leaf column in a row group. Raises Damaged where there is no such column."""
+    found = metadata.row_group(group)
+    for place in range(found.num_columns):
+        if (chunk := found.column(place)).path_in_schema == column:
+            return chunk
+    raise Damaged(f"damaged Parquet: row group {group} has no column {column}")
 
 
 def _class_by_name(value: object, known: Mapping[int, tuple[str, int | None]]) -> Class:
@@ -168,13 +242,13 @@ class ParquetImages:
         file = self._file = self._file or retried(lambda: self._files.open(self._uri), self._uri)
         if self._parquet is None:
             parquet = checked(lambda: _opened(file), file, self._uri)
-            groups = range(parquet.metadata.num_row_groups)
-            self._ends = list(accumulate(parquet.metadata.row_group(n).num_rows for n in groups))
+            self._ends = list(accumulate(_group_rows(parquet.metadata)))
             self._parquet = parquet
         number = bisect_right(self._ends, row)
         if number == len(self._ends):
             raise UnreadableImage("the file has no such row")
         if number not in self._groups:
+            _check_expansion(self._parquet, number, self._uri)
             rows = range(self._ends[number - 1] if number else 0, self._ends[number])
             wanted = {row for row in rows if row in self._rows}
             self._groups[number] = _RowGroup(self._parquet, file, self._uri, number, rows, wanted)
@@ -185,7 +259,7 @@ class ParquetImages:
 class _RowGroup:
     """The images of a row group, which may be larger than memory: read from its beginning, row by row.
 
-    What is kept are the `wanted` rows that lie before the last one asked for.
+    What is kept are the `wanted` rows that lie before the last one asked for, as long as they are KEPT bytes.
     """
 
     parquet: pq.ParquetFile
@@ -197,21 +271,24 @@ class _RowGroup:
     _stream: Iterator[pa.RecordBatch] | None = None
     _position: int = 0
     _kept: dict[int, bytes | None] = field(default_factory=dict)
+    _kept_bytes: int = 0
     _damage: str | None = None
 
     def read(self, row: int) -> bytes | None:
-        """The bytes in a row, None where there are none. Raises Damaged."""
-        if row not in self._kept and row not in self.wanted:  # it was read before
+        """The bytes in a row, None where there are none. Raises Damaged, and UnreadableImage if too many."""
+        if row not in self._kept and row < self.rows.start + self._position:  # it was read before
             self.wanted.add(row)
             self._stream, self._position = None, 0
         while row not in self._kept:
             if self._damage is not None:
                 raise Damaged(self._damage)
-            self._advance()
-        return self._kept.pop(row)
+            self._advance(row)
+        data = self._kept.pop(row)
+        self._kept_bytes -= len(data or b"")
+        return data
 
-    def _advance(self) -> None:
-        """Read one more row, and keep it if it is wanted."""
+    def _advance(self, asked: int) -> None:
+        """Read one more row, and keep it if it is the one asked for, or wanted while there is room."""
         try:
             batch = checked(self._next_row, self.file, self.uri)
         except Damaged as error:
@@ -219,10 +296,14 @@ class _RowGroup:
             raise
         row = self.rows[self._position]
         self._position += 1
-        if row in self.wanted:
-            self.wanted.remove(row)
+        if row == asked and batch.nbytes > LARGEST:
+            self.wanted.discard(row)
+            raise UnreadableImage(f"too large: {batch.nbytes} bytes")
+        if row == asked or (row in self.wanted and self._kept_bytes + batch.nbytes <= KEPT):
+            self.wanted.discard(row)
             value = batch.column(0)[0].as_py()
             self._kept[row] = value["bytes"] if isinstance(value, dict) else value
+            self._kept_bytes += len(self._kept[row] or b"")
         if not self.wanted:
             self._stream = None
 
@@ -242,4 +323,17 @@ class _RowGroup:
 
 
 def _opened(file: pa.NativeFile) -> pq.ParquetFile:
+    """The file, once its footer is known to be no larger than FOOTER."""
+    end = file.size()
+    # Four bytes before the last four tell.
+    if (length := int.from_bytes(file.read_at(8, max(0, end - 8))[:4], "little")) > FOOTER and end > length:
+        raise pa.ArrowInvalid(f"its footer has {length} bytes, expected at most {FOOTER}")
     return pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER)
+
+
+def _check_expansion(parquet: pq.ParquetFile, group: int, uri: str) -> None:
+    """Raise Damaged for images that take far more memory than they have bytes in the file."""
+    chunk = _chunk(parquet.metadata, group, image_column(parquet.schema_arrow, uri))
+    size, compressed = chunk.total_uncompressed_size, chunk.total_compressed_size
+    if size > max(FREE_EXPANSION, EXPANSION * compressed):
+        raise Damaged(f"too large: {compressed} bytes of images in row group {group} expand to {size}")

@@ -17,11 +17,11 @@ class ImageReader:
     """Reads some images, each at most once and from any thread.
 
     A tar or Parquet file that holds several of them is opened once, and a row group read once. A context, at
-    whose end all files are closed. `digests` is filled with those of the images read, by id.
+    whose end all files are closed. `digests` holds those of the images read, by id.
     """
 
-    def __init__(self, files: Files, refs: Iterable[ImageRef], digests: dict[str, str] | None = None) -> None:
-        self._digests = {} if digests is None else digests
+    def __init__(self, files: Files, refs: Iterable[ImageRef]) -> None:
+        self.digests: dict[str, str] = {}
         self._files = files
         inside: dict[str, list[ImageRef]] = defaultdict(list)
         for ref in refs:
@@ -48,7 +48,7 @@ class ImageReader:
         if ref.reason is not None:
             raise UnreadableImage(ref.reason)
         data = self._read(ref)
-        digest = self._digests[ref.image_id] = digest_of(data)
+        digest = self.digests[ref.image_id] = digest_of(data)
         if ref.digest not in (None, digest):
             raise ReplacedImage(f"{ref.uri}: not the image that was selected: it has been replaced since")
         return data

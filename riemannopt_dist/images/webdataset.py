@@ -23,6 +23,8 @@ from riemannopt_dist.stores import retried
 
 BUFFER = 1 << 20  # one request for several headers where members are small
 _LONGEST_LABEL = 256
+LONGEST_HEADER = 1 << 20
+"""Bytes of a header: a member's name and the like."""
 
 
 @dataclass
@@ -45,7 +47,7 @@ def list_tar(files: Files, uri: str, prefix: str, extensions: Collection[str] | 
 
 
 def _list(files: Files, uri: str, prefix: str, extensions: Collection[str] | None) -> list[ImageRef]:
-    with files.open(uri) as opened, io.BufferedReader(opened, BUFFER) as stream:
+    with files.open(uri) as opened, _Headers(opened, BUFFER) as stream:
         length = opened.size()
         members = _read_members(stream)
     examples = examples_of(members.files, extensions)
@@ -66,6 +68,16 @@ def _list(files: Files, uri: str, prefix: str, extensions: Collection[str] | Non
         reason = f"damaged tar, after {len(images)} images: {members.damage}"
         refs.append(ImageRef(prefix, uri, None, reason))
     return refs
+
+
+class _Headers(io.BufferedReader):
+    """A tar of which only headers and labels are read, and so little at a time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes. Raises tarfile.ReadError for more than LONGEST_HEADER."""
+        if size is None or not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes, expected at most {LONGEST_HEADER}")
+        return super().read(size)
 
 
 def _read_members(stream: io.BufferedReader) -> _Members:

@@ -39,6 +39,15 @@ class Reference:
     residual: Tensor
     gradient_evaluations: Tensor
 
+    def spread(self, places: list[int], size: int) -> "Reference":
+        """These as those at `places` of a batch of `size`; zero maps, without a residual, at the others."""
+        maps = self.maps.new_zeros(size, *self.maps.shape[1:])
+        residual = self.residual.new_full((size,), torch.nan)
+        evaluations = self.gradient_evaluations.new_zeros(size)
+        maps[places], residual[places] = self.maps, self.residual
+        evaluations[places] = self.gradient_evaluations
+        return Reference(maps, residual, evaluations)
+
 
 @dataclass(frozen=True, eq=False)
 class Agreement:

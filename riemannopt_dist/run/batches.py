@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,12 @@ from riemannopt_dist.images import (
     ImageReader,
     ImageRef,
     UnreadableImage,
-    decode_image,
     files_of,
-    prepare_image,
+    image_tensor,
 )
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.run.engine import Engine
+from riemannopt_dist.run.shards import Location, location_of
 
 THREADS = 4
 """Images of a worker that are read and decoded at a time."""
@@ -30,6 +31,16 @@ class Subject:
     target: int
 
 
+def image_of(item: ImageRef | Subject) -> ImageRef:
+    """The image of an item of a stage."""
+    return item if isinstance(item, ImageRef) else item.image
+
+
+def located(item: ImageRef | Subject) -> Location | None:
+    """Where an item of a stage lies in a Parquet file, None if in none."""
+    return location_of(vars(image_of(item)))
+
+
 def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
     """One image as the model wants it: RGB in [0, 1], (3, H, W). Raises UnreadableImage."""
     with ImageReader(files_of(ref.uri), [ref]) as reader:
@@ -37,16 +48,16 @@ def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
 
 
 def image_batches(
-    refs: Sequence[ImageRef], engine: Engine, batch_size: int, digests: dict[str, str] | None = None
+    refs: Sequence[ImageRef], engine: Engine, batch_size: int, digests: dict[str, str | None] | None = None
 ) -> Iterator[tuple[Sequence[ImageRef], list[Tensor | UnreadableImage]]]:
     """Images in batches, in order: each as the model wants it, (3, H, W), or what is wrong with it.
 
     One batch is read ahead, on threads. Any other error is raised with the batch of the image that met it.
-    `digests` is filled with those of the images read, by id.
+    `digests` is filled with those of the images, by id; None where one could not be read.
     """
     batches = [refs[start : start + batch_size] for start in range(0, len(refs), batch_size)]
     threads = ThreadPoolExecutor(min(THREADS, batch_size), "images")
-    with ImageReader(engine.files, refs, digests) as reader:
+    with nullcontext(engine.reader) if engine.reader else ImageReader(engine.files, refs) as reader:
         try:
             begun = (
                 (batch, [threads.submit(_outcome, reader, ref, engine.model) for ref in batch])
@@ -55,7 +66,10 @@ def image_batches(
             ahead = next(begun, None)
             while ahead is not None:
                 (batch, futures), ahead = ahead, next(begun, None)
-                yield batch, [future.result() for future in futures]
+                outcomes = [future.result() for future in futures]
+                if digests is not None:
+                    digests |= {ref.image_id: reader.digests.get(ref.image_id) for ref in batch}
+                yield batch, outcomes
         finally:
             threads.shutdown(cancel_futures=True)
 
@@ -80,11 +94,11 @@ def _outcome(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor | 
     try:
         return _prepared(reader, ref, model)
     except UnreadableImage as error:
-        return error
+        return UnreadableImage(str(error))  # anew: the other one's traceback holds on to the image
 
 
 def _prepared(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor:
-    return prepare_image(decode_image(reader.read(ref)), model.input_size, model.resize_size)
+    return image_tensor(reader.read(ref), model.input_size, model.resize_size)
 
 
 def _tensor(outcome: Tensor | UnreadableImage) -> Tensor:

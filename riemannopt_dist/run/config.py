@@ -167,8 +167,8 @@ class ReferenceConfig(_Strict):
     """The converged maps that the metric `reference` compares with.
 
     A trapezoid of `intervals` on the path's profile (equal intervals without one); for Guided IG, 8 intervals
-    on each step of each schedule's own walk. For the first `images` of those evaluated, rounded up to whole
-    batches, or for all if not given.
+    on each step of each schedule's own walk. For the first `images` of those evaluated, in the order in which
+    they were drawn, or for all if not given.
     """
 
     images: PositiveInt | None = None
@@ -252,7 +252,7 @@ class Config(_Strict):
     guided        how Guided IG walks
     reference     the converged maps that the metric reference compares with
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
-    shard_size    images a result file
+    shard_size    images a result file, at most
     batch_size    images computed together by a worker
     internal_batch_size   gradients computed at once, at most: bounds the memory. "auto" takes what a GPU has
                   room for, and 16 on a CPU. A worker whose device runs out of memory goes on with half of it

@@ -5,19 +5,23 @@ This module needs no torch: how far a run is can be asked where none is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import re
-from collections.abc import Collection, Iterable, Mapping
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from riemannopt_dist.run import rows
+from riemannopt_dist.run.origin import Origin, code_digest, foreign, origin_now
 from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.stores import DamagedFile
 
 if TYPE_CHECKING:
     from riemannopt_dist.images import ImageRef
@@ -30,16 +34,19 @@ UNREADABLE = "UnreadableImage:"
 """How the reason of an image begins that cannot be read: a reason is an exception's type and text."""
 OUT_OF_REACH = ("UnreachableImage:", "ReplacedImage:")
 """How the reason of an image begins whose source does not give it, or another in its place."""
-FORMAT = 1
-"""Of a run's files: a directory of another one is refused."""
+FORMAT = 2
+"""Of a run's files: a directory of another one is refused. In format 1 shards held other images."""
 
 RUN = "run.json"
 LISTING = "listing.parquet"
 IMAGES = "images.parquet"
 FAILURES = "failures.parquet"
+PROBES = "probes.parquet"
 NEEDED = (
+    "id",
     "fingerprint",
     "weights_digest",
+    "code_digest",
     "versions.riemannopt-dist",
     "config.images",
     "config.model.name",
@@ -50,7 +57,7 @@ NEEDED = (
     "config.shard_size",
 )
 """What is read of run.json; the keys in each other are separated by dots."""
-PACKAGES = ("riemannopt-dist", "torch", "torchvision", "ray", "numpy", "scipy", "pyarrow")
+PACKAGES = ("riemannopt-dist", "torch", "torchvision", "timm", "ray", "numpy", "scipy", "pillow", "pyarrow")
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,20 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What the model gave for an image when the run began: its logits, and a digest of the image's file."""
+
+    image_id: str
+    digest: str
+    logits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run."""
+    """The files of one run. `term`, the driver's, goes into the tables that it writes."""
 
     storage: Storage
+    term: int = 0
 
     def read_run(self) -> dict[str, Any]:
         """What run.json holds. Raises ValueError where there is none, one of another version, or no run's."""
@@ -86,11 +103,11 @@ class RunDirectory:
         found = self.storage.read_json(RUN)
         if not isinstance(found, dict):
             raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected keys and values)")
-        if found.get("format", FORMAT) != FORMAT:
+        if found.get("format", 1) != FORMAT:
             writer = found.get("versions", {}).get("riemannopt-dist", "unknown")
             raise ValueError(
-                f"{self.storage.root}: holds a run in format {found['format']}, written by riemannopt-dist "
-                f"{writer}; this is {version('riemannopt-dist')}, which knows format {FORMAT}"
+                f"{self.storage.root}: holds a run in format {found.get('format', 1)}, written by "
+                f"riemannopt-dist {writer}; this is {version('riemannopt-dist')}, which knows format {FORMAT}"
             )
         if missing := [path for path in NEEDED if not _has(found, path)]:
             raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected {missing[0]} in it)")
@@ -118,13 +135,45 @@ class RunDirectory:
             RUN,
             {
                 "format": FORMAT,
+                "id": secrets.token_hex(8),
                 "fingerprint": config.fingerprint(weights_digest),
                 "config": config.published(),
                 "weights_digest": weights_digest,
-                "versions": {name: version(name) for name in PACKAGES}
-                | {"python": platform.python_version()},
+                **maker_now(config.model.name),
             },
         )
+
+    def admit(self) -> None:
+        """Note in run.json that the run goes on with the code and the versions of now, where they differ."""
+        run = self.read_run()
+        maker = maker_now(run["config"]["model"]["name"])
+        if last_maker(run) != maker:
+            self.storage.write_json(RUN, {**run, "resumed": [*run.get("resumed", ()), maker]})
+
+    def table(self, name: str, expected: Iterable[pa.Field] = ()) -> pa.Table:
+        """The table in the file `name`; DamagedFile if it is damaged, lacks a column or is another run's."""
+        (table,) = self.tables([name], expected)
+        return table
+
+    def tables(self, names: Iterable[str], expected: Iterable[pa.Field] = ()) -> Iterator[pa.Table]:
+        """The tables in several files, each as `table` gives it. Without a run.json any run's will do."""
+        fields = list(expected)
+        run = self.read_run() if self.storage.exists(RUN) else None
+        for name in names:
+            table = self.storage.read_table(name, fields)
+            if run is not None and (reason := foreign(table.schema, run)) is not None:
+                raise DamagedFile(f"{self.storage.uri(name)}: not a file of this run: {reason}")
+            yield table
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a table that tells its origin, where the directory is a run's."""
+        if self.storage.exists(RUN):
+            table = self.origin().in_table(table)
+        self.storage.write_table(name, table)
+
+    def origin(self) -> Origin:
+        """The origin of what is made now."""
+        return origin_now(self.read_run(), self.term)
 
     def done_shards(self, folder: str) -> set[str]:
         """The keys of the shards that are committed in `folder`."""
@@ -141,15 +190,12 @@ class RunDirectory:
 
     def shard_rows(self, folder: str) -> list[dict[str, Any]]:
         """The rows of all shards in `folder`, in order."""
-        files = shard_files(self.storage, folder).values()
-        tables = [self.storage.read_table(name) for name in files]
+        tables = list(self.tables(shard_files(self.storage, folder).values()))
         return pa.concat_tables(tables).to_pylist() if tables else []
 
     def write_listing(self, refs: Iterable[ImageRef]) -> None:
         """Commit what the image source holds."""
-        self.storage.write_table(
-            LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING)
-        )
+        self.write_table(LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING))
 
     @property
     def is_listed(self) -> bool:
@@ -164,7 +210,7 @@ class RunDirectory:
 
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
         """Commit the list of all inputs."""
-        self.storage.write_table(IMAGES, pa.Table.from_pylist(list(images), schema=rows.IMAGES))
+        self.write_table(IMAGES, pa.Table.from_pylist(list(images), schema=rows.IMAGES))
 
     def read_images(self) -> list[dict[str, Any]] | None:
         """The list of all inputs, None where it is not there yet."""
@@ -192,14 +238,28 @@ class RunDirectory:
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Commit the list of images given up on."""
         table = pa.Table.from_pylist([vars(failure) for failure in failures], schema=rows.FAILURES)
-        self.storage.write_table(FAILURES, table)
+        self.write_table(FAILURES, table)
+
+    def write_probes(self, probes: Iterable[Probe]) -> None:
+        """Commit what the model gives for some images."""
+        table = pa.Table.from_pylist([vars(probe) for probe in probes], schema=rows.PROBES)
+        self.write_table(PROBES, table)
+
+    def read_probes(self) -> list[Probe]:
+        """What the model gave for some images when the run began."""
+        if not self.storage.exists(PROBES):
+            return []
+        return [Probe(**{**row, "logits": tuple(row["logits"])}) for row in self._rows(PROBES, rows.PROBES)]
 
     def read_profile(self, family: str) -> dict[str, Any] | None:
-        """The fields of a family's profile, None where it is not there yet."""
+        """The fields of a family's profile, None where it is not there yet; DamagedFile if it is damaged."""
         name = f"schedules/{family}.json"
         if not self.storage.exists(name):
             return None
-        profile: dict[str, Any] = self.storage.read_json(name)["profile"]
+        found = self.storage.read_json(name)
+        if not isinstance(found, dict) or found.pop("digest", None) != _digest(found):
+            raise DamagedFile(f"{self.storage.uri(name)}: damaged: its digest is not that of its content")
+        profile: dict[str, Any] = found["profile"]
         return profile
 
     def write_schedules(self, family: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
@@ -210,21 +270,46 @@ class RunDirectory:
             for cell, schedule in schedules.items()
         ]
         content = {"profile": json.loads(profile.to_json()), "schedules": cells}
-        self.storage.write_json(f"schedules/{family}.json", content)
+        self.storage.write_json(f"schedules/{family}.json", content | {"digest": _digest(content)})
 
     def _rows(self, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
         """The rows of a table, with the columns of `schema`."""
-        table = self.storage.read_table(name, (field for field in schema if not field.nullable))
-        # Versions before had fewer columns, and later ones may have more.
-        there = table.select([column for column in schema.names if column in table.column_names])
-        blank = dict.fromkeys(schema.names)
-        return [blank | row for row in there.to_pylist()]
+        table = self.table(name, schema).select(schema.names)
+        found: list[dict[str, Any]] = table.to_pylist()
+        return found
 
 
 def shard_files(storage: Storage, folder: str) -> dict[str, str]:
     """The files of shards in one of a run's folders, by their keys, in order: no copies below it."""
     shards = (re.fullmatch(rf"{folder}/(shard-\d{{5,}})\.parquet", name) for name in storage.list(folder))
     return {shard[1]: shard[0] for shard in shards if shard}
+
+
+def maker_now(model: str) -> dict[str, Any]:
+    """The code of a model and the versions that are at work now, as run.json has them."""
+    versions = {name: number for name in PACKAGES if (number := _version(name))}
+    return {
+        "code_digest": code_digest(model),
+        "versions": versions | {"python": platform.python_version()},
+    }
+
+
+def last_maker(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The code and the versions with which a run went on last."""
+    maker = [run, *run.get("resumed", ())][-1]
+    return {key: maker[key] for key in ("code_digest", "versions")}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """SHA-256, in hexadecimal, of plain values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _has(found: Any, path: str) -> bool:

@@ -26,12 +26,14 @@ from riemannopt_dist.run.batches import Subject
 from riemannopt_dist.run.classifier import check_for_run, check_labels
 from riemannopt_dist.run.cluster import check_cluster, start_alone
 from riemannopt_dist.run.config import Config, Means
-from riemannopt_dist.run.directory import FAILURES, IMAGES, RunDirectory
+from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.fitting import Fitting
 from riemannopt_dist.run.grid import cell_schedules
 from riemannopt_dist.run.lock import hold
+from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.pool import Pool
+from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles
 from riemannopt_dist.run.selection import Selection
 from riemannopt_dist.run.shards import drawn_images
@@ -50,7 +52,7 @@ LATER_STAGES = ("fit", "refine", Evaluation.name)
 """What rests on the images selected."""
 
 # What images.parquet keeps of an ImageRef.
-KNOWN = ("image_id", "uri", "offset", "size", "label", "digest")
+KNOWN = ("image_id", "uri", "offset", "size", "group", "label", "digest")
 
 # A process that frees and takes the same large blocks for every gradient spends a third of its time on page
 # faults unless the C library keeps them (glibc; ignored elsewhere).
@@ -76,11 +78,11 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     `finish` is called at the end, as long as this driver still holds the run's lock: what it writes through
     the directory that it is given is written under that.
 
-    Ray is started if it is not up. Raises ValueError, before that and before anything is written, for a
-    model or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it
-    lacks, and a directory that holds another run; later, for too few images, and where none goes through
-    the model. InUse where another driver is at work on this run, or took it over; Stopped if SIGTERM or
-    SIGINT came, or a storage does not answer.
+    Ray is started if it is not up. Raises ValueError, before that and before anything is written, for a model
+    or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it lacks,
+    and a directory that holds another run, or this one begun with other values of the model; later, for too
+    few images, and where none goes through the model. InUse where another driver is at work on this run, or
+    took it over; Stopped if SIGTERM or SIGINT came, or a storage does not answer.
     """
     model = load_model(config.model.name, config.model.weights)
     classes = check_for_run(model, config)
@@ -90,27 +92,27 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
         read_profiles(config.fit.profiles, fitted_families(config))
     directory = RunDirectory(Storage(config.output))
     refs = _new_listing(directory, config, digest, classes)
+    probes = probes_of(model, files_of(config.images), refs)
+    if not refs:
+        check_resumption(directory, config, model)
     with ray_session():
         crew = find_crew(config.means)
-        spawn = _spawner(config, directory.storage, state, crew)
-        with (
-            hold(directory.storage) as lock,
-            _stop_signal() as stop,
-            Pool(spawn, crew.workers) as pool,
-        ):
-            guarded = RunDirectory(directory.storage.guarded(lock.check))
+        with hold(directory.storage) as lock, _stop_signal() as stop:
+            guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
             _or_aside(guarded, FAILURES, guarded.read_failures)
-            _claim(guarded, config, digest, refs)
-            run = Run(
-                config,
-                guarded,
-                pool,
-                DriverTelemetry(directory.storage.root),
-                lambda: stop() or lock.lost(),
-                lambda: crew_now(crew, config.means).workers,
-                "GPU" if crew.gpus else "CPU",
-            )
-            _run_stages(run)
+            _claim(guarded, config, digest, refs, probes)
+            spawn = _spawner(config, directory.storage, guarded.origin(), state, crew)
+            with Pool(spawn, crew.workers) as pool:
+                run = Run(
+                    config,
+                    guarded,
+                    pool,
+                    DriverTelemetry(directory.storage.root),
+                    lambda: stop() or lock.lost(),
+                    lambda: crew_now(crew, config.means).workers,
+                    "GPU" if crew.gpus else "CPU",
+                )
+                _run_stages(run)
             lock.check()
             finish(guarded)
     return directory
@@ -143,11 +145,11 @@ def _run_stages(run: Run) -> None:
 
 
 def _spawner(
-    config: Config, storage: Storage, state: Mapping[str, Array], crew: Crew
+    config: Config, storage: Storage, origin: Origin, state: Mapping[str, Array], crew: Crew
 ) -> Callable[[], ActorHandle[Any]]:
     """What starts a worker: the model's weights go into Ray's store once, and stay there for its lifetime."""
-    files, name = files_of(config.images), config.model.name
-    payload = ray.put(Payload(name, state, storage, files, crew.cpus, crew.gpus, config.internal_batch_size))
+    files, name, batch = files_of(config.images), config.model.name, config.internal_batch_size
+    payload = ray.put(Payload(name, state, storage, files, crew.cpus, crew.gpus, batch, origin))
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=crew.cpus, num_gpus=crew.gpus, runtime_env={"env_vars": KEEP_MEMORY}
     )
@@ -233,12 +235,20 @@ def _new_listing(
     return refs
 
 
-def _claim(directory: RunDirectory, config: Config, weights_digest: str, refs: list[ImageRef]) -> None:
+def _claim(
+    directory: RunDirectory,
+    config: Config,
+    weights_digest: str,
+    refs: list[ImageRef],
+    probes: Sequence[Probe],
+) -> None:
     """Make the locked directory that of `config` and the images `refs`, where it is not yet."""
     if not directory.holds(config, weights_digest):
         directory.claim(config, weights_digest)
+    directory.admit()
     # Whoever held the lock before may have listed them: one listing is the run's.
     if not directory.is_listed:
+        directory.write_probes(probes)
         directory.write_listing(refs)
 
 

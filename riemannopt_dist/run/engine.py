@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from riemannopt_dist.images import Files
+from riemannopt_dist.images import Files, ImageReader
 from riemannopt_dist.models import Classifier
 from riemannopt_dist.run.tally import Tally
 
@@ -13,7 +13,7 @@ from riemannopt_dist.run.tally import Tally
 class Engine:
     """The model on its device, the files that images are read from, and how many gradients are taken at once.
 
-    `tally` is told of the time spent waiting for images.
+    `tally` is told of the time spent waiting for images. Where there is a `reader`, that reads them.
     """
 
     model: Classifier
@@ -21,3 +21,4 @@ class Engine:
     files: Files
     internal_batch_size: int
     tally: Tally
+    reader: ImageReader | None = None

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -63,8 +63,9 @@ class Evaluation:
             question = Question(engine.model, images, targets, self.explain, size, self.walk)
             mapped = [*self._shared(question), *(self._placed(question, cell) for cell in self.per_image)]
             mapped += [self._control(question, name, mapped[0].attribution) for name in self.controls]
-            wanted = any(subject.image.image_id in self.reference_images for subject in subjects)
-            references = self._references(question, [mapping.cell for mapping in mapped]) if wanted else []
+            places = [n for n, s in enumerate(subjects) if s.image.image_id in self.reference_images]
+            cells = [mapping.cell for mapping in mapped]
+            references = self._references_at(places, question, cells) if places else []
             columns = self._columns(question, mapped, references)
             for index, mapping in enumerate(mapped):
                 evaluations = mapping.attribution.gradient_evaluations.tolist()
@@ -115,6 +116,17 @@ class Evaluation:
         nowhere = torch.full_like(other.f_baseline, torch.nan)
         result = Attribution(CONTROLS[name](question.images), other.f_input, nowhere, none)
         return _Mapped(Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0), result, 0.0)
+
+    def _references_at(
+        self, places: list[int], question: Question, cells: Sequence[Cell]
+    ) -> list[Reference | None]:
+        """Those of the images at `places` of a batch; zero for others, with which nothing is compared."""
+        if len(places) == len(question.images):
+            return self._references(question, cells)
+        some = replace(question, images=question.images[places], targets=question.targets[places])
+        found = self._references(some, cells)
+        spread = {id(one): one.spread(places, len(question.images)) for one in found if one is not None}
+        return [None if one is None else spread[id(one)] for one in found]
 
     def _references(self, question: Question, cells: Sequence[Cell]) -> list[Reference | None]:
         """Each cell's converged maps. IDGI has none: its limit is another integral than the path's."""

@@ -5,7 +5,10 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.origin import foreign
 from riemannopt_dist.run.stage import Stage
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.stores import DamagedFile
@@ -24,7 +27,7 @@ class Inspection:
 
 @contextmanager
 def inspected(
-    storage: Storage, stage: Stage, files: Mapping[str, str], shards: Mapping[str, frozenset[str]]
+    directory: RunDirectory, stage: Stage, files: Mapping[str, str], shards: Mapping[str, frozenset[str]]
 ) -> Iterator[Iterator[tuple[str, Inspection]]]:
     """Each of `files` read and compared with the ids of its shard's images, by its key, in order.
 
@@ -32,8 +35,10 @@ def inspected(
     does not answer, which is no damage.
     """
 
+    run = directory.read_run()
+
     def of(key: str) -> Inspection:
-        return _inspected(storage, stage, files[key], shards[key])
+        return _inspected(directory.storage, run, stage, files[key], shards[key])
 
     threads = ThreadPoolExecutor(READERS, "shards")
     try:
@@ -42,13 +47,17 @@ def inspected(
         threads.shutdown(cancel_futures=True)
 
 
-def _inspected(storage: Storage, stage: Stage, name: str, expected: frozenset[str]) -> Inspection:
+def _inspected(
+    storage: Storage, run: Mapping[str, Any], stage: Stage, name: str, expected: frozenset[str]
+) -> Inspection:
     try:
         table = storage.read_table(name, stage.schema)
     except DamagedFile as error:
         return Inspection(str(error), expected)
     except FileNotFoundError:  # deleted since it was listed
         return Inspection(None, expected)
+    if (reason := foreign(table.schema, run)) is not None:
+        return Inspection(f"{storage.uri(name)}: not a file of this run: {reason}", expected)
     rows = Counter(table["image_id"].to_pylist())
     strange = [image for image in rows if image not in expected]
     if strange:

@@ -31,10 +31,14 @@ RESTS = 40
 
 @dataclass(frozen=True)
 class Task:
-    """Work under one name: `items` (at least one, picklable) go to one actor and are committed together."""
+    """Work under one name: `items` (at least one, picklable) go to one actor and are committed together.
+
+    It may take as many time limits as it has `parts`.
+    """
 
     key: str
     items: tuple[Any, ...]
+    parts: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.items, tuple) or not self.items:
@@ -93,8 +97,8 @@ class Call:
 
     @property
     def time_limits(self) -> int:
-        """How many time limits it may take: as many as items that were each within one."""
-        return len(self.positions) if self.isolation is not None else 1
+        """How many time limits it may take: one a part, or as many as items that were each within one."""
+        return len(self.positions) if self.isolation is not None else self.task.parts
 
 
 @dataclass(eq=False)

@@ -19,7 +19,7 @@ import torch
 
 from riemannopt_dist.folding import channels_last, folded
 from riemannopt_dist.gradients import target_output, value_and_gradient
-from riemannopt_dist.images import list_images
+from riemannopt_dist.images import ImageRef, list_images
 from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Sums
 from riemannopt_dist.metrics.reference import WALK_PIECES
 from riemannopt_dist.metrics.table import METRICS
@@ -27,12 +27,13 @@ from riemannopt_dist.models import RANDOM, load_model, weights_file
 from riemannopt_dist.optimize import optimize_schedules
 from riemannopt_dist.profile import Profile
 from riemannopt_dist.run import rows
+from riemannopt_dist.run.batches import located
 from riemannopt_dist.run.classifier import check_for_run, check_labels, check_operations
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.grid import SECANT, Cell, partition_rule, sums_of
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
-from riemannopt_dist.run.shards import shards_of
+from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.text import duration, table_lines
 from riemannopt_dist.schedule import Schedule, intervals, linear_schedule, partition_of
@@ -155,11 +156,18 @@ def make_plan(config: Config) -> Plan:
         evaluated=evaluated,
         cells=len(cells),
         work=tuple(work),
-        result_files=len(shards_of(range(evaluated), config.shard_size)),
+        result_files=len(shards_of(_evaluated(refs, config), config.shard_size, located)),
         result_rows=evaluated * maps,
         result_bytes=evaluated * maps * _bytes_a_row(config),
         begun=begun,
     )
+
+
+def _evaluated(refs: Sequence[ImageRef], config: Config) -> list[ImageRef]:
+    """The images that would be evaluated if all that are not refused were selected."""
+    by_id = {ref.image_id: ref for ref in refs if ref.reason is None}
+    chosen = drawn_order(list(by_id), config.seed)[config.fit.images :][: config.limit]
+    return [by_id[name] for name in chosen]
 
 
 def _check_model(config: Config) -> int:
@@ -214,8 +222,7 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
             if gradients := _reference_gradients(
                 config, name, [cell for cell in cells if cell.method == name]
             ):
-                with_reference = _whole_batches(asked, images, config)
-                yield Work("results", f"reference {name}", with_reference, gradients, 0)
+                yield Work("results", f"reference {name}", asked, gradients, 0)
 
 
 def _reference_gradients(config: Config, family: str, cells: Sequence[Cell]) -> int:
@@ -259,16 +266,10 @@ def _likely_schedule(cell: Cell) -> Schedule:
 def _passes_at_ends(family: str, cells: Sequence[Cell], sums: Sums) -> int:
     """Forward passes for f at an end of the path that no gradient is taken at, or before one is (IDGI)."""
     if not isinstance(FAMILIES[family], FixedPath):
-        # A walk of the left rule ends one step before the image.
-        walks = zip(cells, sums.schedules, strict=True)
-        return len({schedule for cell, schedule in walks if cell.rule == "left"})
+        # Walks of the left rule end one step before the image, and share f there.
+        return int(any(cell.rule == "left" for cell in cells))
     sampled = {point for schedule in sums.sampled for point in schedule.points}
     return sum(bool(sums.idgi) or end not in sampled for end in (0.0, 1.0)) if sampled else 0
-
-
-def _whole_batches(asked: int, images: int, config: Config) -> int:
-    """The images of all batches in which one of the first `asked` is."""
-    return sum(len(batch) for batch in _batches(images, config) if batch[0] < asked)
 
 
 def _batches(images: int, config: Config) -> Iterator[Sequence[int]]:

@@ -20,6 +20,7 @@ _PLACE = [
     _field("uri", pa.string(), "where the image lies: its file, or the tar or Parquet file it is a part of"),
     _field("offset", pa.int64(), "where the image begins in a tar, or its row in Parquet", nullable=True),
     _field("size", pa.int64(), "bytes of the image, where its listing tells them", "B", nullable=True),
+    _field("group", pa.int32(), "in Parquet the row group that its row is in", nullable=True),
 ]
 _IN_FIT = _field("in_fit", pa.bool_(), "drawn into the subset that schedules are fitted on")
 _DRAW = _field(
@@ -101,6 +102,14 @@ def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
     summaries = [asdict(summary) for metric in chosen for summary in metric.summaries]
     return pa.schema([*CELL, *columns], {SUMMARIES: json.dumps(summaries)})
 
+
+PROBES = pa.schema(
+    [
+        _field("image_id", pa.string(), "the image's id in images.parquet"),
+        _field("digest", pa.string(), "SHA-256 of the image's file, in hexadecimal"),
+        _field("logits", pa.list_(pa.float64()), "the model's logits of it"),
+    ]
+)
 
 FAILURES = pa.schema(
     [

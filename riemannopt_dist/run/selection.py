@@ -38,7 +38,7 @@ class Selection:
 
         Raises FloatingPointError for logits that are not finite.
         """
-        digests: dict[str, str] = {}
+        digests: dict[str, str | None] = {}
         batches = image_batches(items, engine, self.batch_size, digests)
         for refs, outcomes in engine.tally.awaited(batches):
             yield from self._batch(engine, refs, outcomes, digests)
@@ -48,7 +48,7 @@ class Selection:
         engine: Engine,
         refs: Sequence[ImageRef],
         outcomes: Sequence[Tensor | UnreadableImage],
-        digests: Mapping[str, str],
+        digests: Mapping[str, str | None],
     ) -> Iterator[Row]:
         tensors = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
         predictions: Iterator[tuple[int, float]] = iter(())
@@ -67,6 +67,7 @@ class Selection:
                 "uri": ref.uri,
                 "offset": ref.offset,
                 "size": ref.size,
+                "group": ref.group,
                 "label": ref.label,
                 "prediction": best,
                 "probability": confidence,

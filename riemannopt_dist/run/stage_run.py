@@ -1,15 +1,16 @@
 """One stage of a run: which of its shards are left, who does them, and what is given up on."""
 
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from riemannopt_dist.images import ImageRef
-from riemannopt_dist.run.batches import Subject
+from riemannopt_dist.run.batches import Subject, image_of, located
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import Failure, RunDirectory, shard_files
 from riemannopt_dist.run.dispatcher import Event, Lost, PoolState, Waiting, dispatch
@@ -17,7 +18,7 @@ from riemannopt_dist.run.inspection import Inspection, inspected
 from riemannopt_dist.run.ledger import RESTS, Done, Failed, Probed, Task
 from riemannopt_dist.run.pool import Pool
 from riemannopt_dist.run.progress import Meter, meter
-from riemannopt_dist.run.shards import shards_of
+from riemannopt_dist.run.shards import Piece, runs_of, shards_of
 from riemannopt_dist.run.stage import Stage
 from riemannopt_dist.run.telemetry import DriverTelemetry
 from riemannopt_dist.run.trial import Trial
@@ -61,7 +62,7 @@ def run_stage(run: Run, stage: Stage, items: Sequence[Any], *, last: bool = Fals
     ValueError where none goes through the model; Stopped if the run is to stop, and where a storage does not
     answer, or not for more than `max_given_up` of the images.
     """
-    shards = shards_of(items, run.config.shard_size)
+    shards = shards_of(items, run.config.shard_size, located)
     damaged = _do_absent(run, stage, shards, last)
     for _ in range(ROUNDS):
         left = sorted({*damaged, *_deleted(run, stage, shards)})
@@ -91,7 +92,7 @@ def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
         _put_aside(directory, files.pop(key), f"{stage.name}/{key}.parquet: not a shard of this run")
     absent = [key for key in shards if (key not in files and ids[key] - own) or ids[key] & again]
     there = {key: file for key, file in files.items() if key not in set(absent)}
-    with inspected(directory.storage, stage, there, ids) as found:
+    with inspected(directory, stage, there, ids) as found:
         if absent:
             _do(run, stage, shards, absent, last)
         return [key for key, inspection in found if _is_left(directory, there[key], inspection, own)]
@@ -121,11 +122,13 @@ def _deleted(run: Run, stage: Stage, shards: Shards) -> list[str]:
 def _do(run: Run, stage: Stage, shards: Shards, left: Sequence[str], last: bool) -> None:
     """Do the shards `left`."""
     means, total = run.config.means, sum(map(len, shards.values()))
+    chosen = {key: shards[key] for key in left}
+    images = sum(map(len, chosen.values()))
     run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
     with meter(stage.name, total) as progress:
-        outcomes = _Outcomes(run, stage, sum(len(shards[key]) for key in left), total, progress)
+        outcomes = _Outcomes(run, stage, images, total, progress)
         events = dispatch(
-            (Task(key, tuple(shards[key])) for key in left),
+            _tasks(chosen, max(run.config.shard_size, math.ceil(images / run.pool.workers))),
             run.pool,
             arguments=(ray.put(stage),),
             attempts=means.attempts,
@@ -139,6 +142,13 @@ def _do(run: Run, stage: Stage, shards: Shards, left: Sequence[str], last: bool)
     if outcomes.cause or outcomes.settled < total:
         done = f"stopped with {outcomes.settled} of {total} images done in stage {stage.name}"
         raise Stopped(f"{done}: {outcomes.cause}" if outcomes.cause else done)
+
+
+def _tasks(shards: Shards, most: int) -> Iterator[Task]:
+    """A shard each, or several of one row group, of `most` images at most: so that all workers have some."""
+    for pieces in runs_of(shards, most, located):
+        keys = list(dict.fromkeys(piece.shard for piece in pieces))
+        yield Task(keys[0], pieces, len(keys))
 
 
 class _Outcomes:
@@ -243,6 +253,6 @@ def scarcity(kind: str) -> str:
     )
 
 
-def image_id(item: ImageRef | Subject) -> str:
+def image_id(item: ImageRef | Subject | Piece[Any]) -> str:
     """The id of an image to be selected or explained."""
-    return item.image_id if isinstance(item, ImageRef) else item.image.image_id
+    return image_of(item.item if isinstance(item, Piece) else item).image_id

@@ -8,7 +8,7 @@ from typing import Any
 
 from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.lock import LOCK, Holder, read_holder
-from riemannopt_dist.run.shards import drawn_images, shards_of
+from riemannopt_dist.run.shards import drawn_images, location_of, shards_of
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.tally import Timings
 from riemannopt_dist.run.text import ago, duration, table_lines
@@ -129,7 +129,7 @@ def read_status(storage: Storage) -> RunStatus:
         _stage_status(
             directory,
             name,
-            None if items[name] is None else shards_of(items[name] or (), config["shard_size"]),
+            _shards(items[name], config["shard_size"]),
             {failure.image_id for failure in failures if failure.stage == name},
         )
         for name in STAGES
@@ -147,6 +147,14 @@ def read_status(storage: Storage) -> RunStatus:
     )
 
 
+def _shards(images: Sequence[dict[str, Any]] | None, size: int) -> dict[str, list[str]] | None:
+    """The ids of the images of each shard; None where they are not known yet."""
+    if images is None:
+        return None
+    shards = shards_of(images, size, location_of)
+    return {key: [row["image_id"] for row in shard] for key, shard in shards.items()}
+
+
 def _takes_place(storage: Storage, stage: str, config: Mapping[str, Any]) -> bool:
     """Whether a run has a stage: fit if a cell takes its points from a profile, refine once it has begun."""
     if stage == "refine":
@@ -155,20 +163,21 @@ def _takes_place(storage: Storage, stage: str, config: Mapping[str, Any]) -> boo
     return stage != "fit" or (fitted and config["fit"]["images"] > 0)
 
 
-def _items_of_stages(config: Mapping[str, Any], directory: RunDirectory) -> dict[str, Sequence[str] | None]:
-    """The ids of the images of each stage in the order of its shards; None where they are not known yet."""
+def _items_of_stages(
+    config: Mapping[str, Any], directory: RunDirectory
+) -> dict[str, Sequence[dict[str, Any]] | None]:
+    """The images of each stage, in the order in which it has them; None where they are not known yet."""
     images = directory.read_images()
     if images is None:
-        listing = directory.read_listing()
-        found = None if listing is None else [row["image_id"] for row in listing]
-        return {"selection": found, "fit": None, "refine": None, "results": None}
+        return {"selection": directory.read_listing(), "fit": None, "refine": None, "results": None}
+    by_id = {row["image_id"]: row for row in images}
     order = drawn_images(images, config["seed"])
-    in_fit = [row["image_id"] for row in images if row["in_fit"]]
+    in_fit = [row for row in images if row["in_fit"]]
     return {
-        "selection": [row["image_id"] for row in images],
+        "selection": images,
         "fit": in_fit,
         "refine": in_fit,
-        "results": order[config["fit"]["images"] :][: config["limit"]],
+        "results": [by_id[name] for name in order[config["fit"]["images"] :][: config["limit"]]],
     }
 
 

@@ -22,6 +22,7 @@ from pyarrow import fs
 
 from riemannopt_dist.addresses import parse_address
 from riemannopt_dist.bucket_file import BucketFile
+from riemannopt_dist.run.seal import Broken, check_seal, sealed, unmarked
 from riemannopt_dist.stores import DamagedFile, one_line, retried, without_secrets
 
 SETTLING = 1.0
@@ -65,7 +66,7 @@ class Storage:
         """`name` with its root, without credentials: for messages."""
         return f"{self.root.rstrip('/')}/{name}"
 
-    def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
+    def write_bytes(self, name: str, data: bytes | bytearray) -> None:
         """Make `data` the content of `name`, at a stroke; a file of that name is replaced."""
         _check(name)
         self._before()
@@ -125,23 +126,29 @@ class Storage:
         retried(lambda: self._place.delete(name), self.uri(name))
 
     def write_table(self, name: str, table: pa.Table) -> None:
-        """Write `table` as one Parquet file."""
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
-        self.write_bytes(name, sink.getvalue())
+        """Write `table` as one Parquet file, sealed."""
+        self.write_bytes(name, sealed(table))
 
     def read_table(self, name: str, expected: Iterable[pa.Field] = ()) -> pa.Table:
-        """The table in the Parquet file `name`; DamagedFile if it is none, or lacks an `expected` column."""
+        """The table in the Parquet file `name`.
+
+        Raises DamagedFile if it is none, is not as it was written, or lacks an `expected` column.
+        """
         data = self.read_bytes(name)
         try:
+            check_seal(data)
             # Without threads, which now and then abort a process that ends (apache/arrow#34314).
             with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
-                table = file.read(use_threads=False)
-        except pa.ArrowException as error:
+                table = unmarked(file.read(use_threads=False))
+        except Broken as error:
+            raise DamagedFile(f"{self.uri(name)}: {error}") from None
+        except (OSError, pa.ArrowException) as error:
             raise DamagedFile(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
         for field in expected:
-            if field.name not in table.column_names:
-                raise DamagedFile(f"{self.uri(name)}: not that of a run (expected a column {field.name})")
+            place = table.schema.get_field_index(field.name)
+            if place < 0 or table.schema.field(place).type != field.type:
+                column = f"a column {field.name}" if place < 0 else f"{field.type} in its column {field.name}"
+                raise DamagedFile(f"{self.uri(name)}: not that of a run (expected {column})")
         return table
 
     def read_schema(self, name: str) -> pa.Schema:
@@ -150,7 +157,7 @@ class Storage:
         try:
             with retried(lambda: self._place.open(name), self.uri(name)) as file:
                 return retried(lambda: pq.read_schema(file), self.uri(name))
-        except pa.ArrowException as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             raise DamagedFile(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
 
     def write_json(self, name: str, value: Any) -> None:
@@ -175,7 +182,7 @@ class _Folder:
             if path.is_file():
                 raise ValueError(f"{path}: is a file, expected a folder")
 
-    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+    def write(self, name: str, data: bytes | bytearray) -> None:
         with self._temporary(name, data) as (temporary, path):
             temporary.replace(path)
 
@@ -193,7 +200,7 @@ class _Folder:
         self._path(name).unlink(missing_ok=True)
 
     @contextmanager
-    def _temporary(self, name: str, data: bytes | pa.Buffer) -> Iterator[tuple[Path, Path]]:
+    def _temporary(self, name: str, data: bytes | bytearray) -> Iterator[tuple[Path, Path]]:
         """A file beside `name` that holds `data`, safe on the disk, and the path that it is meant for."""
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -247,7 +254,7 @@ class _Bucket:
         self._file_system = file_system
         self._root = PurePosixPath(root)
 
-    def write(self, name: str, data: bytes | pa.Buffer) -> None:
+    def write(self, name: str, data: bytes | bytearray) -> None:
         with self._file_system.open_output_stream(str(self._root / name), compression=None) as stream:
             stream.write(data)
 

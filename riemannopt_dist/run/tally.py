@@ -44,9 +44,11 @@ class Timings:
 
     @classmethod
     def of(cls, schema: pa.Schema) -> "Timings | None":
-        """The timings of a shard with this schema, None where there are none."""
-        found = (schema.metadata or {}).get(TIMINGS)
-        return None if found is None else cls(**json.loads(found))
+        """The timings of a shard with this schema, None where there are none that can be read."""
+        try:
+            return cls(**json.loads((schema.metadata or {})[TIMINGS]))
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 class Tally:

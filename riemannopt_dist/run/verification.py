@@ -1,19 +1,24 @@
 """Whether a run directory holds what its configuration promises: every row once, finite, and nothing else."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
+from riemannopt_dist.metrics.metric import Metric
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import rows
+from riemannopt_dist.run.batches import located
 from riemannopt_dist.run.config import make_config
-from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory
+from riemannopt_dist.run.directory import IMAGES, LISTING, PROBES, RUN, RunDirectory
 from riemannopt_dist.run.driver import evaluated_subjects
 from riemannopt_dist.run.evaluation import Evaluation
 from riemannopt_dist.run.finiteness import faulty_column
 from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.stores import StorageError
+
+EARLIER = ("selection", "fit", "refine")
+BESIDE = (LISTING, PROBES)
 
 
 def problems(directory: RunDirectory) -> Iterator[str]:
@@ -28,11 +33,14 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     if images is None:
         raise ValueError(f"{storage.root}: no run whose images are selected (expected {IMAGES})")
     config = make_config(run["config"], storage.uri(RUN))
+    if run["fingerprint"] != config.fingerprint(run["weights_digest"]):
+        yield f"{storage.uri(RUN)}: its fingerprint is not that of its configuration"
+    yield from _damaged(directory)
     controls = [Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0) for name in config.controls]
     cells = [*config.cells(), *controls]
     metrics = [METRICS[name] for name in config.metrics]
     given_up = {f.image_id for f in directory.read_failures() if f.stage == Evaluation.name}
-    shards = shards_of(evaluated_subjects(images, config), config.shard_size)
+    shards = shards_of(evaluated_subjects(images, config), config.shard_size, located)
     done = directory.done_shards(Evaluation.name)
     for key in sorted(done - set(shards)):
         yield f"{Evaluation.name}/{key}.parquet: not a shard of this run"
@@ -44,26 +52,39 @@ def problems(directory: RunDirectory) -> Iterator[str]:
                 yield f"{name}: missing, with {len(expected - given_up)} images"
             continue
         try:
-            table = storage.read_table(name, rows.results_schema(metrics)).to_pylist()
+            table = directory.table(name, rows.results_schema(metrics)).to_pylist()
         except StorageError as error:
             yield str(error)
             continue
-        found = Counter(map(_key, table))
-        faults = ((row, faulty_column(row, metrics)) for row in table)
-        yield from (
-            f"{name}: {' '.join(map(str, _key(row)))}: {fault} is not finite"
-            for row, fault in faults
-            if fault
-        )
         promised = {(image_id, cell) for image_id in expected for cell in cells}
-        yield from (
-            f"{name}: {image_id} {cell} is there {n} times" for (image_id, cell), n in found.items() if n > 1
-        )
-        yield from (
-            f"{name}: {image_id} {cell} was not promised" for image_id, cell in sorted(set(found) - promised)
-        )
-        absent = {(image_id, cell) for image_id, cell in promised - set(found) if image_id not in given_up}
-        yield from (f"{name}: {image_id} {cell} is missing" for image_id, cell in sorted(absent))
+        yield from (f"{name}: {problem}" for problem in _row_problems(table, promised, given_up, metrics))
+
+
+def _row_problems(
+    table: Sequence[dict[str, Any]],
+    promised: Set[tuple[str, Cell]],
+    given_up: Set[str],
+    metrics: Sequence[Metric],
+) -> Iterator[str]:
+    """What is wrong with the rows of a shard, of which those `promised` are to be there, once each."""
+    found = Counter(map(_key, table))
+    faults = ((row, faulty_column(row, metrics)) for row in table)
+    yield from (f"{' '.join(map(str, _key(row)))}: {fault} is not finite" for row, fault in faults if fault)
+    yield from (f"{image_id} {cell} is there {n} times" for (image_id, cell), n in found.items() if n > 1)
+    yield from (f"{image_id} {cell} was not promised" for image_id, cell in sorted(set(found) - promised))
+    absent = {(image_id, cell) for image_id, cell in promised - set(found) if image_id not in given_up}
+    yield from (f"{image_id} {cell} is missing" for image_id, cell in sorted(absent))
+
+
+def _damaged(directory: RunDirectory) -> Iterator[str]:
+    """What is wrong with the files of the stages before the results, and with those beside them."""
+    shards = (f"{stage}/{key}.parquet" for stage in EARLIER for key in sorted(directory.done_shards(stage)))
+    there = (name for name in BESIDE if directory.storage.exists(name))
+    for name in (*there, *shards):
+        try:
+            directory.table(name)
+        except StorageError as error:
+            yield str(error)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, Cell]:

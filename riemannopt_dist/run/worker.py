@@ -2,19 +2,25 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import torch
 
-from riemannopt_dist.images import Files
+from riemannopt_dist.images import Files, ImageReader
 from riemannopt_dist.precision import use_ieee_float32
+from riemannopt_dist.run.batches import image_of
 from riemannopt_dist.run.classifier import worker_classifier
 from riemannopt_dist.run.engine import Engine
 from riemannopt_dist.run.memory import measured_batch_size
+from riemannopt_dist.run.origin import Origin
+from riemannopt_dist.run.shards import Piece
 from riemannopt_dist.run.stage import Stage, as_table
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.tally import Tally
@@ -34,6 +40,7 @@ class Payload:
     threads: int
     gpus: float
     internal_batch_size: int | str
+    origin: Origin | None = None
 
 
 class ShardWorker:
@@ -52,19 +59,39 @@ class ShardWorker:
         self._telemetry = WorkerTelemetry(given.storage.root)
         model.register_forward_pre_hook(self._count)
 
-    def process(self, stage: Stage, key: str, items: Sequence[Any]) -> dict[str, float]:
-        """Do `items` and commit their rows as one file; the number of rows and the seconds it took."""
-        self._engine = replace(self._engine, tally=Tally())
-        table = as_table(stage, self.probe(stage, key, items))
-        timings = self._engine.tally.timings(items)
-        start = time.perf_counter()
-        self._payload.storage.write_table(shard_name(stage, key), timings.in_table(table))
-        write_seconds = time.perf_counter() - start
-        self._telemetry.shard(stage.name, timings, write_seconds)
-        return {"rows": table.num_rows, "seconds": timings.seconds + write_seconds}
+    def process(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> dict[str, float]:
+        """Do `items` and commit each shard's rows as one file; how many rows, and the seconds it took."""
+        rows, seconds = 0, 0.0
+        for shard, pieces in self._shards(items):
+            self._engine = replace(self._engine, tally=Tally())
+            table = as_table(stage, self._rows(stage, pieces))
+            timings = self._engine.tally.timings(pieces)
+            write_seconds = self._commit(shard_name(stage, shard), timings.in_table(table))
+            self._telemetry.shard(stage.name, timings, write_seconds)
+            rows, seconds = rows + table.num_rows, seconds + timings.seconds + write_seconds
+        return {"rows": rows, "seconds": seconds}
 
-    def probe(self, stage: Stage, key: str, items: Sequence[Any]) -> list[dict[str, Any]]:
-        """Do `items` without committing anything; with half the micro-batch where memory runs out."""
+    def probe(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> None:
+        """Do `items` without committing anything."""
+        for _, pieces in self._shards(items):
+            self._rows(stage, pieces)
+
+    def _shards(self, items: Sequence[Piece[Any]]) -> Iterator[tuple[str, list[Any]]]:
+        """The items of each shard; meanwhile their containers stay open, where the last shard left off."""
+        with ImageReader(self._payload.files, map(image_of, (piece.item for piece in items))) as reader:
+            self._engine = replace(self._engine, reader=reader)
+            for shard, pieces in groupby(items, attrgetter("shard")):
+                yield shard, [piece.item for piece in pieces]
+
+    def _commit(self, name: str, table: pa.Table) -> float:
+        """Write a shard's file; the seconds it took."""
+        start = time.perf_counter()
+        origin = self._payload.origin
+        self._payload.storage.write_table(name, table if origin is None else origin.in_table(table))
+        return time.perf_counter() - start
+
+    def _rows(self, stage: Stage, items: Sequence[Any]) -> list[dict[str, Any]]:
+        """The rows of `items`; with half the micro-batch where memory runs out."""
         while True:
             try:
                 return list(stage.rows(self._engine, items))

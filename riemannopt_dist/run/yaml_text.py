@@ -23,6 +23,8 @@ from ruamel.yaml.events import (
 
 from riemannopt_dist.stores import one_line, scrubbed
 
+LONGEST = 1 << 20
+"""Characters in a file."""
 LARGEST = 10_000
 """Values in a file, those that aliases stand for included."""
 DEEPEST = 50
@@ -50,9 +52,11 @@ def parse_yaml(text: str) -> Any:
     """The one document in `text`, None where there is none.
 
     Raises ValueError, in one line that names the place and quotes no value, for what is not YAML, a second
-    document, a key that is not text or given twice, a tag, an alias of nothing, and for more than `LARGEST`
-    values or `DEEPEST` levels.
+    document, a key that is not text or given twice, a tag, an alias of nothing, and for more than `LONGEST`
+    characters, `LARGEST` values or `DEEPEST` levels.
     """
+    if len(text) > LONGEST:
+        raise ValueError(f"expected at most {LONGEST} characters, got {len(text)}")
     try:
         return _Document(YAML(typ="safe", pure=True).parse(text)).value()
     except MarkedYAMLError as error:

@@ -1,0 +1,94 @@
+"""What made a table of a run, in its metadata: which run, which model, whose code and which versions."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+ORIGIN = b"origin"
+"""The key of a table's metadata under which its origin is, as a JSON object."""
+STAMPED = ("riemannopt-dist", "torch")
+"""The packages whose versions every table tells."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The run that a table is of, by its id and fingerprint, its model, and what made it.
+
+    That is the model's code (`code_digest` of its name), versions, and the `term` of the driver.
+    """
+
+    run: str
+    fingerprint: str
+    weights_digest: str
+    code_digest: str
+    versions: Mapping[str, str]
+    term: int
+
+    def in_table(self, table: pa.Table) -> pa.Table:
+        """`table` with this origin in its metadata."""
+        kept = table.schema.metadata or {}
+        return table.replace_schema_metadata({**kept, ORIGIN: json.dumps(asdict(self)).encode()})
+
+    @classmethod
+    def of(cls, schema: pa.Schema) -> "Origin | None":
+        """The origin of a table with this schema, None where it tells none."""
+        try:
+            return cls(**json.loads((schema.metadata or {})[ORIGIN]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def origin_now(run: Mapping[str, Any], term: int) -> Origin:
+    """The origin of what a driver makes now in the run that `run`, its run.json, tells of."""
+    return Origin(
+        run=run["id"],
+        fingerprint=run["fingerprint"],
+        weights_digest=run["weights_digest"],
+        code_digest=code_digest(run["config"]["model"]["name"]),
+        versions={name: version(name) for name in STAMPED},
+        term=term,
+    )
+
+
+def foreign(schema: pa.Schema, run: Mapping[str, Any]) -> str | None:
+    """Why a table of this schema is not of the run that `run` tells of, None if it is."""
+    origin = Origin.of(schema)
+    if origin is None:
+        return "it does not tell which run wrote it"
+    if origin.weights_digest != run["weights_digest"]:
+        return (
+            f"of another model (weights {_short(origin.weights_digest)}, not {_short(run['weights_digest'])})"
+        )
+    if origin.fingerprint != run["fingerprint"]:
+        return f"of a run of another configuration (fingerprint {_short(origin.fingerprint)})"
+    if origin.run != run["id"]:
+        return f"of another run ({origin.run}, not {run['id']})"
+    if origin.code_digest not in {maker["code_digest"] for maker in (run, *run.get("resumed", ()))}:
+        return "of another model (its code is none that this run was made with)"
+    return None
+
+
+def code_digest(model: str) -> str:
+    """SHA-256, in hexadecimal, of the file that a model package.module:name comes from; "" of other models.
+
+    What the code of others depends on are the versions of packages.
+    """
+    module, colon, _ = model.partition(":")
+    if not colon or module == "timm":
+        return ""
+    try:
+        spec = importlib.util.find_spec(module)
+        return hashlib.sha256(Path(spec.origin or "").read_bytes()).hexdigest() if spec else ""
+    except (ImportError, OSError, ValueError):  # in a zip, say
+        return ""
+
+
+def _short(digest: str) -> str:
+    return digest[:12]
