@@ -23,6 +23,6 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Two processes: most tests wait for Ray's actors to start. A file's tests share its Ray.
+# Two processes of one thread each: most tests wait for Ray's actors to start. A file's tests share its Ray.
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
