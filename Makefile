@@ -25,4 +25,4 @@ lint: install
 
 # Two processes of one thread each: most tests wait for Ray's actors to start. A file's tests share its Ray.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
