@@ -6,7 +6,6 @@ float32 or wider, whatever the model computes in.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -22,13 +21,6 @@ from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type
 
 Index = NDArray[np.int64]
 DEFAULT_INTERNAL_BATCH_SIZE = 32
-
-
-class Settings(TypedDict):
-    """The options that all of the library's functions take."""
-
-    output: Output
-    internal_batch_size: int
 
 
 def micro_batches(items: int, size: int) -> Iterator[slice]:

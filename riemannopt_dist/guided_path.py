@@ -5,10 +5,9 @@ moves. `guided_walk` is the path; attributions are sums over its steps.
 """
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from riemannopt_dist.end_weights import end_weights
 from riemannopt_dist.gradients import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     Output,
-    Settings,
     target_output,
     value_and_gradient,
 )
@@ -67,14 +65,6 @@ class Walk:
 
 
 DEFAULT_WALK = Walk()
-
-T = TypeVar("T")
-
-Asking = Generator[Tensor, tuple[Tensor, Tensor], T]
-"""A computation that asks for f (N,) and ∂f/∂x (N, C, H, W) at points (N, C, H, W), and goes on with them.
-
-The points are B images' or a multiple of that, image by image within each B.
-"""
 
 
 @dataclass(frozen=True)
@@ -147,47 +137,30 @@ def guided_sums(
 
     The walk is along `path`, whatever the baseline of `walk`.
     """
-    settings = Settings(output=output, internal_batch_size=internal_batch_size)
-    (sums,) = all_guided_sums(model, path, targets, [schedule], walk=walk, **settings)
-    return sums
-
-
-def all_guided_sums(
-    model: nn.Module,
-    path: StraightPath,
-    targets: Tensor,
-    schedules: Sequence[Schedule],
-    *,
-    walk: Walk = DEFAULT_WALK,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> list[GuidedSums]:
-    """`guided_sums` of each schedule, whose walks share micro-batches."""
-    rules = [partition_of(schedule)[1] for schedule in schedules]
-    if "right" in rules:
-        raise ValueError("schedule: a guided walk takes the left or the trapezoid rule, got the right rule")
-    check_model(model)
-    check_targets(targets, path.images, model)
-    settings = Settings(output=output, internal_batch_size=internal_batch_size)
-    at_image = target_output(model, path.images, targets, **settings) if "left" in rules else None
-    computations = [_sums(path, schedule, walk, output, at_image) for schedule in schedules]
-    return together(computations, model, targets, **settings)
-
-
-def _sums(
-    path: StraightPath, schedule: Schedule, walk: Walk, output: Output, at_image: Tensor | None
-) -> Asking[GuidedSums]:
-    """The sums along one schedule's walk; `at_image` (B,) is f(x), for the left rule."""
     partition, rule = partition_of(schedule)
-    walking = Walking(path, partition, walk)
-    first = step = walking.on(*(yield walking.position))
+    if rule == "right":
+        raise ValueError("schedule: a guided walk takes the left or the trapezoid rule, got the right rule")
+    images = path.images
+    steps = guided_walk(
+        model,
+        path,
+        targets,
+        partition,
+        walk=walk,
+        output=output,
+        internal_batch_size=internal_batch_size,
+    )
+    first = step = next(steps)
     riemann, idgi, end_weighted = (torch.zeros_like(step.move) for _ in range(3))
     for _ in range(len(partition) - 1):
-        if at_image is not None and rule == "left" and step.remaining == 1:
+        if rule == "left" and step.remaining == 1:
             # Nothing is asked of the gradient at the image, which is then not computed.
+            at_image = target_output(
+                model, images, targets, output=output, internal_batch_size=internal_batch_size
+            )
             following = replace(step, values=at_image)
         else:
-            following = walking.on(*(yield walking.position))
+            following = next(steps)
         change = (following.values - step.values).double()[:, None, None, None]
         gradients, shares = step.gradients, squared_shares(step.gradients)
         if rule == "trapezoid":
@@ -199,53 +172,15 @@ def _sums(
         riemann += gradients * step.move
         idgi += shares * change
         step = following
-    evaluations = torch.full_like(step.values, len(schedule), dtype=torch.int64)
-    dtype = path.images.dtype
+    evaluations = torch.full_like(targets, len(schedule))
     made = (
-        Attribution(maps.to(sum_type(dtype)), step.values, first.values, evaluations, output, dtype)
+        Attribution(
+            maps.to(sum_type(images.dtype)), step.values, first.values, evaluations, output, images.dtype
+        )
         for maps in (riemann, idgi, end_weighted)
     )
     found = GuidedSums(*made)
     return found if rule == "trapezoid" else replace(found, end_weighted=None)
-
-
-def together(
-    computations: Sequence[Asking[T]],
-    model: nn.Module,
-    targets: Tensor,
-    *,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> list[T]:
-    """What each computation returns; the points that several of them ask for at a time share micro-batches.
-
-    `targets` (B,) are the classes of the images that all of them ask about. So many go side by side that
-    what they ask for first fills a micro-batch, at least one.
-    """
-    side_by_side = max(1, internal_batch_size // len(targets))
-    results: list[T] = []
-    for start in range(0, len(computations), side_by_side):
-        group = computations[start : start + side_by_side]
-        asked = {number: next(computation) for number, computation in enumerate(group)}
-        returned: dict[int, T] = {}
-        while asked:
-            sizes = [len(points) for points in asked.values()]
-            values, gradients = value_and_gradient(
-                model,
-                torch.cat([*asked.values()]),
-                targets.repeat(sum(sizes) // len(targets)),
-                output=output,
-                internal_batch_size=internal_batch_size,
-            )
-            answers = zip(torch.split(values, sizes), torch.split(gradients, sizes), strict=True)
-            for number, answer in zip([*asked], answers, strict=True):
-                try:
-                    asked[number] = group[number].send(answer)
-                except StopIteration as end:
-                    del asked[number]
-                    returned[number] = end.value
-        results += [returned[number] for number in range(len(group))]
-    return results
 
 
 def guided_variation(
@@ -294,49 +229,31 @@ def guided_walk(
     """
     check_model(model)
     check_targets(targets, path.images, model)
-    walking = Walking(path, partition, walk)
-    while not walking.ended:
-        yield walking.on(
-            *value_and_gradient(
-                model, walking.position, targets, output=output, internal_batch_size=internal_batch_size
-            )
+    start = path.baselines.double()
+    difference = path.images.double() - start
+    progress = torch.zeros_like(difference)
+    goals = [*partition[1:].tolist(), None]
+    for number, goal in enumerate(goals):
+        values, gradients = value_and_gradient(
+            model,
+            (start + progress * difference).to(path.images.dtype),
+            targets,
+            output=output,
+            internal_batch_size=internal_batch_size,
         )
-
-
-class Walking:
-    """B guided walks under way along a partition (n + 1,), from the baselines of `path` to its images."""
-
-    def __init__(self, path: StraightPath, partition: Array, walk: Walk) -> None:
-        self._walk = walk
-        self._dtype = path.images.dtype
-        self._start = path.baselines.double()
-        self._difference = path.images.double() - self._start
-        self._progress = torch.zeros_like(self._difference)
-        self._goals: list[float | None] = [*partition[1:].tolist(), None]
-
-    @property
-    def ended(self) -> bool:
-        """Whether the step at the image, which moves nothing, has been taken."""
-        return not self._goals
-
-    @property
-    def position(self) -> Tensor:
-        """Where the next step starts, (B, C, H, W), in the images' type."""
-        return (self._start + self._progress * self._difference).to(self._dtype)
-
-    def on(self, values: Tensor, gradients: Tensor) -> WalkStep:
-        """Take the next step, with f (B,) and ∂f/∂x (B, C, H, W) at `position`."""
-        goal = self._goals.pop(0)
-        before = self._progress
-        if goal is not None:
-            self._progress = advance(
-                before.flatten(1),
+        reached = (
+            progress
+            if goal is None
+            else advance(
+                progress.flatten(1),
                 gradients.flatten(1).abs(),
-                self._difference.flatten(1).abs(),
+                difference.flatten(1).abs(),
                 goal,
-                self._walk,
-            ).view_as(before)
-        return WalkStep(values, gradients, (self._progress - before) * self._difference, len(self._goals))
+                walk,
+            ).view_as(progress)
+        )
+        yield WalkStep(values, gradients, (reached - progress) * difference, len(goals) - 1 - number)
+        progress = reached
 
 
 def advance(progress: Tensor, sensitivity: Tensor, distance: Tensor, goal: float, walk: Walk) -> Tensor:

@@ -6,7 +6,7 @@ that share its gradients: the plain Riemann sum, and IDGI.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 from torch import Tensor, nn
 
@@ -18,9 +18,9 @@ from riemannopt_dist.blur_path import BlurPath
 from riemannopt_dist.choices import AVERAGES, DEFAULT_AVERAGE, REFINE, Average, Refine
 from riemannopt_dist.choices import METHODS as METHODS
 from riemannopt_dist.choices import Method as Method
-from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, Settings
-from riemannopt_dist.guided_path import DEFAULT_WALK, Walk, all_guided_sums, guided_variation
-from riemannopt_dist.metrics.reference import Reference, converge, converge_walks
+from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
+from riemannopt_dist.guided_path import DEFAULT_WALK, Walk, guided_sums, guided_variation
+from riemannopt_dist.metrics.reference import Reference, converge, converge_walk
 from riemannopt_dist.paths import Path, StraightPath
 from riemannopt_dist.profile import (
     PROFILE_SAMPLES,
@@ -32,6 +32,13 @@ from riemannopt_dist.profile import (
 from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.schedule import Array, Schedule, partition_of
 from riemannopt_dist.secant import secant_attribution
+
+
+class Settings(TypedDict):
+    """The options that all of the library's functions take."""
+
+    output: Output
+    internal_batch_size: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +163,12 @@ class GuidedWalk:
     def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
         """A map for each schedule; kinds of sums with the same schedule share its walk."""
         path, walk = question.walk.line(question.images), question.walk
-        schedules = [*dict.fromkeys(sums.schedules)]
-        made = all_guided_sums(
-            question.model, path, question.targets, schedules, walk=walk, **question.settings
-        )
-        walked = dict(zip(schedules, made, strict=True))
+        walked = {
+            schedule: guided_sums(
+                question.model, path, question.targets, schedule, walk=walk, **question.settings
+            )
+            for schedule in dict.fromkeys(sums.schedules)
+        }
         return [getattr(walked[schedule], kind) for kind in Sums._fields for schedule in getattr(sums, kind)]
 
     def evaluations(self, sums: Sums) -> int:
@@ -179,18 +187,16 @@ class GuidedWalk:
     ) -> dict[Schedule, Reference]:
         """The converged integral along each schedule's own walk."""
         path = question.walk.line(question.images)
-        partitions = {schedule: partition_of(schedule)[0] for schedule in schedules}
-        distinct = {tuple(partition.tolist()): partition for partition in partitions.values()}
-        made = converge_walks(
-            question.model,
-            path,
-            question.targets,
-            [*distinct.values()],
-            walk=question.walk,
-            **question.settings,
-        )
-        walks = dict(zip(distinct, made, strict=True))
-        return {schedule: walks[tuple(partition.tolist())] for schedule, partition in partitions.items()}
+        walks: dict[tuple[float, ...], Reference] = {}
+        found = {}
+        for schedule in dict.fromkeys(schedules):
+            partition, _ = partition_of(schedule)
+            key = tuple(partition.tolist())
+            if key not in walks:
+                given = (question.model, path, question.targets, partition)
+                walks[key] = converge_walk(*given, walk=question.walk, **question.settings)
+            found[schedule] = walks[key]
+        return found
 
 
 FAMILIES: dict[str, Family] = {

@@ -10,25 +10,10 @@ from torch import Tensor, nn
 
 from riemannopt_dist.attribution import Attribution, integrated_gradients
 from riemannopt_dist.gradients import target_output
-from riemannopt_dist.guided_path import (
-    Walk,
-    advance,
-    all_guided_sums,
-    guided_ig,
-    guided_sums,
-    guided_variation,
-    guided_walk,
-)
+from riemannopt_dist.guided_path import Walk, advance, guided_ig, guided_variation, guided_walk
 from riemannopt_dist.methods import FAMILIES, Question, Sums
-from riemannopt_dist.metrics.reference import converge_walk, converge_walks
 from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.schedule import (
-    Array,
-    linear_partition,
-    linear_schedule,
-    partition_of,
-    schedule_from_partition,
-)
+from riemannopt_dist.schedule import Array, linear_partition, linear_schedule, schedule_from_partition
 
 UNEVEN = np.array([0.0, 0.07, 0.1, 0.1, 0.35, 0.36, 0.8, 1.0])
 
@@ -313,42 +298,3 @@ def test_bad_arguments_are_named(
 def test_bad_walks_are_named(fields: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named}: expected"):
         Walk(**fields)  # type: ignore[arg-type]
-
-
-SEVERAL = [
-    linear_schedule(9, "left"),
-    linear_schedule(4, "trapezoid"),
-    schedule_from_partition(UNEVEN, "left"),
-]
-
-
-@pytest.mark.parametrize("size", [1, 4, 7, 100])
-def test_walks_that_share_micro_batches_are_those_of_each_schedule_alone(
-    smooth_net: nn.Module, images: Tensor, targets: Tensor, size: int
-) -> None:
-    path, one_by_one = StraightPath.from_black(images), OneByOne(smooth_net)
-    together = all_guided_sums(one_by_one, path, targets, SEVERAL, internal_batch_size=size)
-    for schedule, found in zip(SEVERAL, together, strict=True):
-        alone = guided_sums(one_by_one, path, targets, schedule)
-        assert torch.equal(found.riemann.maps, alone.riemann.maps)
-        assert torch.equal(found.idgi.maps, alone.idgi.maps)
-        assert (found.end_weighted is None) == (alone.end_weighted is None)
-        assert torch.equal(found.riemann.f_input, alone.riemann.f_input)
-    partitions = [partition_of(schedule)[0] for schedule in SEVERAL]
-    references = converge_walks(one_by_one, path, targets, partitions, pieces=4, internal_batch_size=size)
-    for partition, reference in zip(partitions, references, strict=True):
-        assert torch.equal(reference.maps, converge_walk(one_by_one, path, targets, partition, pieces=4).maps)
-
-
-def test_walks_side_by_side_call_the_model_as_often_as_the_longest_has_points(
-    smooth_net: nn.Module, images: Tensor, targets: Tensor
-) -> None:
-    batches: list[int] = []
-    handle = smooth_net.register_forward_pre_hook(
-        lambda _, inputs: batches.append(len(inputs[0])) if torch.is_grad_enabled() else None
-    )
-    path = StraightPath.from_black(images)
-    all_guided_sums(smooth_net, path, targets, SEVERAL, internal_batch_size=9)
-    handle.remove()
-    # 9, 4 and 7 points of three images: all three walk at first, then two, then the longest alone.
-    assert batches == [9] * 4 + [6] * 3 + [3] * 2

@@ -6,14 +6,16 @@ is known: it is computed twice, the second time with half of the intervals.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images
 from riemannopt_dist.attribution import integrate_path
-from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, Settings
-from riemannopt_dist.guided_path import DEFAULT_WALK, Asking, Walk, Walking, together
+from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output, value_and_gradient
+from riemannopt_dist.guided_path import DEFAULT_WALK, Walk, guided_walk
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.paths import Path, StraightPath
@@ -107,48 +109,22 @@ def converge_walk(
     The walk's corners stay those that its n steps found; each straight line between them is integrated by the
     trapezoid with `pieces` intervals. Raises ValueError for an odd number of them, which cannot be halved.
     """
-    settings = Settings(output=output, internal_batch_size=internal_batch_size)
-    (reference,) = converge_walks(model, path, targets, [partition], pieces=pieces, walk=walk, **settings)
-    return reference
-
-
-def converge_walks(
-    model: nn.Module,
-    path: StraightPath,
-    targets: Tensor,
-    partitions: Sequence[Array],
-    *,
-    pieces: int = WALK_PIECES,
-    walk: Walk = DEFAULT_WALK,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> list[Reference]:
-    """`converge_walk` of each partition, whose walks share micro-batches."""
     if pieces < 2 or pieces % 2:
         raise ValueError(f"pieces: expected an even number of at least 2, got {pieces}")
-    computations = [_converged(path, partition, pieces, walk) for partition in partitions]
-    return together(computations, model, targets, output=output, internal_batch_size=internal_batch_size)
-
-
-def _converged(path: StraightPath, partition: Array, pieces: int, walk: Walk) -> Asking[Reference]:
-    """The converged integral along one walk."""
-    walking = Walking(path, partition, walk)
+    settings: dict[str, Any] = {"output": output, "internal_batch_size": internal_batch_size}
     place = path.baselines.double()
     fine, coarse = torch.zeros_like(place), torch.zeros_like(place)
-    step = walking.on(*(yield walking.position))
-    while step.remaining:
+    for step, following in pairwise(guided_walk(model, path, targets, partition, walk=walk, **settings)):
         between = [(place + step.move * (j / pieces)).to(path.images.dtype) for j in range(1, pieces)]
-        # The corner at the step's end goes along with them.
-        _, gradients = yield torch.cat([*between, walking.position])
-        *inner, end = gradients.view(pieces, *place.shape).double()
-        ends = (step.gradients.double() + end) / 2
-        fine += (ends + sum(inner)) / pieces * step.move
-        coarse += (ends + sum(inner[1::2])) / (pieces // 2) * step.move
+        _, gradients = value_and_gradient(model, torch.cat(between), targets.repeat(pieces - 1), **settings)
+        inner = gradients.view(pieces - 1, *place.shape).double()
+        ends = (step.gradients.double() + following.gradients) / 2
+        fine += (ends + inner.sum(0)) / pieces * step.move
+        coarse += (ends + inner[1::2].sum(0)) / (pieces // 2) * step.move
         place = place + step.move
-        step = walking.on(step.values, gradients[-len(place) :])
     wide = sum_type(path.images.dtype)
     fine, coarse = fine.to(wide), coarse.to(wide)
-    evaluations = torch.full_like(step.values, pieces * (len(partition) - 1) + 1, dtype=torch.int64)
+    evaluations = torch.full_like(targets, pieces * (len(partition) - 1) + 1)
     return Reference(fine, _relative_distance(coarse, fine), evaluations)
 
 

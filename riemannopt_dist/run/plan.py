@@ -266,8 +266,9 @@ def _likely_schedule(cell: Cell) -> Schedule:
 def _passes_at_ends(family: str, cells: Sequence[Cell], sums: Sums) -> int:
     """Forward passes for f at an end of the path that no gradient is taken at, or before one is (IDGI)."""
     if not isinstance(FAMILIES[family], FixedPath):
-        # Walks of the left rule end one step before the image, and share f there.
-        return int(any(cell.rule == "left" for cell in cells))
+        # A walk of the left rule ends one step before the image.
+        walks = zip(cells, sums.schedules, strict=True)
+        return len({schedule for cell, schedule in walks if cell.rule == "left"})
     sampled = {point for schedule in sums.sampled for point in schedule.points}
     return sum(bool(sums.idgi) or end not in sampled for end in (0.0, 1.0)) if sampled else 0
 
