@@ -298,3 +298,24 @@ def test_bad_arguments_are_named(
 def test_bad_walks_are_named(fields: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=f"^{named}: expected"):
         Walk(**fields)  # type: ignore[arg-type]
+
+
+def test_a_map_and_its_converged_map_meet_the_same_corners_in_the_same_batches(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    """Rounding decides where a walk goes, and what shares a batch decides the rounding."""
+    schedules = [linear_schedule(n, "left") for n in (6, 4)]
+    question = Question(smooth_net, images, targets)
+    batches: list[Tensor] = []
+    handle = smooth_net.register_forward_pre_hook(
+        lambda _, inputs: batches.append(inputs[0].detach().clone()) if torch.is_grad_enabled() else None
+    )
+    FAMILIES["guided_ig"].attributions(question, Sums(riemann=tuple(schedules)))
+    walked = [*batches]
+    batches.clear()
+    FAMILIES["guided_ig"].references(question, schedules, linear_partition(2))
+    handle.remove()
+    corners = [batch for batch in batches if len(batch) == len(images)]
+    # A walk of the left rule needs no gradient at the image, where its reference ends.
+    assert (len(walked), len(corners)) == (6 + 4, 7 + 5)
+    assert all(map(torch.equal, walked, corners[:6] + corners[7:11]))
