@@ -179,7 +179,7 @@ def test_what_a_shard_lacks(directory: RunDirectory, content: str, damage: str |
 def test_what_is_put_aside_is_kept_under_a_name_of_its_own(directory: RunDirectory) -> None:
     for number in range(1, 4):
         directory.storage.write_bytes("results/shard-00000.parquet", bytes([number]))
-        aside = directory.put_aside("results/shard-00000.parquet")
+        aside = directory.put_aside("results/shard-00000.parquet", "cut short")
         assert aside == f"damaged/results/shard-00000.parquet.{number}"
         assert directory.storage.read_bytes(aside) == bytes([number])
     assert directory.done_shards("results") == set()

@@ -1,6 +1,5 @@
 """A file on a web server, read by ranges; no more than was asked for, and not for ever."""
 
-import io
 import socket
 import threading
 from collections.abc import Iterator
@@ -11,25 +10,27 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
+from riemannopt_dist.ranged_file import RangedFile
+
 SECONDS = 60.0
 """How long a server may be silent, or take for anything but bytes."""
 SLOWEST = 16 << 10
 """Bytes that it sends in a second, at least."""
 
 
-class WebFile(io.RawIOBase):
-    """The file at an http:// or https:// address, which may hold a user and a password. Seekable.
+class WebFile(RangedFile):
+    """The file at an http:// or https:// address, which may hold a user and a password.
 
     Raises OSError from any method: FileNotFoundError for 404 and 410, PermissionError for 401 and 403.
     """
 
     def __init__(self, address: str) -> None:
+        super().__init__()
         self._address = address
         self._adapter = _Connections()
         self._session = _Session()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
-        self._position = 0
         self._size: int | None = None
 
     def size(self) -> int:
@@ -45,40 +46,15 @@ class WebFile(io.RawIOBase):
                 self._size = int(total)
         return self._size
 
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """The position of the next byte."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to `offset` from the beginning, from here or from the end."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence)
-        self._position = offset + (self.size() if start is None else start)
-        return self._position
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes, all that are left by default."""
-        left = max(0, self.size() - self._position)
-        wanted = left if size < 0 else min(size, left)
-        if wanted == 0:
-            return b""
-        last = self._position + wanted - 1
-        with self._answer({"Range": f"bytes={self._position}-{last}"}, wanted) as answer:
+    def _range(self, start: int, count: int) -> bytes:
+        with self._answer({"Range": f"bytes={start}-{start + count - 1}"}, count) as answer:
             if answer.status_code != 206:
                 raise OSError("the server does not answer requests for a range of bytes")
-            data: bytes = answer.raw.read(wanted + 1, decode_content=False)
-            if len(data) > wanted:
-                raise OSError(f"the server sends more than the {wanted} bytes asked for")
-            if len(data) < wanted:
-                raise OSError(f"{len(data)} bytes of {wanted}: cut short")
-        self._position += len(data)
+            data: bytes = answer.raw.read(count + 1, decode_content=False)
+        if len(data) > count:
+            raise OSError(f"the server sends more than the {count} bytes asked for")
+        if len(data) < count:
+            raise OSError(f"{len(data)} bytes of {count}: cut short")
         return data
 
     def close(self) -> None:

@@ -1,8 +1,6 @@
 """The configuration of a run: what is computed, which the fingerprint covers, and with what means."""
 
-import hashlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -32,6 +30,7 @@ from riemannopt_dist.choices import (
     check_choice,
 )
 from riemannopt_dist.metrics.table import METRICS, MS_SSIM
+from riemannopt_dist.run.digest import digest_of_values
 from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
 from riemannopt_dist.run.ledger import PATIENCE
 from riemannopt_dist.run.wording import sentence, shortened, shown
@@ -297,7 +296,7 @@ class Config(_Strict):
             fields["fit"] = {k: v for k, v in fields["fit"].items() if k != "profiles"}
         fields["cells"] = [str(cell) for cell in self.cells()]
         fields["weights_digest"] = weights_digest
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        return digest_of_values(fields)
 
 
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:

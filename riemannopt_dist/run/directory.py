@@ -5,8 +5,8 @@ This module needs no torch: how far a run is can be asked where none is.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 import platform
 import re
 import secrets
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from riemannopt_dist.run import rows
+from riemannopt_dist.run.digest import digest_of_values
 from riemannopt_dist.run.origin import Origin, code_digest, foreign, origin_now
 from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.stores import DamagedFile
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from riemannopt_dist.run.config import Config
     from riemannopt_dist.run.grid import Cell
     from riemannopt_dist.schedule import Schedule
+
+logger = logging.getLogger(__name__)
 
 UNREADABLE = "UnreadableImage:"
 """How the reason of an image begins that cannot be read: a reason is an exception's type and text."""
@@ -179,13 +182,17 @@ class RunDirectory:
         """The keys of the shards that are committed in `folder`."""
         return set(shard_files(self.storage, folder))
 
-    def put_aside(self, name: str) -> str:
-        """Move a file that is no part of the run, or damaged, to damaged/<name>.<n>: the name it has then."""
+    def put_aside(self, name: str, damage: object) -> str:
+        """Move a file that is no part of the run, or damaged, to damaged/<name>.<n>; the name it has then.
+
+        A warning tells of the `damage`, and where the file is.
+        """
         content, aside = self.storage.read_bytes(name), f"damaged/{name}"
         taken = set(self.storage.list(aside.rpartition("/")[0]))
         aside = next(f"{aside}.{n}" for n in count(1) if f"{aside}.{n}" not in taken)
         self.storage.write_bytes(aside, content)
         self.storage.delete(name)
+        logger.warning("%s; put aside as %s", damage, self.storage.uri(aside))
         return aside
 
     def shard_rows(self, folder: str) -> list[dict[str, Any]]:
@@ -257,7 +264,7 @@ class RunDirectory:
         if not self.storage.exists(name):
             return None
         found = self.storage.read_json(name)
-        if not isinstance(found, dict) or found.pop("digest", None) != _digest(found):
+        if not isinstance(found, dict) or found.pop("digest", None) != digest_of_values(found):
             raise DamagedFile(f"{self.storage.uri(name)}: damaged: its digest is not that of its content")
         profile: dict[str, Any] = found["profile"]
         return profile
@@ -270,7 +277,7 @@ class RunDirectory:
             for cell, schedule in schedules.items()
         ]
         content = {"profile": json.loads(profile.to_json()), "schedules": cells}
-        self.storage.write_json(f"schedules/{family}.json", content | {"digest": _digest(content)})
+        self.storage.write_json(f"schedules/{family}.json", content | {"digest": digest_of_values(content)})
 
     def _rows(self, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
         """The rows of a table, with the columns of `schema`."""
@@ -298,11 +305,6 @@ def last_maker(run: Mapping[str, Any]) -> dict[str, Any]:
     """The code and the versions with which a run went on last."""
     maker = [run, *run.get("resumed", ())][-1]
     return {key: maker[key] for key in ("code_digest", "versions")}
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    """SHA-256, in hexadecimal, of plain values."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _version(package: str) -> str | None:

@@ -336,8 +336,7 @@ def _or_aside(directory: RunDirectory, name: str, read: Callable[[], T]) -> T | 
     try:
         return read()
     except DamagedFile as error:
-        aside = directory.put_aside(name)
-        logger.warning("%s; put aside as %s", error, directory.storage.uri(aside))
+        directory.put_aside(name, error)
         return None
 
 

@@ -2,14 +2,15 @@
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+from riemannopt_dist.run.notes import note_of, noted
 
 ORIGIN = b"origin"
 """The key of a table's metadata under which its origin is, as a JSON object."""
@@ -33,16 +34,12 @@ class Origin:
 
     def in_table(self, table: pa.Table) -> pa.Table:
         """`table` with this origin in its metadata."""
-        kept = table.schema.metadata or {}
-        return table.replace_schema_metadata({**kept, ORIGIN: json.dumps(asdict(self)).encode()})
+        return noted(table, ORIGIN, self)
 
     @classmethod
     def of(cls, schema: pa.Schema) -> "Origin | None":
         """The origin of a table with this schema, None where it tells none."""
-        try:
-            return cls(**json.loads((schema.metadata or {})[ORIGIN]))
-        except (KeyError, TypeError, ValueError):
-            return None
+        return note_of(schema, ORIGIN, cls)
 
 
 def origin_now(run: Mapping[str, Any], term: int) -> Origin:

@@ -4,7 +4,6 @@ Weights are told apart by their digest. Code is not: a network may be built of t
 something else, for a change in a file of its own or in a package.
 """
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterable
@@ -87,11 +86,10 @@ def _compare_probes(directory: RunDirectory, config: Config, model: Classifier) 
 
 def _probe(model: Classifier, reader: ImageReader, ref: ImageRef) -> Probe:
     """Raises UnreadableImage; ValueError where the model fails."""
-    data = reader.read(ref)
-    image = image_tensor(data, model.input_size, model.resize_size)
+    image = image_tensor(reader.read(ref), model.input_size, model.resize_size)
     with ieee_float32(), torch.no_grad():
         logits = run_model(model, image[None].to(model.mean))[0]
-    return Probe(ref.image_id, hashlib.sha256(data).hexdigest(), tuple(logits.double().tolist()))
+    return Probe(ref.image_id, reader.digests[ref.image_id], tuple(logits.double().tolist()))
 
 
 def _compare(before: Probe, now: Probe, dtype: torch.dtype) -> None:

@@ -89,7 +89,7 @@ def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
     ids = {key: frozenset(map(image_id, part)) for key, part in shards.items()}
     files = shard_files(directory.storage, stage.name)
     for key in files.keys() - ids.keys():
-        _put_aside(directory, files.pop(key), f"{stage.name}/{key}.parquet: not a shard of this run")
+        directory.put_aside(files.pop(key), f"{stage.name}/{key}.parquet: not a shard of this run")
     absent = [key for key in shards if (key not in files and ids[key] - own) or ids[key] & again]
     there = {key: file for key, file in files.items() if key not in set(absent)}
     with inspected(directory, stage, there, ids) as found:
@@ -101,13 +101,8 @@ def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
 def _is_left(directory: RunDirectory, file: str, inspection: Inspection, own: Set[str]) -> bool:
     """Whether a shard with such a file is to be done again; a damaged file is put aside."""
     if inspection.damage is not None:
-        _put_aside(directory, file, inspection.damage)
+        directory.put_aside(file, inspection.damage)
     return bool(inspection.missing - own)
-
-
-def _put_aside(directory: RunDirectory, file: str, damage: str) -> None:
-    aside = directory.put_aside(file)
-    logger.warning("%s; put aside as %s", damage, directory.storage.uri(aside))
 
 
 def _deleted(run: Run, stage: Stage, shards: Shards) -> list[str]:

@@ -1,13 +1,14 @@
 """What a shard took: seconds, gradients and where, counted while its rows are made and kept in its file."""
 
-import json
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 import pyarrow as pa
+
+from riemannopt_dist.run.notes import note_of, noted
 
 T = TypeVar("T")
 
@@ -39,16 +40,12 @@ class Timings:
 
     def in_table(self, table: pa.Table) -> pa.Table:
         """`table` with these timings in its metadata."""
-        kept = table.schema.metadata or {}
-        return table.replace_schema_metadata({**kept, TIMINGS: json.dumps(asdict(self)).encode()})
+        return noted(table, TIMINGS, self)
 
     @classmethod
     def of(cls, schema: pa.Schema) -> "Timings | None":
         """The timings of a shard with this schema, None where there are none that can be read."""
-        try:
-            return cls(**json.loads((schema.metadata or {})[TIMINGS]))
-        except (KeyError, TypeError, ValueError):
-            return None
+        return note_of(schema, TIMINGS, cls)
 
 
 class Tally:
