@@ -51,10 +51,10 @@ class WebFile(RangedFile):
             if answer.status_code != 206:
                 raise OSError("the server does not answer requests for a range of bytes")
             data: bytes = answer.raw.read(count + 1, decode_content=False)
-        if len(data) > count:
-            raise OSError(f"the server sends more than the {count} bytes asked for")
-        if len(data) < count:
-            raise OSError(f"{len(data)} bytes of {count}: cut short")
+            if len(data) > count:
+                raise OSError(f"the server sends more than the {count} bytes asked for")
+            if len(data) < count:  # or this side ended it: the context knows
+                raise OSError(f"{len(data)} bytes of {count}: cut short")
         return data
 
     def close(self) -> None:
