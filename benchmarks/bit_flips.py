@@ -10,19 +10,20 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 
-from riemannopt_dist.analysis.summary import read_results
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.run import rows
+from riemannopt_dist.run import schemas
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.driver import evaluated_subjects
-from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.run.examples import evaluated_examples
+from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.verification import problems
-from tests.small_world import small_config
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.testing.small_world import small_config
 
 SHARD = "results/shard-00000.parquet"
 PICTURES = 6
@@ -36,7 +37,7 @@ def made_run(folder: Path) -> RunDirectory:
     directory.write_images(
         {**_IMAGE, "image_id": f"{n}", "uri": f"/{n}", "in_fit": n < 3} for n in range(PICTURES)
     )
-    schema = rows.results_schema(METRICS[name] for name in config.metrics)
+    schema = schemas.results_schema(METRICS[name] for name in config.metrics)
     table = pa.Table.from_pylist(_results(directory, config, schema), schema)
     directory.write_table(SHARD, table)
     return directory
@@ -77,12 +78,12 @@ def _told(read: Callable[[], object]) -> str:
 def _results(directory: RunDirectory, config: Config, schema: pa.Schema) -> list[dict[str, object]]:
     rng = random.Random(0)
     numbers = {field.name: rng.random for field in schema if pa.types.is_floating(field.type)}
-    subjects = evaluated_subjects(directory.read_images() or [], config)
+    examples = evaluated_examples(directory.read_images() or [], config)
     return [
-        {"image_id": subject.image.image_id, "target": 0, "gradient_evaluations": cell.samples}
-        | {key: getattr(cell, key) for key in ("method", "schedule", "rule", "samples")}
+        {"image_id": example.image.image_id, "target": 0, "gradient_evaluations": cell.samples}
         | {name: number() for name, number in numbers.items()}
-        for subject in subjects
+        | asdict(cell)
+        for example in examples
         for cell in config.cells()
     ]
 

@@ -28,13 +28,16 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from riemannopt_dist import stores
-from riemannopt_dist.images import UnreadableImage, files_of, list_images, web
-from riemannopt_dist.models import load_model
-from riemannopt_dist.run.batches import image_batches
-from riemannopt_dist.run.engine import Engine
-from riemannopt_dist.run.tally import Tally
+from riemannopt_dist.data import web
+from riemannopt_dist.data.errors import UnreadableImage
+from riemannopt_dist.data.files import files_of
+from riemannopt_dist.data.listing import list_images
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.run.stages.batches import image_batches
+from riemannopt_dist.run.stages.engine import Engine
+from riemannopt_dist.run.stages.tally import Tally
 from riemannopt_dist.run.yaml_text import parse_yaml
+from riemannopt_dist.storage import errors as stores
 
 ALLOWED = 2 << 30
 """Bytes beyond the model's that a worker may take for any small input."""
@@ -63,7 +66,7 @@ class Outcome:
 
 def outcomes(names: Sequence[str], folder: Path) -> list[Outcome]:
     """Make bombs in `folder` and meet them in a process, one after the other: peaks are those so far."""
-    from riemannopt_dist.run.driver import KEEP_MEMORY  # late: the process that meets them does without Ray
+    from riemannopt_dist.run.ray.driver import KEEP_MEMORY  # late: who meets them does without Ray
 
     sizes = []
     for n, name in enumerate(names):
@@ -80,7 +83,7 @@ def outcomes(names: Sequence[str], folder: Path) -> list[Outcome]:
 
 def meet(names: Sequence[str], folder: Path) -> Iterator[dict[str, object]]:
     """Meet bombs in this process, which has loaded a model; what comes of each."""
-    load_model("tests.small_world:tiny_classifier")
+    load_model("riemannopt_dist.testing.small_world:tiny_classifier")
     before = _peak()
     for n, name in enumerate(names):
         start = time.monotonic()
@@ -102,7 +105,7 @@ def _peak() -> int:
 def _read(source: str) -> str:
     """List a source, and read and decode its images as a worker does."""
     refs = list_images(source)
-    model = load_model("tests.small_world:tiny_classifier")
+    model = load_model("riemannopt_dist.testing.small_world:tiny_classifier")
     engine = Engine(model, torch.device("cpu"), files_of(source), 8, Tally())
     told: dict[str, int] = {}
     for _, outcomes in image_batches(refs, engine, 8):

@@ -29,10 +29,10 @@ import pyarrow.dataset as ds
 from ray.cluster_utils import Cluster
 
 from riemannopt_dist.run.directory import RunDirectory, shard_files
-from riemannopt_dist.run.storage import Storage
 from riemannopt_dist.run.verification import problems
-from tests.s3_server import Bucket, serving
-from tests.small_world import FIT, make_pictures, small_fields
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.testing.s3_server import Bucket, serving
+from riemannopt_dist.testing.small_world import FIT, make_pictures, small_fields
 
 SHARD = 3
 DETECTION = {  # a dead node is noticed within two seconds
@@ -53,7 +53,7 @@ DRIVER = f"""
 import sys
 from riemannopt_dist.run import lock
 lock.LEASE, lock.RENEWAL, lock.LOOK = {LEASE}, 0.5, 0.2
-from riemannopt_dist.cli import app
+from riemannopt_dist.commands import app
 app(["evaluate", *sys.argv[1:]])
 """
 
@@ -164,7 +164,7 @@ class Disturbed:
         # Rests of a second and a half.
         means = {"gpus_per_worker": 1 if environment else 0, "max_workers": 8, "patience": 60.0}
         fields = small_fields(Path(), output, means=means) | {"images": images}
-        fields["model"] = {"name": "tests.small_world:counted_classifier"}
+        fields["model"] = {"name": "riemannopt_dist.testing.small_world:counted_classifier"}
         self._config.write_text(json.dumps(fields))
 
     def start(self) -> "subprocess.Popen[bytes]":
@@ -192,7 +192,7 @@ class Disturbed:
     def rows(self) -> list[tuple[str, str]]:
         """The key of every result row, and all of it but for its times."""
         table = ds.dataset([str(path) for path in self.results()]).to_table().drop_columns(["seconds"])
-        key = ("image_id", "method", "schedule", "rule", "samples")
+        key = ("image_id", "path", "placement", "estimator", "samples")
         return [(str([row[name] for name in key]), str(row)) for row in table.to_pylist()]
 
 

@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from riemannopt_dist.analysis.figures import error_figure
-from riemannopt_dist.attribution import integrate_path
-from riemannopt_dist.exact_line import exact_integrated_gradients
-from riemannopt_dist.methods import estimate_profile
-from riemannopt_dist.metrics.reference import compare, converge
-from riemannopt_dist.optimize import optimize_schedule
-from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.schedule import FITTED_RULES, RELEASED, linear_schedule
-from riemannopt_dist.secant import secant_attribution
-from tests.test_exact_line import stripes, trained_relu_net
+from riemannopt_dist.estimators.converged import converge
+from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
+from riemannopt_dist.estimators.rescale import rescale_attribution
+from riemannopt_dist.methods import integrate_path
+from riemannopt_dist.metrics.reference import compare
+from riemannopt_dist.paths.straight import StraightPath
+from riemannopt_dist.quadrature.estimation import estimate_profile
+from riemannopt_dist.quadrature.optimize import optimize_schedule
+from riemannopt_dist.quadrature.rules import FITTED_RULES, RELEASED, linear_schedule
+from riemannopt_dist.reports.figures import error_figure
+from tests.estimators.test_exact_line import stripes, trained_relu_net
 
 COUNTS = [16, 32, 64, 128, 256, 512, 1024]
 IMAGES = 64
@@ -45,27 +46,27 @@ def main() -> None:
             if name == "linear"
             else optimize_schedule(profile, count, rule, name)
         )
-        for name in ("linear", "density")
+        for name in ("linear", "equidistribution")
         for rule in RULES
         for count in COUNTS
     }
     settings = {"output": "logit", "internal_batch_size": 1024}
     path = StraightPath.from_black(images)
     found = integrate_path(model, path, targets, list(cells.values()), **settings)
-    secants = {(name, "secant", count): cells[name, "right", count] for name, _, count in cells}
-    found += [secant_attribution(model, path, targets, one, **settings) for one in secants.values()]
+    secants = {(name, "rescale", count): cells[name, "right", count] for name, _, count in cells}
+    found += [rescale_attribution(model, path, targets, one, **settings) for one in secants.values()]
     rows = pd.DataFrame(
         {
-            "method": "ig",
-            "schedule": name,
-            "rule": rule,
+            "path": "ig",
+            "placement": name,
+            "estimator": rule,
             "samples": count,
             "gradient_evaluations": count,
             "error": float(compare(result.maps, exact).error.mean()),
         }
         for (name, rule, count), result in zip([*cells, *secants], found, strict=True)
     )
-    for (name, rule), group in rows.groupby(["schedule", "rule"]):
+    for (name, rule), group in rows.groupby(["placement", "estimator"]):
         slope, _ = np.polyfit(np.log(group["gradient_evaluations"]), np.log(group["error"]), 1)
         errors = " ".join(f"{error:.2g}" for error in group["error"])
         print(f"{name} {rule}: order {-slope:.2f}; errors at {COUNTS}: {errors}")

@@ -14,9 +14,9 @@ import resource
 import time
 from collections.abc import Iterator
 
-from riemannopt_dist.run.dispatcher import dispatch
-from riemannopt_dist.run.ledger import Done, Ledger, Task
-from riemannopt_dist.run.pool import Pool
+from riemannopt_dist.run.ray.dispatcher import dispatch
+from riemannopt_dist.run.ray.pool import Pool
+from riemannopt_dist.run.ray.task_tracker import Done, Task, TaskTracker
 
 
 def tasks(count: int) -> Iterator[Task]:
@@ -26,20 +26,20 @@ def tasks(count: int) -> Iterator[Task]:
 def simulate(actors: int, count: int, seconds: float) -> tuple[int, float, float]:
     """Tasks done, wall-clock seconds of the driver, and simulated seconds of the run."""
     start = time.perf_counter()
-    ledger = Ledger(tasks(count), lookahead=actors, attempts=3, in_flight=2)
+    tracker = TaskTracker(tasks(count), lookahead=actors, attempts=3, in_flight=2)
     ends: list[tuple[float, int]] = []
     running: set[int] = set()
     now, done = 0.0, 0
     for actor in range(actors):
-        ledger.add_worker(actor)
-    while not ledger.finished:
-        for actor, _ in ledger.hand_out(now):
+        tracker.add_worker(actor)
+    while not tracker.finished:
+        for actor, _ in tracker.hand_out(now):
             if actor not in running:
                 running.add(actor)
                 heapq.heappush(ends, (now + seconds, actor))
         now, actor = heapq.heappop(ends)
-        done += len(ledger.succeeded(actor, None, now))
-        if ledger.head(actor) is None:
+        done += len(tracker.succeeded(actor, None, now))
+        if tracker.head(actor) is None:
             running.remove(actor)
         else:
             heapq.heappush(ends, (now + seconds, actor))

@@ -17,16 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
-from riemannopt_dist.attribution import integrate_path
-from riemannopt_dist.blur_path import BlurPath
-from riemannopt_dist.gradients import value_and_gradient
-from riemannopt_dist.guided_path import guided_ig
-from riemannopt_dist.models import Classifier, load_model
-from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.profile import Profile, equispaced, path_variation
-from riemannopt_dist.schedule import linear_schedule
-from riemannopt_dist.secant import secant_attribution
+from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
+from riemannopt_dist.estimators.idgi import IdgiSums
+from riemannopt_dist.estimators.passes import sums_along
+from riemannopt_dist.estimators.rescale import rescale_attribution
+from riemannopt_dist.estimators.riemann import RiemannSums
+from riemannopt_dist.methods import guided_ig, integrate_path
+from riemannopt_dist.models.classifier import Classifier
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.objective import Objective, value_and_gradient
+from riemannopt_dist.paths.blur import BlurPath
+from riemannopt_dist.paths.straight import StraightPath
+from riemannopt_dist.quadrature.profile import Profile, equispaced
+from riemannopt_dist.quadrature.rules import linear_schedule
+from riemannopt_dist.quadrature.variation import path_variation
 
 
 def timed(work: Callable[[], object], device: str, clock: Callable[[], float]) -> float:
@@ -44,6 +48,7 @@ def methods(
     """Each method on the same images with the same number of gradients: `samples` for each image."""
     schedule = linear_schedule(samples, "trapezoid")
     even = Profile((0.5,), (1.0,), (0.0,), 1, roughness=(1.0,))
+    objective = Objective(model, targets, internal_batch_size=batch)
     return {
         "IG": lambda: integrate_path(
             model, StraightPath.from_black(images), targets, [schedule], internal_batch_size=batch
@@ -51,27 +56,22 @@ def methods(
         "Blur IG": lambda: integrate_path(
             model, BlurPath(images), targets, [schedule], internal_batch_size=batch
         ),
-        "IG's secants": lambda: secant_attribution(
+        "IG's Rescale rule": lambda: rescale_attribution(
             model,
             StraightPath.from_black(images),
             targets,
             linear_schedule(samples),
             internal_batch_size=batch,
         ),
-        "IG's adaptive secants": lambda: adaptive_secant_attribution(
+        "IG's adaptive Rescale rule": lambda: adaptive_rescale_attribution(
             model, StraightPath.from_black(images), targets, even, samples, internal_batch_size=batch
         ),
         "Guided IG": lambda: guided_ig(model, images, targets, schedule, internal_batch_size=batch),
-        "IG and IDGI": lambda: integrate_path(
-            model,
-            StraightPath.from_black(images),
-            targets,
-            [schedule],
-            idgi=[schedule],
-            internal_batch_size=batch,
+        "IG and IDGI": lambda: sums_along(
+            StraightPath.from_black(images), objective, [(RiemannSums, schedule), (IdgiSums, schedule)]
         ),
         "IG's profile": lambda: path_variation(
-            model, StraightPath.from_black(images), targets, equispaced(samples), internal_batch_size=batch
+            StraightPath.from_black(images), objective, equispaced(samples)
         ),
     }
 

@@ -16,10 +16,14 @@ import torch
 from skimage import data
 from torch import Tensor
 
-from riemannopt_dist.images import ImageReader, decode_image, files_of, list_images, prepare_image
+from riemannopt_dist.data.decoding import decode_image, prepare_image
+from riemannopt_dist.data.files import files_of
+from riemannopt_dist.data.listing import list_images
+from riemannopt_dist.data.reading import ImageReader
 from riemannopt_dist.metrics.information import CONVENTIONS, information_curve
 from riemannopt_dist.metrics.insertion import insertion
-from riemannopt_dist.models import Classifier, load_model
+from riemannopt_dist.models.classifier import Classifier
+from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.run.shards import drawn_order
 
 

@@ -13,11 +13,12 @@ import time
 import torch
 from torch import Tensor, nn
 
-from riemannopt_dist.metrics.reference import compare, converge
-from riemannopt_dist.models import load_model
-from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.schedule import linear_schedule
-from riemannopt_dist.secant import secant_attribution
+from riemannopt_dist.estimators.converged import converge
+from riemannopt_dist.estimators.rescale import rescale_attribution
+from riemannopt_dist.metrics.reference import compare
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.paths.straight import StraightPath
+from riemannopt_dist.quadrature.rules import linear_schedule
 
 FAMILIES = (
     "resnet18",
@@ -50,7 +51,7 @@ def measured(name: str, image: Tensor, intervals: int, fine: int) -> tuple[float
     model, path = network(name), StraightPath.from_black(image)
     with torch.no_grad():
         target = model(image).argmax(1)
-    result = secant_attribution(model, path, target, linear_schedule(intervals), output="logit")
+    result = rescale_attribution(model, path, target, linear_schedule(intervals), output="logit")
     reference = converge(model, path, target, fine, output="logit")
     change = result.f_input - result.f_baseline
     gap = (result.maps.sum() - change).abs() / change.abs()

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from riemannopt_dist.run.driver import evaluate, ray_session
+from riemannopt_dist.run.ray.driver import evaluate, ray_session
 from riemannopt_dist.run.verification import problems
-from tests.small_world import make_pictures, small_config
+from riemannopt_dist.testing.small_world import make_pictures, small_config
 
 SHARD = 250
 PAGE = 4096
@@ -57,7 +57,7 @@ def main() -> None:
         config = small_config(
             pictures,
             output,
-            grid=[{"schedules": ["linear"], "rules": ["left"], "samples": [2, 4]}],
+            grid=[{"placements": ["linear"], "estimators": ["left"], "samples": [2, 4]}],
             metrics=["completeness"],
             shard_size=SHARD,
             batch_size=SHARD,

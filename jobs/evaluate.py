@@ -2,7 +2,7 @@
 
 import sys
 
-from riemannopt_dist.cli import app
+from riemannopt_dist.commands import app
 
 if __name__ == "__main__":
     app(["evaluate", *sys.argv[1:]])

@@ -7,66 +7,90 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from riemannopt_dist.adaptive import adaptive_attribution, adaptive_to_tolerance
-    from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
-    from riemannopt_dist.attribution import Attribution, integrate_path, integrated_gradients
-    from riemannopt_dist.blur_path import BlurPath
-    from riemannopt_dist.exact_line import breakpoints, exact_integrated_gradients
-    from riemannopt_dist.guided_path import guided_ig
-    from riemannopt_dist.methods import blur_ig, estimate_profile, idgi
+    from riemannopt_dist.attribution import Attribution
+    from riemannopt_dist.estimators.adaptive import adaptive_attribution, adaptive_to_tolerance
+    from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
+    from riemannopt_dist.estimators.converged import converge
+    from riemannopt_dist.estimators.exact_line import breakpoints, exact_integrated_gradients
+    from riemannopt_dist.estimators.rescale import rescale_attribution
+    from riemannopt_dist.methods import (
+        attribute,
+        blur_ig,
+        guided_ig,
+        idgi,
+        integrate_path,
+        integrated_gradients,
+    )
     from riemannopt_dist.metrics.completeness import completeness_delta, ratio_of_sums, relative_error
     from riemannopt_dist.metrics.information import information_curve
     from riemannopt_dist.metrics.insertion import deletion, insertion, smoothed_insertion
-    from riemannopt_dist.metrics.reference import compare, converge
-    from riemannopt_dist.models import load_model
-    from riemannopt_dist.optimize import optimize_schedule
-    from riemannopt_dist.paths import StraightPath
-    from riemannopt_dist.profile import Profile, profile_from_variations
-    from riemannopt_dist.schedule import Schedule, linear_schedule, schedule_from_partition
-    from riemannopt_dist.secant import secant_attribution
+    from riemannopt_dist.metrics.reference import compare
+    from riemannopt_dist.models.loading import load_model
+    from riemannopt_dist.objective import Objective
+    from riemannopt_dist.paths.blur import BlurPath
+    from riemannopt_dist.paths.guided import GuidedPath
+    from riemannopt_dist.paths.straight import StraightPath
+    from riemannopt_dist.paths.table import Blur, Guided, Straight
+    from riemannopt_dist.quadrature.estimation import estimate_profile
+    from riemannopt_dist.quadrature.optimize import optimize_schedule
+    from riemannopt_dist.quadrature.profile import Profile, profile_from_variations
+    from riemannopt_dist.quadrature.rules import linear_schedule, schedule_from_partition
+    from riemannopt_dist.quadrature.schedule import Schedule
 
 _HOME = {
     "Attribution": "attribution",
-    "integrate_path": "attribution",
-    "integrated_gradients": "attribution",
+    "Blur": "paths.table",
+    "BlurPath": "paths.blur",
+    "Guided": "paths.table",
+    "GuidedPath": "paths.guided",
+    "Objective": "objective",
+    "Profile": "quadrature.profile",
+    "Schedule": "quadrature.schedule",
+    "Straight": "paths.table",
+    "StraightPath": "paths.straight",
+    "adaptive_attribution": "estimators.adaptive",
+    "adaptive_rescale_attribution": "estimators.adaptive_rescale",
+    "adaptive_to_tolerance": "estimators.adaptive",
+    "attribute": "methods",
+    "blur_ig": "methods",
+    "breakpoints": "estimators.exact_line",
+    "compare": "metrics.reference",
     "completeness_delta": "metrics.completeness",
+    "converge": "estimators.converged",
+    "deletion": "metrics.insertion",
+    "estimate_profile": "quadrature.estimation",
+    "exact_integrated_gradients": "estimators.exact_line",
+    "guided_ig": "methods",
+    "idgi": "methods",
+    "information_curve": "metrics.information",
+    "insertion": "metrics.insertion",
+    "integrate_path": "methods",
+    "integrated_gradients": "methods",
+    "linear_schedule": "quadrature.rules",
+    "load_model": "models.loading",
+    "optimize_schedule": "quadrature.optimize",
+    "profile_from_variations": "quadrature.profile",
     "ratio_of_sums": "metrics.completeness",
     "relative_error": "metrics.completeness",
-    "load_model": "models",
-    "optimize_schedule": "optimize",
-    "Profile": "profile",
-    "profile_from_variations": "profile",
-    "BlurPath": "blur_path",
-    "adaptive_attribution": "adaptive",
-    "adaptive_secant_attribution": "adaptive_secant",
-    "adaptive_to_tolerance": "adaptive",
-    "blur_ig": "methods",
-    "estimate_profile": "methods",
-    "breakpoints": "exact_line",
-    "exact_integrated_gradients": "exact_line",
-    "deletion": "metrics.insertion",
-    "insertion": "metrics.insertion",
+    "rescale_attribution": "estimators.rescale",
+    "schedule_from_partition": "quadrature.rules",
     "smoothed_insertion": "metrics.insertion",
-    "information_curve": "metrics.information",
-    "compare": "metrics.reference",
-    "converge": "metrics.reference",
-    "guided_ig": "guided_path",
-    "idgi": "methods",
-    "Schedule": "schedule",
-    "linear_schedule": "schedule",
-    "schedule_from_partition": "schedule",
-    "secant_attribution": "secant",
-    "StraightPath": "paths",
 }
 __all__ = [
     "Attribution",
+    "Blur",
     "BlurPath",
+    "Guided",
+    "GuidedPath",
+    "Objective",
     "Profile",
     "Schedule",
+    "Straight",
     "StraightPath",
     "adaptive_attribution",
-    "adaptive_secant_attribution",
+    "adaptive_rescale_attribution",
     "adaptive_to_tolerance",
+    "attribute",
     "blur_ig",
     "breakpoints",
     "compare",
@@ -87,8 +111,8 @@ __all__ = [
     "profile_from_variations",
     "ratio_of_sums",
     "relative_error",
+    "rescale_attribution",
     "schedule_from_partition",
-    "secant_attribution",
     "smoothed_insertion",
 ]
 

@@ -1,6 +1,5 @@
 """What is chosen by name, and checks of plain values: with these a configuration is checked without torch."""
 
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 Output = Literal["probability", "logit"]
@@ -16,27 +15,20 @@ Average = Literal["mean", "normalised_mean", "normalised_median"]
 AVERAGES: tuple[str, ...] = get_args(Average)
 DEFAULT_AVERAGE: Average = "normalised_mean"
 
-RENAMED = {"powell": "eq9"}
-"""Names of placements that are no more, and what they are called now."""
+PATIENCE = 600.0
+"""Seconds for which a storage that does not answer is asked again."""
 
-FRACTION = 0.25
-MAX_DIST = 0.02
-CLOSENESS = 1e-9
-"""How Guided IG walks by its original's defaults; see `Walk`."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """A family, and which of its two sums is meant."""
-
-    family: str
-    idgi: bool = False
-
-
-FAMILY_NAMES = ("ig", "blur_ig", "guided_ig")
-METHODS: dict[str, Method] = {name: Method(name) for name in FAMILY_NAMES} | {
-    f"{name}_idgi": Method(name, idgi=True) for name in FAMILY_NAMES
+RENAMED = {
+    "powell": "eq9",
+    "density": "equidistribution",
+    "rough": "roughness",
+    "end_weights": "softmax_trapezoid",
+    "secant": "rescale",
+    "ig_idgi": "ig, with the estimator idgi",
+    "blur_ig_idgi": "blur_ig, with the estimator idgi",
+    "guided_ig_idgi": "guided_ig, with the estimator idgi",
 }
+"""Names of paths, estimators and placements that are no more, and what they are called now."""
 
 
 def check_positive(value: int, name: str) -> None:

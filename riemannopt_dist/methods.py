@@ -1,209 +1,101 @@
-"""Attribution methods by name. A new one is a family here, or an entry in the table.
+"""The front door: attribution maps of images under a path, an estimator and a placement of its samples.
 
-A family is a way to take gradients: along a fixed path, or along Guided IG's walk. Each carries two methods
-that share its gradients: the plain Riemann sum, and IDGI.
+`attribute` has all of them by name; the other functions are calls of it for what people ask for by name.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypedDict
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
-from riemannopt_dist.adaptive import adaptive_attribution, adaptive_to_tolerance
-from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.arguments import check_choice, check_images
-from riemannopt_dist.attribution import Attribution, integrate_path, union_of_points
-from riemannopt_dist.blur_path import BlurPath
-from riemannopt_dist.choices import AVERAGES, DEFAULT_AVERAGE, REFINE, Average, Refine
-from riemannopt_dist.choices import METHODS as METHODS
-from riemannopt_dist.choices import Method as Method
-from riemannopt_dist.gradients import DEFAULT_INTERNAL_BATCH_SIZE, Output
-from riemannopt_dist.guided_path import DEFAULT_WALK, Walk, guided_sums, guided_variation
-from riemannopt_dist.metrics.reference import Reference, converge, converge_walk
-from riemannopt_dist.paths import Path, StraightPath
-from riemannopt_dist.profile import (
-    PROFILE_SAMPLES,
-    Profile,
-    Variations,
-    equispaced,
-    path_variation,
-)
-from riemannopt_dist.refinement import merged, needs_refinement, refining_positions
-from riemannopt_dist.schedule import Array, Schedule, partition_of
-from riemannopt_dist.secant import secant_attribution
+from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed
+from riemannopt_dist.estimators.idgi import IdgiSums
+from riemannopt_dist.estimators.passes import Sums, sums_along
+from riemannopt_dist.estimators.riemann import RiemannSums
+from riemannopt_dist.estimators.table import ESTIMATORS
+from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Objective, Output
+from riemannopt_dist.paths.base import Path, PathFamily
+from riemannopt_dist.paths.blur import BlurPath
+from riemannopt_dist.paths.guided import GuidedPath
+from riemannopt_dist.paths.straight import StraightPath
+from riemannopt_dist.paths.table import PATHS, Guided, path_family
+from riemannopt_dist.quadrature.optimize import optimize_schedule
+from riemannopt_dist.quadrature.profile import Profile
+from riemannopt_dist.quadrature.rules import linear_schedule
+from riemannopt_dist.quadrature.schedule import Schedule
 
 
-class Settings(TypedDict):
-    """The options that all of the library's functions take."""
+def attribute(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    path: str | PathFamily = "ig",
+    estimator: str = "left",
+    placement: str = LINEAR,
+    samples: int = 16,
+    tolerance: float | None = None,
+    profile: Profile | None = None,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Attribution:
+    """Attribution maps of images (B, C, H, W), RGB in [0, 1], for class indices `targets` (B,).
 
-    output: Output
-    internal_batch_size: int
+    `path` is a name in PATHS ("ig", "blur_ig", "guided_ig") or a family with its parameters, such as
+    `Straight(baseline="white")`; `estimator` a name in ESTIMATORS ("left", "trapezoid", "idgi", "rescale");
+    `placement` says where the `samples` are: "linear", or by a `profile` of the path (`estimate_profile`)
+    "riemannopt", "exact", "adaptive" and the others of the README. With a `tolerance`, images take points of
+    their own until their estimated error is at most that, `samples` at most.
 
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """What is to be explained: images (B, C, H, W), each one's class (B,), the model, and how it is asked.
-
-    `walk` is how Guided IG goes, where it is the method.
+    Raises ValueError for what does not go together, a placement without its profile, images that are not a
+    finite floating-point batch, and targets that do not fit.
     """
-
-    model: nn.Module
-    images: Tensor
-    targets: Tensor
-    output: Output = "probability"
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE
-    walk: Walk = DEFAULT_WALK
-
-    def __post_init__(self) -> None:
-        check_images(self.images)
-
-    @property
-    def settings(self) -> Settings:
-        """The question's options as keyword arguments."""
-        return {"output": self.output, "internal_batch_size": self.internal_batch_size}
+    family = path_family(path) if isinstance(path, str) else path
+    chosen = ESTIMATORS[estimator]
+    where = ADAPTIVE if tolerance is not None else placement
+    if (refusal := chosen.refusal(family, where, samples)) is not None:
+        raise ValueError(f"{family.label}, {estimator}, {where}, {samples} samples: {refusal}")
+    if where != LINEAR and profile is None:
+        raise ValueError(f"profile: the placement {where} needs one of this path (estimate_profile)")
+    objective = Objective(model, targets, output, internal_batch_size)
+    placed = _placed(where, chosen.rule(family), samples, tolerance, profile)
+    (result,) = chosen.attribute(objective, family.through(images), [placed])
+    return result
 
 
-class Sums(NamedTuple):
-    """The schedules of each kind of sum along a family's gradients; Guided IG's walk has no secants."""
-
-    riemann: tuple[Schedule, ...] = ()
-    idgi: tuple[Schedule, ...] = ()
-    end_weighted: tuple[Schedule, ...] = ()
-    secant: tuple[Schedule, ...] = ()
-
-    @property
-    def schedules(self) -> list[Schedule]:
-        """All of them, kind by kind."""
-        return [schedule for kind in self for schedule in kind]
-
-    @property
-    def sampled(self) -> list[Schedule]:
-        """Those whose gradients are samples, which can be shared."""
-        return [*self.riemann, *self.idgi, *self.end_weighted]
+def _placed(
+    placement: str, rule: str, samples: int, tolerance: float | None, profile: Profile | None
+) -> Placed:
+    if placement == ADAPTIVE or profile is None:
+        schedule = None if placement == ADAPTIVE else linear_schedule(samples, rule)
+        return Placed(samples, schedule, profile, tolerance)
+    if placement == LINEAR:
+        return Placed(samples, linear_schedule(samples, rule))
+    return Placed(samples, optimize_schedule(profile, samples, rule, placement))
 
 
-class Family(Protocol):
-    """One way to take gradients between a baseline and an image."""
+def integrated_gradients(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    *,
+    baselines: Tensor | None = None,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Attribution:
+    """Integrated Gradients (Sundararajan et al., 2017) of images (B, C, H, W), RGB in [0, 1].
 
-    def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
-        """A map for each of `sums.schedules`, in their order, with gradients shared."""
-        ...
-
-    def evaluations(self, sums: Sums) -> int:
-        """The gradient evaluations an image that these sums cost together."""
-        ...
-
-    def variations(self, question: Question, alphas: Array) -> Array:
-        """Mean over features of |Δg / Δα| between positions `alphas` (k,), for each image: (B, k − 1)."""
-        ...
-
-    def references(
-        self, question: Question, schedules: Sequence[Schedule], edges: Array
-    ) -> dict[Schedule, Reference]:
-        """The converged maps of each schedule's path, from the trapezoid on `edges` where all share one.
-
-        A path that depends on its schedule is integrated as that schedule leads it.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class FixedPath:
-    """A path that is known beforehand: all schedules share the gradients at common points."""
-
-    path: Callable[[Tensor], Path]
-
-    def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
-        """A map for each schedule: from one pass along the path, but secants are each schedule's own."""
-        given = (question.model, self.path(question.images), question.targets)
-        made: list[Attribution] = []
-        if sums.sampled:
-            made += integrate_path(
-                *given, sums.riemann, idgi=sums.idgi, end_weighted=sums.end_weighted, **question.settings
-            )
-        return made + [secant_attribution(*given, schedule, **question.settings) for schedule in sums.secant]
-
-    def evaluations(self, sums: Sums) -> int:
-        """The number of distinct points, and all secants."""
-        points = len(union_of_points(sums.sampled)[0]) if sums.sampled else 0
-        return points + sum(map(len, sums.secant))
-
-    def variations(self, question: Question, alphas: Array) -> Array:
-        """Algorithm 1's |Δg / Δα| along the path."""
-        path = self.path(question.images)
-        return path_variation(question.model, path, question.targets, alphas, **question.settings)
-
-    def placed_per_image(
-        self, question: Question, profile: Profile, samples: int, tolerance: float | None
-    ) -> Attribution:
-        """Maps from points of each image's own: `samples` of them, or at most so many for a tolerance."""
-        given = (question.model, self.path(question.images), question.targets, profile)
-        if tolerance is None:
-            return adaptive_attribution(*given, samples, **question.settings)
-        return adaptive_to_tolerance(*given, tolerance, maximum=samples, **question.settings)
-
-    def secants_per_image(self, question: Question, profile: Profile, samples: int) -> Attribution:
-        """Maps from `samples` secants over intervals of each image's own."""
-        given = (question.model, self.path(question.images), question.targets, profile)
-        return adaptive_secant_attribution(*given, samples, **question.settings)
-
-    def references(
-        self, question: Question, schedules: Sequence[Schedule], edges: Array
-    ) -> dict[Schedule, Reference]:
-        """The converged maps of the path, the same for all."""
-        given = (question.model, self.path(question.images), question.targets, len(edges) - 1)
-        return dict.fromkeys(schedules, converge(*given, partition=lambda _: edges, **question.settings))
-
-
-@dataclass(frozen=True)
-class GuidedWalk:
-    """Guided IG's walk: each schedule leads its own, shared by the sum and IDGI."""
-
-    def attributions(self, question: Question, sums: Sums) -> list[Attribution]:
-        """A map for each schedule; kinds of sums with the same schedule share its walk."""
-        path, walk = question.walk.line(question.images), question.walk
-        walked = {
-            schedule: guided_sums(
-                question.model, path, question.targets, schedule, walk=walk, **question.settings
-            )
-            for schedule in dict.fromkeys(sums.schedules)
-        }
-        return [getattr(walked[schedule], kind) for kind in Sums._fields for schedule in getattr(sums, kind)]
-
-    def evaluations(self, sums: Sums) -> int:
-        """The points of all distinct schedules."""
-        return sum(len(schedule) for schedule in set(sums.schedules))
-
-    def variations(self, question: Question, alphas: Array) -> Array:
-        """|Δg / Δα| along the walk that the positions themselves lead."""
-        path, walk = question.walk.line(question.images), question.walk
-        return guided_variation(
-            question.model, path, question.targets, alphas, walk=walk, **question.settings
-        )
-
-    def references(
-        self, question: Question, schedules: Sequence[Schedule], edges: Array
-    ) -> dict[Schedule, Reference]:
-        """The converged integral along each schedule's own walk."""
-        path = question.walk.line(question.images)
-        walks: dict[tuple[float, ...], Reference] = {}
-        found = {}
-        for schedule in dict.fromkeys(schedules):
-            partition, _ = partition_of(schedule)
-            key = tuple(partition.tolist())
-            if key not in walks:
-                given = (question.model, path, question.targets, partition)
-                walks[key] = converge_walk(*given, walk=question.walk, **question.settings)
-            found[schedule] = walks[key]
-        return found
-
-
-FAMILIES: dict[str, Family] = {
-    "ig": FixedPath(StraightPath.from_black),
-    "blur_ig": FixedPath(BlurPath),
-    "guided_ig": GuidedWalk(),
-}
+    Σ_k w_k ∂f/∂γ(α_k) · (x − x′) along the straight path from `baselines` (black unless given) for class
+    indices `targets` (B,). `internal_batch_size` bounds the memory and changes nothing beyond rounding.
+    Raises ValueError for images that are not a finite floating-point batch and for targets that do not fit.
+    """
+    check_images(images)
+    path = StraightPath(images, torch.zeros_like(images) if baselines is None else baselines)
+    objective = Objective(model, targets, output, internal_batch_size)
+    return _sum(path, objective, RiemannSums, schedule)
 
 
 def blur_ig(
@@ -222,10 +114,31 @@ def blur_ig(
     those of `integrated_gradients`.
     """
     chosen = BlurPath(images) if path is None else path
-    (result,) = integrate_path(
-        model, chosen, targets, [schedule], output=output, internal_batch_size=internal_batch_size
-    )
-    return result
+    return _sum(chosen, Objective(model, targets, output, internal_batch_size), RiemannSums, schedule)
+
+
+def guided_ig(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    schedule: Schedule,
+    *,
+    path: GuidedPath | None = None,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Attribution:
+    """Guided IG of images (B, C, H, W), RGB in [0, 1].
+
+    `path` is `Guided().through(images)` unless given: walks from black, by the original's defaults.
+
+    The schedule's partition 0 = b_0 < … < b_n = 1 sets how far each step goes. A left schedule weights each
+    move with the gradient at its start, as the original does; a trapezoid schedule with the mean of the
+    gradients at its two ends.
+
+    Raises ValueError for a schedule of another rule, and for arguments outside these ranges.
+    """
+    chosen = Guided().through(images) if path is None else path
+    return _sum(chosen, Objective(model, targets, output, internal_batch_size), RiemannSums, schedule)
 
 
 def idgi(
@@ -234,52 +147,33 @@ def idgi(
     targets: Tensor,
     schedule: Schedule,
     *,
-    family: str = "ig",
+    path: str = "ig",
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Attribution:
-    """IDGI (Yang et al., CVPR 2023) of images (B, C, H, W) along the path of "ig", "blur_ig" or "guided_ig".
+    """IDGI (Yang et al., CVPR 2023) of images (B, C, H, W) along the path "ig", "blur_ig" or "guided_ig".
 
     The schedule's rule is left, right or trapezoid (ValueError otherwise; guided_ig has no right).
     """
-    check_choice(family, tuple(FAMILIES), "family")
-    question = Question(model, images, targets, output, internal_batch_size)
-    (result,) = FAMILIES[family].attributions(question, Sums(idgi=(schedule,)))
-    return result
+    check_choice(path, tuple(PATHS), "path")
+    objective = Objective(model, targets, output, internal_batch_size)
+    return _sum(path_family(path).through(images), objective, IdgiSums, schedule)
 
 
-def estimate_profile(
+def integrate_path(
     model: nn.Module,
-    images: Tensor,
+    path: Path,
     targets: Tensor,
+    schedules: Sequence[Schedule],
     *,
-    method: str = "ig",
-    samples: int = PROFILE_SAMPLES,
-    refine: Refine = "auto",
-    average: Average = DEFAULT_AVERAGE,
     output: Output = "probability",
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> Profile:
-    """The profile of a method's path over images (B, C, H, W), from `samples` equispaced points an image.
+) -> list[Attribution]:
+    """Riemann sums along a path under several schedules, which share the gradients at common points."""
+    objective = Objective(model, targets, output, internal_batch_size)
+    return sums_along(path, objective, [(RiemannSums, schedule) for schedule in schedules])
 
-    `refine` "always" adds a second pass of as many points, placed by the first; "auto" does so where the
-    profile lies in a part of the path, as Blur IG's does. `average`, of the images, is one of those of
-    `profile_from_variations`.
 
-    Raises ValueError for an unknown method or average, fewer than two samples (three for "guided_ig"), or
-    images and targets that do not fit.
-    """
-    check_choice(method, tuple(METHODS), "method")
-    check_choice(refine, REFINE, "refine")
-    check_choice(average, AVERAGES, "average")
-    family = FAMILIES[METHODS[method].family]
-    question = Question(model, images, targets, output, internal_batch_size)
-
-    def one_pass(alphas: Array) -> Variations:
-        return Variations(alphas, family.variations(question, alphas))
-
-    first = one_pass(equispaced(samples))
-    profile = first.profile(average)
-    if not needs_refinement(profile, refine):
-        return profile
-    return merged(first, one_pass(refining_positions(profile, samples)), average)
+def _sum(path: Path | GuidedPath, objective: Objective, kind: type[Sums], schedule: Schedule) -> Attribution:
+    (result,) = sums_along(path, objective, [(kind, schedule)])
+    return result

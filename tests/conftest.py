@@ -12,12 +12,14 @@ from hypothesis import settings
 from skimage import data
 from torch import Tensor, nn
 
-from riemannopt_dist.models import load_model
-from tests.s3_server import Bucket, serving
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.testing.s3_server import Bucket, serving
 
 # Every Ray of the tests is their own: without tokens, and without a warning of what a later one will do.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# And without processes that are started before an actor asks for one.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 settings.register_profile("repeatable", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("repeatable")

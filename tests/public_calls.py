@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 import riemannopt_dist as ro
-from riemannopt_dist.methods import FAMILIES
-from riemannopt_dist.metrics.reference import converge_walk
-from riemannopt_dist.schedule import linear_partition
-from tests.problems import RISING
+from riemannopt_dist.estimators.converged import converge_walk
+from riemannopt_dist.paths.table import PATHS
+from riemannopt_dist.quadrature.rules import linear_partition
+from riemannopt_dist.testing.problems import RISING
+from tests.sums import integrate
 
 Call = Callable[[nn.Module, Tensor, Tensor, int], Tensor]
 """Takes a model, images, targets and the size of a micro-batch."""
@@ -21,19 +22,19 @@ def _straight(images: Tensor) -> ro.StraightPath:
     return ro.StraightPath(images, images.flip(3) / 4)
 
 
-def _idgi(family: str) -> Call:
-    return lambda model, x, t, size: ro.idgi(model, x, t, ENDS, family=family, internal_batch_size=size).maps
+def _idgi(path: str) -> Call:
+    return lambda model, x, t, size: ro.idgi(model, x, t, ENDS, path=path, internal_batch_size=size).maps
 
 
 def _with_end_weights(model: nn.Module, x: Tensor, t: Tensor, size: int) -> Tensor:
     late = ro.linear_schedule(5, "right")
-    made = ro.integrate_path(model, _straight(x), t, [], end_weighted=[ENDS, late], internal_batch_size=size)
+    made = integrate(model, _straight(x), t, [], softmax=[ENDS, late], internal_batch_size=size)
     return torch.stack([result.maps for result in made], dim=1)
 
 
-def _profile(method: str) -> Call:
+def _profile(path: str) -> Call:
     def call(model: nn.Module, x: Tensor, t: Tensor, size: int) -> Tensor:
-        found = ro.estimate_profile(model, x, t, method=method, samples=7, internal_batch_size=size)
+        found = ro.estimate_profile(model, x, t, path=path, samples=7, internal_batch_size=size)
         return torch.tensor([found.magnitudes], dtype=torch.float64)
 
     return call
@@ -52,7 +53,10 @@ MAPS: dict[str, Call] = {
         ro.blur_ig(model, x, t, ENDS, path=ro.BlurPath(x, 2.0), internal_batch_size=size).maps
     ),
     "guided_ig": lambda model, x, t, size: ro.guided_ig(model, x, t, ENDS, internal_batch_size=size).maps,
-    **{f"idgi {family}": _idgi(family) for family in FAMILIES},
+    "attribute": lambda model, x, t, size: (
+        ro.attribute(model, x, t, estimator="trapezoid", samples=7, internal_batch_size=size).maps
+    ),
+    **{f"idgi {path}": _idgi(path) for path in PATHS},
     "integrate_path": _with_end_weights,
     "adaptive_attribution": lambda model, x, t, size: (
         ro.adaptive_attribution(model, _straight(x), t, RISING, 9, internal_batch_size=size).maps
@@ -62,19 +66,24 @@ MAPS: dict[str, Call] = {
             model, _straight(x), t, RISING, 0.1, maximum=12, internal_batch_size=size
         ).maps
     ),
-    "secant_attribution": lambda model, x, t, size: (
-        ro.secant_attribution(
+    "rescale_attribution": lambda model, x, t, size: (
+        ro.rescale_attribution(
             model, _straight(x), t, ro.linear_schedule(5, "left"), internal_batch_size=size
         ).maps
     ),
-    "adaptive_secant_attribution": lambda model, x, t, size: (
-        ro.adaptive_secant_attribution(model, _straight(x), t, RISING, 6, internal_batch_size=size).maps
+    "adaptive_rescale_attribution": lambda model, x, t, size: (
+        ro.adaptive_rescale_attribution(model, _straight(x), t, RISING, 6, internal_batch_size=size).maps
     ),
     "converge": lambda model, x, t, size: (
         ro.converge(model, _straight(x), t, 8, internal_batch_size=size).maps
     ),
     "converge_walk": lambda model, x, t, size: (
-        converge_walk(model, _straight(x), t, linear_partition(3), pieces=4, internal_batch_size=size).maps
+        converge_walk(
+            ro.GuidedPath(_straight(x)),
+            ro.Objective(model, t, internal_batch_size=size),
+            linear_partition(3),
+            pieces=4,
+        ).maps
     ),
 }
 """Maps (B, …) by the name of the function."""

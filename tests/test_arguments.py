@@ -8,19 +8,19 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from riemannopt_dist.adaptive import adaptive_attribution
-from riemannopt_dist.adaptive_secant import adaptive_secant_attribution
 from riemannopt_dist.arguments import check_model
-from riemannopt_dist.attribution import integrated_gradients
-from riemannopt_dist.exact_line import exact_integrated_gradients
-from riemannopt_dist.guided_path import guided_ig
-from riemannopt_dist.methods import METHODS, estimate_profile
+from riemannopt_dist.estimators.adaptive import adaptive_attribution
+from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
+from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
+from riemannopt_dist.estimators.rescale import rescale_attribution
+from riemannopt_dist.methods import guided_ig, integrated_gradients
 from riemannopt_dist.metrics.information import information_curve
 from riemannopt_dist.metrics.insertion import deletion, insertion
-from riemannopt_dist.paths import StraightPath
-from riemannopt_dist.schedule import linear_schedule
-from riemannopt_dist.secant import secant_attribution
-from tests.problems import RISING
+from riemannopt_dist.paths.straight import StraightPath
+from riemannopt_dist.paths.table import PATHS
+from riemannopt_dist.quadrature.estimation import estimate_profile
+from riemannopt_dist.quadrature.rules import linear_schedule
+from riemannopt_dist.testing.problems import RISING
 
 RANDOM = {
     "dropout": nn.Dropout(0.5),
@@ -68,11 +68,11 @@ FOUR = linear_schedule(4)
 CALLS: dict[str, Callable[[nn.Module, Tensor, Tensor], object]] = {
     "riemann": lambda model, images, targets: integrated_gradients(model, images, targets, FOUR),
     "guided": lambda model, images, targets: guided_ig(model, images, targets, FOUR),
-    "secant": lambda model, images, targets: secant_attribution(model, line(images), targets, FOUR),
+    "rescale": lambda model, images, targets: rescale_attribution(model, line(images), targets, FOUR),
     "adaptive": lambda model, images, targets: adaptive_attribution(
         model, line(images), targets, RISING, 4, output="logit"
     ),
-    "adaptive secant": lambda model, images, targets: adaptive_secant_attribution(
+    "adaptive secant": lambda model, images, targets: adaptive_rescale_attribution(
         model, line(images), targets, RISING, 4
     ),
     "exact": exact_integrated_gradients,
@@ -80,10 +80,10 @@ CALLS: dict[str, Callable[[nn.Module, Tensor, Tensor], object]] = {
     "deletion": lambda model, images, targets: deletion(model, images, targets, images),
     "information": lambda model, images, targets: information_curve(model, images, targets, images),
 } | {
-    f"profile of {method}": lambda model, images, targets, method=method: estimate_profile(
-        model, images, targets, method=method, samples=4
+    f"profile of {path}": lambda model, images, targets, path=path: estimate_profile(
+        model, images, targets, path=path, samples=4
     )
-    for method in METHODS
+    for path in PATHS
 }
 
 

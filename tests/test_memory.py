@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from riemannopt_dist.gradients import value_and_gradient
-from riemannopt_dist.models import load_model
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.objective import value_and_gradient
 from riemannopt_dist.run.memory import CPU_BATCH, LARGEST, measured_batch_size
 
 # A process of its own, because a process's peak never falls. 8 images of 3 × 64 × 64 at 48 samples are 384
@@ -17,9 +17,9 @@ import re
 from pathlib import Path
 
 import torch
-from riemannopt_dist.methods import FAMILIES, Question, Sums
-from riemannopt_dist.models import load_model
-from riemannopt_dist.schedule import linear_schedule
+from riemannopt_dist.methods import blur_ig
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.quadrature.rules import linear_schedule
 
 def peak():
     # Not getrusage: it starts from the peak of the process that this one was forked from.
@@ -30,8 +30,7 @@ model = load_model("efficientnet_lite0")
 images = torch.rand(8, 3, 64, 64)
 targets = torch.arange(8)
 def run(samples, images, batch):
-    question = Question(model, images, targets, internal_batch_size=batch)
-    FAMILIES["blur_ig"].attributions(question, Sums(riemann=(linear_schedule(samples),)))
+    blur_ig(model, images, targets, linear_schedule(samples), internal_batch_size=batch)
 run(2, images, 8)
 small = peak()
 run(48, images, 8)
@@ -53,7 +52,7 @@ def test_48_samples_of_8_images_need_no_more_than_two_samples() -> None:
 
 
 def test_a_number_is_taken_as_it_is_and_a_cpu_needs_few() -> None:
-    model = load_model("tests.small_world:tiny_classifier")
+    model = load_model("riemannopt_dist.testing.small_world:tiny_classifier")
     assert measured_batch_size(model, torch.device("cpu"), 7) == 7
     assert measured_batch_size(model, torch.device("cpu"), "auto") == CPU_BATCH
 

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import riemannopt_dist as ro
-from riemannopt_dist.gradients import Output
-from riemannopt_dist.methods import FAMILIES
-from riemannopt_dist.metrics.reference import converge_walk
+from riemannopt_dist.estimators.converged import converge_walk
+from riemannopt_dist.objective import Output
+from riemannopt_dist.paths.table import PATHS
 from riemannopt_dist.precision import relative_rounding, sum_type
-from riemannopt_dist.schedule import RULES, linear_partition
-from tests.problems import PROFILES
-from tests.test_guided_path import OneByOne
+from riemannopt_dist.quadrature.rules import RULES, linear_partition
+from riemannopt_dist.testing.problems import PROFILES
+from tests.paths.test_guided import OneByOne
+from tests.sums import integrate
 
 Estimator = Callable[..., Tensor]
 """Takes a model, images, targets and a count of at least 3, and the settings of all functions."""
@@ -43,10 +44,10 @@ def riemann(rule: str) -> Estimator:
     return estimator
 
 
-def idgi(family: str) -> Estimator:
+def idgi(path: str) -> Estimator:
     def estimator(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
         schedule = ro.linear_schedule(count, "trapezoid")
-        return ro.idgi(model, x, t, schedule, family=family, **settings).maps
+        return ro.idgi(model, x, t, schedule, path=path, **settings).maps
 
     return estimator
 
@@ -63,7 +64,7 @@ def guided(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: objec
 def end_weighted(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
     schedules = [ro.linear_schedule(count, rule) for rule in ("trapezoid", "right")]
     path = ro.StraightPath.from_black(x)
-    made = ro.integrate_path(model, path, t, [], end_weighted=schedules, **settings)
+    made = integrate(model, path, t, [], softmax=schedules, **settings)
     return torch.stack([result.maps for result in made], dim=1)
 
 
@@ -79,12 +80,12 @@ def to_tolerance(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings:
 
 def secants(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
     path = ro.StraightPath.from_black(x)
-    return ro.secant_attribution(model, path, t, ro.linear_schedule(count, "left"), **settings).maps
+    return ro.rescale_attribution(model, path, t, ro.linear_schedule(count, "left"), **settings).maps
 
 
 def adaptive_secants(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
     path = ro.StraightPath.from_black(x)
-    return ro.adaptive_secant_attribution(model, path, t, PROFILES["rising"], count, **settings).maps
+    return ro.adaptive_rescale_attribution(model, path, t, PROFILES["rising"], count, **settings).maps
 
 
 def converged(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
@@ -92,8 +93,9 @@ def converged(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: ob
 
 
 def converged_walk(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
-    path = ro.StraightPath.from_black(x)
-    return converge_walk(model, path, t, linear_partition(count), pieces=2, **settings).maps
+    path = ro.GuidedPath(ro.StraightPath.from_black(x))
+    objective = ro.Objective(model, t, **settings)
+    return converge_walk(path, objective, linear_partition(count), pieces=2).maps
 
 
 def profile(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
@@ -102,7 +104,7 @@ def profile(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: obje
 
 
 def guided_profile(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
-    found = ro.estimate_profile(model, x, t, method="guided_ig", samples=count, refine="never", **settings)
+    found = ro.estimate_profile(model, x, t, path="guided_ig", samples=count, refine="never", **settings)
     return torch.tensor([found.magnitudes], dtype=torch.float64)
 
 
@@ -113,7 +115,7 @@ def curves(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: objec
 
 ESTIMATORS: dict[str, Estimator] = {
     **{f"ig {rule}": riemann(rule) for rule in RULES},
-    **{f"idgi {family}": idgi(family) for family in FAMILIES},
+    **{f"idgi {path}": idgi(path) for path in PATHS},
     "blur_ig": blur,
     "guided_ig": guided,
     "end weights": end_weighted,

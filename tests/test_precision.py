@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import riemannopt_dist as ro
-from riemannopt_dist.controls import edge_map
-from riemannopt_dist.folding import folded
-from riemannopt_dist.gradients import (
+from riemannopt_dist.metrics.controls import edge_map
+from riemannopt_dist.models.folding import folded
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.objective import (
+    Objective,
     Output,
     logits_of,
     output_rounding,
@@ -21,9 +23,9 @@ from riemannopt_dist.gradients import (
     target_output,
     value_and_gradient,
 )
-from riemannopt_dist.models import load_model
 from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type, use_ieee_float32
 from tests.public_calls import EXACT, MAPS, SCORES
+from tests.sums import integrate
 
 CALLS = MAPS | SCORES | EXACT
 BACKENDS = torch.backends
@@ -89,7 +91,9 @@ def test_a_model_may_write_into_its_input(name: str, small: Tensor, classes: Ten
 def test_samples_are_where_they_say_they_are(small: Tensor, classes: Tensor) -> None:
     path = ro.StraightPath.from_black(small)
     alphas = np.tile([0.25, 1.0], (3, 1))
-    for samples in sample_path(Normalising(in_place=True), path, classes, alphas, internal_batch_size=4):
+    for samples in sample_path(
+        Objective(Normalising(in_place=True), classes, internal_batch_size=4), path, alphas
+    ):
         expected = torch.from_numpy(alphas[samples.rows, samples.columns]).float()[:, None, None, None]
         torch.testing.assert_close(samples.inputs, expected * small[samples.rows])
 
@@ -241,7 +245,9 @@ def test_products_outside_of_the_model_are_too(small: Tensor, classes: Tensor) -
 @pytest.mark.usefixtures("rounded")
 def test_nothing_leaks_between_samples_or_from_a_model_that_fails(small: Tensor, classes: Tensor) -> None:
     path = ro.StraightPath.from_black(small)
-    for _ in sample_path(Watched(), path, classes, np.tile([0.5, 1.0], (3, 1)), internal_batch_size=2):
+    for _ in sample_path(
+        Objective(Watched(), classes, internal_batch_size=2), path, np.tile([0.5, 1.0], (3, 1))
+    ):
         assert settings() == TF32
 
     class Failing(nn.Module):
@@ -358,9 +364,7 @@ def test_sums_in_half_precision_lose_nothing(name: str, dtype: torch.dtype) -> N
     settings = {"output": "logit", "internal_batch_size": 1}
     (result,) = {
         "integrated_gradients": lambda: ro.integrate_path(model, path, targets, [points], **settings),
-        "integrate_path": lambda: ro.integrate_path(
-            model, path, targets, [], end_weighted=[points], **settings
-        ),
+        "integrate_path": lambda: integrate(model, path, targets, [], softmax=[points], **settings),
         "converge": lambda: [ro.converge(model, path, targets, 64, **settings)],
         "guided_ig": lambda: [ro.guided_ig(model, images, targets, points, **settings)],
     }[name]()

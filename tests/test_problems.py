@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from tests.problems import INTEGRANDS, PROFILES, RISING, Integrand, monomial
+from riemannopt_dist.testing.problems import INTEGRANDS, PROFILES, RISING, Integrand, monomial
 
 INTEGRANDS_AND_MONOMIALS = {**INTEGRANDS, **{f"degree {n}": monomial(n) for n in range(6)}}
 

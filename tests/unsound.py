@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import prune
 
-from tests.small_world import SIDE
+from riemannopt_dist.testing.small_world import SIDE
 
 Pair = namedtuple("Pair", ["logits", "features"])
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
-from riemannopt_dist.gradients import Output, output_rounding
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
+from riemannopt_dist.objective import Output, output_rounding
 
 
 def attribution_sum(result: Attribution) -> Tensor:
@@ -73,7 +73,6 @@ def _compute(batch: MapBatch) -> dict[str, Tensor]:
 
 COMPLETENESS = Metric(
     name="completeness",
-    cost="none",
     columns=(
         Column("attribution_sum", "f"),
         Column("output_change", "f", undefined="for a control, which has no path"),

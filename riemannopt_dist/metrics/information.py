@@ -22,15 +22,15 @@ from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
-from riemannopt_dist.gradients import (
+from riemannopt_dist.metrics.insertion import check_maps, pixel_ranks, pixel_saliency
+from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary, area, unit_curve
+from riemannopt_dist.objective import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     explained_output,
     logits_of,
     micro_batches,
     output_rounding,
 )
-from riemannopt_dist.metrics.insertion import check_maps, pixel_ranks, pixel_saliency
-from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary, area, unit_curve
 from riemannopt_dist.precision import ieee_float32, sum_type
 
 Picture = NDArray[np.uint8]
@@ -127,13 +127,13 @@ def information_blur(images: Tensor, *, convention: str = "pair", seed: int = 0)
         blur = ImageFilter.GaussianBlur(OFFICIAL_BLUR_RADIUS)
         blurred = np.stack([np.asarray(_pil(image).filter(blur)).reshape(image.shape) for image in shown])
         return BlurredImages(shown, blurred, np.zeros(shown.shape[:3], dtype=np.bool_))
-    kept = np.stack([_random_mask(image, seed) for image in shown])
+    masks = np.stack([_random_mask(image, seed) for image in shown])
     if filling == "triangles":
-        blurred = np.stack([fill_by_triangles(image, mask) for image, mask in zip(shown, kept, strict=True)])
+        blurred = np.stack([fill_by_triangles(image, mask) for image, mask in zip(shown, masks, strict=True)])
     else:
-        pictures, known = (torch.from_numpy(array).to(images.device) for array in (shown, kept))
+        pictures, known = (torch.from_numpy(array).to(images.device) for array in (shown, masks))
         blurred = fill_by_pyramid(pictures, known).cpu().numpy()
-    return BlurredImages(shown, blurred, kept)
+    return BlurredImages(shown, blurred, masks)
 
 
 def information_curve(
@@ -171,14 +171,11 @@ def information_curve(
     threads (by default as many as torch uses) make and measure pictures while the model predicts. Neither
     they nor `internal_batch_size` change a result beyond rounding.
     """
-    check_choice(convention, tuple(CONVENTIONS), "convention")
     check_model(model)
     check_images(images)
     check_targets(targets, images, model)
     check_maps(maps, images)
-    how = CONVENTIONS[convention]
-    if how.encoding is None and min(images.shape[2:]) <= MS_SSIM_SIDE:
-        raise ValueError(f"images: MS-SSIM needs sides above {MS_SSIM_SIDE}, got {tuple(images.shape)}")
+    how = _convention(convention, images)
     blurred = blurred or information_blur(images, convention=convention, seed=seed)
     if len(blurred.shown) != len(images) or blurred.shown.shape[1:3] != images.shape[2:]:
         raise ValueError(f"blurred: expected that of images {tuple(images.shape)}, got {blurred.shown.shape}")
@@ -204,12 +201,26 @@ def information_curve(
     for side in (start, end):
         steps[1] = _snapped(steps[1], side[1, rows, None], sum_type(images.dtype))
     progress = np.full((3, len(stacked), len(images), how.steps), np.nan)
-    gain = np.where(gain > 0, gain, np.nan)
-    progress[:, :, rows] = (steps - start[:, None, rows, None]) / gain[:, None, rows, None]
-    progress = np.clip(progress, 0.0, 1.0)
-    progress[1:] = np.maximum.accumulate(progress[1:], axis=-1)
+    progress[:, :, rows] = _progress(steps, start[:, rows], gain[:, rows])
     information, probability, correct = torch.from_numpy(progress.reshape(3, *maps.shape[:-3], how.steps))
     return InformationCurve(information, probability, correct, sic_skipped, aic_skipped)
+
+
+def _convention(name: str, images: Tensor) -> Convention:
+    """The convention called `name`. Raises ValueError for none, and for images that it cannot measure."""
+    check_choice(name, tuple(CONVENTIONS), "convention")
+    how = CONVENTIONS[name]
+    if how.encoding is None and min(images.shape[2:]) <= MS_SSIM_SIDE:
+        raise ValueError(f"images: MS-SSIM needs sides above {MS_SSIM_SIDE}, got {tuple(images.shape)}")
+    return how
+
+
+def _progress(steps: Array, start: Array, gain: Array) -> Array:
+    """The three numbers of each step (3, S, B, K) as shares of what they gain (3, B); NaN where nothing."""
+    gain = np.where(gain > 0, gain, np.nan)
+    progress = np.clip((steps - start[:, None, :, None]) / gain[:, None, :, None], 0.0, 1.0)
+    progress[1:] = np.maximum.accumulate(progress[1:], axis=-1)
+    return progress
 
 
 def fill_by_triangles(image: Picture, known: Mask) -> Picture:
@@ -292,14 +303,14 @@ def _step_chunks(
     levels, bounds = _reveal_order(saliency, how)
     device = saliency.device
     image_rows = torch.tensor(rows, device=device, dtype=torch.int64)
-    shown, blurred_pictures, kept = (
+    shown, blurred_pictures, masks = (
         torch.from_numpy(array).to(device) for array in (blurred.shown, blurred.blurred, blurred.kept)
     )
     for part in micro_batches(bounds.numel(), size):
         job = torch.arange(part.start, part.stop, device=device)
         chosen, step = job // how.steps, job % how.steps
         image = image_rows[chosen]
-        known = kept[image] | (levels[chosen] <= bounds[chosen, step, None, None])
+        known = masks[image] | (levels[chosen] <= bounds[chosen, step, None, None])
         if how.filling == "triangles":
             pairs = zip(blurred.shown[image.cpu().numpy()], known.cpu().numpy(), strict=True)
             yield image, [pool.submit(_filled_and_measured, *pair, how) for pair in pairs]
@@ -430,7 +441,7 @@ def _areas(x: Tensor, y: Tensor) -> Tensor:
     return torch.tensor(areas, dtype=torch.float64).view(x.shape[:-1])
 
 
-def _metric(convention: str, cost: str) -> Metric:
+def _metric(convention: str, requires: str = "") -> Metric:
     """SIC and AIC under one convention, whose name ends the columns' names unless it is the default."""
     end = "" if convention == "pair" else f"_{convention}"
 
@@ -454,22 +465,9 @@ def _metric(convention: str, cost: str) -> Metric:
             f"aic{end}_skipped": result.aic_skipped,
         }
 
-    skipped: dict[str, Any] = {
-        curve: {"undefined": "where the image is skipped", "reason": f"{curve}{end}_skipped"}
-        for curve in ("sic", "aic")
-    }
     return Metric(
         name=f"information{end}",
-        cost=cost,
-        columns=(
-            Column(f"sic{end}", "area in [0, 1]", "higher", **skipped["sic"]),
-            Column(f"aic{end}", "area in [0, 1]", "higher", **skipped["aic"]),
-            Column(f"information{end}_x", "share of the input's information", kind="list", **skipped["sic"]),
-            Column(f"sic{end}_y", "share of the input's probability", kind="list", **skipped["sic"]),
-            Column(f"aic{end}_y", "top class or not", kind="list", **skipped["aic"]),
-            Column(f"sic{end}_skipped", "reason", kind="text"),
-            Column(f"aic{end}_skipped", "reason", kind="text"),
-        ),
+        columns=_columns(end),
         summaries=(
             Summary(f"sic{end}", "area_of_median_curve", (f"information{end}_x", f"sic{end}_y"), "higher"),
             Summary(f"aic{end}", "mean", (f"aic{end}",), "higher"),
@@ -477,10 +475,28 @@ def _metric(convention: str, cost: str) -> Metric:
         compute=compute,
         passes_a_map=CONVENTIONS[convention].steps,
         passes_an_image=2,
+        requires=requires,
     )
 
 
-INFORMATION = _metric("pair", "13 forward passes, interpolations and thorough lossless WebP files a map")
-INFORMATION_FAST = _metric("fast", "13 forward passes and quick lossless WebP files a map")
-INFORMATION_OFFICIAL_PNG = _metric("official_png", "25 forward passes and PNG files a map")
-INFORMATION_OFFICIAL_MS_SSIM = _metric("official_ms_ssim", "25 forward passes and MS-SSIM comparisons a map")
+def _columns(end: str) -> tuple[Column, ...]:
+    """Those of a convention, whose names end in `end`."""
+    skipped: dict[str, Any] = {
+        curve: {"undefined": "where the image is skipped", "reason": f"{curve}{end}_skipped"}
+        for curve in ("sic", "aic")
+    }
+    return (
+        Column(f"sic{end}", "area in [0, 1]", "higher", **skipped["sic"]),
+        Column(f"aic{end}", "area in [0, 1]", "higher", **skipped["aic"]),
+        Column(f"information{end}_x", "share of the input's information", kind="list", **skipped["sic"]),
+        Column(f"sic{end}_y", "share of the input's probability", kind="list", **skipped["sic"]),
+        Column(f"aic{end}_y", "top class or not", kind="list", **skipped["aic"]),
+        Column(f"sic{end}_skipped", "reason", kind="text"),
+        Column(f"aic{end}_skipped", "reason", kind="text"),
+    )
+
+
+INFORMATION = _metric("pair")
+INFORMATION_FAST = _metric("fast")
+INFORMATION_OFFICIAL_PNG = _metric("official_png")
+INFORMATION_OFFICIAL_MS_SSIM = _metric("official_ms_ssim", "pytorch_msssim")

@@ -15,7 +15,8 @@ from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
-from riemannopt_dist.gradients import (
+from riemannopt_dist.metrics.metric import Column, Direction, MapBatch, Metric, Summary
+from riemannopt_dist.objective import (
     DEFAULT_INTERNAL_BATCH_SIZE,
     Output,
     explained_output,
@@ -24,7 +25,6 @@ from riemannopt_dist.gradients import (
     output_rounding,
     target_output,
 )
-from riemannopt_dist.metrics.metric import Column, Direction, MapBatch, Metric, Summary
 from riemannopt_dist.precision import ieee_float32, sum_type
 
 Convention = Literal["official", "rise"]
@@ -320,7 +320,6 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
 
     return Metric(
         name=name,
-        cost=f"{OFFICIAL_STEPS - 1} forward passes a map",
         columns=(
             Column(name, "mean of f", direction),
             Column(f"{name}_normalized", "mean of f over f(x)", direction, undefined="where f(x) is 0"),
@@ -332,6 +331,8 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
         ),
         compute=compute,
         passes_a_map=OFFICIAL_STEPS - 1,
+        needs_f_black=True,
+        against_controls=name,
     )
 
 

@@ -5,20 +5,25 @@ This module holds plain data and NumPy: a summary can be made where neither a mo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import Tensor, nn
 
-    from riemannopt_dist.metrics.reference import Reference
+    from riemannopt_dist.estimators.converged import Reference
 
 SUMMARIES = "summaries"
 """The key of a table's metadata under which the summaries of its columns are, as a JSON list."""
+AGAINST_CONTROLS = "against_controls"
+"""That of the columns that are compared with control maps."""
 
 Direction = Literal["higher", "lower"]
 Aggregate = Literal["mean", "median", "ratio_of_sums", "area_of_median_curve"]
@@ -28,8 +33,8 @@ Aggregate = Literal["mean", "median", "ratio_of_sums", "area_of_median_curve"]
 class MapBatch:
     """What a metric may look at: B images with S maps each, one per method and schedule.
 
-    `maps` is (S, B, C, H, W); `f_input`, f(x), and `f_black`, f at the black image, are (B,); `f_baseline`,
-    f at the start of each map's path, is (S, B). `references` (S) are the converged maps, where asked for.
+    `maps` is (S, B, C, H, W); `f_input`, f(x), is (B,); `f_baseline`, f at the start of each map's path, is
+    (S, B). `references` (S) are the converged maps, where asked for.
     """
 
     model: nn.Module
@@ -37,12 +42,24 @@ class MapBatch:
     targets: Tensor
     maps: Tensor
     f_input: Tensor
-    f_black: Tensor
     f_baseline: Tensor
     output: Literal["probability", "logit"] = "probability"
     internal_batch_size: int = 32
     seed: int = 0
     references: Sequence[Reference | None] = ()
+
+    @cached_property
+    def f_black(self) -> Tensor:
+        """f at the black image, (B,): one pass an image, when a metric asks for it."""
+        from riemannopt_dist.objective import target_output
+
+        return target_output(
+            self.model,
+            self.images.clone().zero_(),
+            self.targets,
+            output=self.output,
+            internal_batch_size=self.internal_batch_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -77,11 +94,17 @@ class Summary:
         ratio of sums if the second is 0.
         """
         arrays = [np.asarray(values[column], dtype=np.float64) for column in self.columns]
-        kept = np.all([~np.isnan(array.reshape(len(array), -1)).any(axis=1) for array in arrays], axis=0)
-        left_out = int(len(kept) - kept.sum())
-        if not kept.any():
+        defined = np.all([~np.isnan(array.reshape(len(array), -1)).any(axis=1) for array in arrays], axis=0)
+        left_out = int(len(defined) - defined.sum())
+        if not defined.any():
             return float("nan"), left_out
-        return AGGREGATES[self.aggregate](*(array[kept] for array in arrays)), left_out
+        return AGGREGATES[self.aggregate](*(array[defined] for array in arrays)), left_out
+
+
+def summaries_of(results: pa.Table) -> list[Summary]:
+    """How the metrics of result rows are summed up."""
+    declared = json.loads((results.schema.metadata or {}).get(SUMMARIES.encode(), b"[]"))
+    return [Summary(**{**fields, "columns": tuple(fields["columns"])}) for fields in declared]
 
 
 @dataclass(frozen=True)
@@ -89,17 +112,21 @@ class Metric:
     """A metric: what it writes for each image and map, how that is summed up, and what it costs.
 
     `compute` returns a value for every column: a tensor (S, B) of numbers, (S, B, K) of lists, or B
-    strings (or None) that hold for all S maps of an image. `cost` says how much work a map is; in forward
-    passes of the model that is `passes_a_map` at most, and `passes_an_image` besides.
+    strings (or None) that hold for all S maps of an image. It costs `passes_a_map` forward passes of the
+    model at most, and `passes_an_image` besides; f at black, where it `needs_f_black`, serves all metrics.
+    `requires` is a package that it needs and that does not come along. By the column `against_controls` every
+    cell is compared with maps that know nothing of the model.
     """
 
     name: str
-    cost: str
     columns: tuple[Column, ...]
     summaries: tuple[Summary, ...]
     compute: Callable[[MapBatch], Mapping[str, Tensor | Sequence[str | None]]]
     passes_a_map: int = 0
     passes_an_image: int = 0
+    needs_f_black: bool = False
+    requires: str = ""
+    against_controls: str = ""
 
 
 def unit_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.float64]:

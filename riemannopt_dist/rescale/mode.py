@@ -23,7 +23,7 @@ from riemannopt_dist.rescale.rules import RULES, Rule
 from riemannopt_dist.rescale.tape import Recording, Tape, overwritten
 
 
-class MeanSlopes(TorchFunctionMode):
+class RescaleMode(TorchFunctionMode):
     """While it is active, torch's functions are differentiated by mean slopes between a pass's samples.
 
     Row n of a gradient passes through an operation as by the mean of its Jacobian on the straight line from
@@ -79,7 +79,7 @@ class MeanSlopes(TorchFunctionMode):
             result = rule(self._recording, args[0].clone(), *args[1:], **kwargs)
         except TypeError as error:
             raise ValueError(
-                f"model: mean slopes are not known for its operation {name} with such arguments ({error})"
+                f"model: the Rescale rule is not known for its operation {name} with such arguments ({error})"
             ) from error
         self._recording.spare(args[0])
         return _run(name, overwritten, (args[0], result), {})  # type: ignore[no-any-return]
@@ -107,7 +107,7 @@ class MeanSlopes(TorchFunctionMode):
                 "comparison or a detached tensor: mean slopes are not known for that"
             )
         if name not in LINEAR or (name in BY_WEIGHTS and len(followed) > 1):
-            raise ValueError(f"model: mean slopes are not known for its operation {name}")
+            raise ValueError(f"model: the Rescale rule is not known for its operation {name}")
 
 
 def _depends_on_values(

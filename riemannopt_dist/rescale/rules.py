@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from riemannopt_dist.quadrature.rules import gauss_legendre
 from riemannopt_dist.rescale.tape import Ends, MeanVJP, Recording
-from riemannopt_dist.schedule import gauss_legendre
 
 JACOBIANS = 16
 """Gauss-Legendre points of a softmax's mean Jacobian, inside the model."""
@@ -299,7 +299,7 @@ _POWERS: Mapping[float, Rule] = {2: _square, 0.5: _sqrt, -0.5: _rsqrt, -1: _reci
 def _pow(recording: Recording, x: Tensor, exponent: Any) -> Tensor:
     if isinstance(exponent, Tensor) or exponent not in _POWERS:
         powers = ", ".join(f"{power:g}" for power in _POWERS)
-        raise ValueError(f"model: mean slopes are not known for its operation pow but with {powers}")
+        raise ValueError(f"model: the Rescale rule is not known for its operation pow but with {powers}")
     return _POWERS[exponent](recording, x)
 
 

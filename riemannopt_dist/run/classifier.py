@@ -1,25 +1,23 @@
 """The classifier of a run: loaded and checked by the driver, built once more from its weights by workers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-import numpy as np
 import torch
 
-from riemannopt_dist.folding import channels_last, folded
-from riemannopt_dist.gradients import Output
-from riemannopt_dist.images import ImageRef
-from riemannopt_dist.models import Classifier, assemble_model, load_model, model_state
-from riemannopt_dist.run.config import Config
-from riemannopt_dist.run.grid import SECANT
-from riemannopt_dist.secant import check_secants
-from riemannopt_dist.soundness import (
+from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.estimators.table import ESTIMATORS
+from riemannopt_dist.models.classifier import Classifier
+from riemannopt_dist.models.loading import assemble_model, load_model, model_state
+from riemannopt_dist.models.soundness import (
     REARRANGED,
     check_classifier,
     moved,
     noise,
     run_model,
 )
-from riemannopt_dist.stores import one_line
+from riemannopt_dist.objective import Output
+from riemannopt_dist.run.config import Config, check_packages
+from riemannopt_dist.storage.redaction import one_line
 
 
 def checked_classifier(name: str, weights: str | None, output: Output = "probability") -> Classifier:
@@ -29,17 +27,13 @@ def checked_classifier(name: str, weights: str | None, output: Output = "probabi
     return model
 
 
-def worker_classifier(name: str, state: Mapping[str, np.ndarray]) -> Classifier:
-    """The classifier as a worker runs it: built from its `model_state`, and made fast."""
-    return channels_last(folded(assemble_model(name, state)))
-
-
 def check_for_run(model: Classifier, config: Config) -> int:
     """The number of classes of a classifier that `config` can be run with.
 
     Raises ValueError, before a worker is started, where its output cannot be explained, workers cannot build
-    it, or secants are in the grid that cannot be taken of it.
+    it, or an estimator in the grid cannot explain it.
     """
+    check_packages(config)
     classes = check_classifier(model, config.explain)
     check_operations(model, config)
     _check_rebuilding(model)
@@ -47,9 +41,9 @@ def check_for_run(model: Classifier, config: Config) -> int:
 
 
 def check_operations(model: Classifier, config: Config) -> None:
-    """Raise ValueError where `config` has secants in its grid that cannot be taken of the model."""
-    if any(cell.rule == SECANT for cell in config.cells()):
-        check_secants(model)
+    """Raise ValueError where an estimator in the grid of `config` cannot explain the model."""
+    for name in dict.fromkeys(cell.estimator for cell in config.cells()):
+        ESTIMATORS[name].check(model)
 
 
 def check_labels(refs: Iterable[ImageRef], classes: int) -> None:

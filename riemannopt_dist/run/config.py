@@ -1,8 +1,10 @@
 """The configuration of a run: what is computed, which the fingerprint covers, and with what means."""
 
 import importlib.util
+import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -18,44 +20,53 @@ from pydantic import (
     model_validator,
 )
 
-from riemannopt_dist.choices import (
-    CLOSENESS,
-    DEFAULT_AVERAGE,
-    FRACTION,
-    MAX_DIST,
-    RENAMED,
-    Average,
-    Output,
-    Refine,
-    check_choice,
-)
-from riemannopt_dist.metrics.table import METRICS, MS_SSIM
-from riemannopt_dist.run.digest import digest_of_values
-from riemannopt_dist.run.grid import Cell, Rule, ScheduleName, product_of, tolerance_cells
-from riemannopt_dist.run.ledger import PATIENCE
+from riemannopt_dist.choices import DEFAULT_AVERAGE, PATIENCE, RENAMED, Average, Output, Refine, check_choice
+from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
+from riemannopt_dist.estimators.table import ESTIMATORS
+from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.paths.base import PathFamily
+from riemannopt_dist.paths.table import PATHS, path_family
+from riemannopt_dist.quadrature.placement.table import PLACEMENTS
+from riemannopt_dist.run.grid import Cell, make_cell
 from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
-from riemannopt_dist.stores import scrubbed, without_secrets
-
-if TYPE_CHECKING:
-    from riemannopt_dist.guided_path import Walk
+from riemannopt_dist.storage.digest import digest_of_values
+from riemannopt_dist.storage.redaction import scrubbed, without_secrets
+from riemannopt_dist.tables import Table
 
 T = TypeVar("T")
 
+INDIFFERENT = ("output", "means", "batch_size", "internal_batch_size")
+"""Keys that change no result beyond rounding: a run goes on with others."""
 TOLD = 10
 """Problems that a message names."""
 
 
-def _known_metric(name: str) -> str:
-    check_choice(name, tuple(METRICS), "metric")
+def _current(name: Any) -> Any:
+    if isinstance(name, str) and name in RENAMED:
+        hint = " (RiemannOpt as its authors run it is 'riemannopt')" if name == "powell" else ""
+        raise ValueError(f"{name!r} is called {RENAMED[name]!r} now{hint}")
     return name
 
 
-def _current(name: Any) -> Any:
-    if isinstance(name, str) and name in RENAMED:
-        raise ValueError(
-            f"{name!r} is called {RENAMED[name]!r} now (RiemannOpt as its authors run it is 'riemannopt')"
-        )
+def _entry_of(table: Table[Any]) -> Callable[[str], str]:
+    """What checks that a table has an entry of a name."""
+
+    def checked(name: str) -> str:
+        if ":" in name:
+            table[name]
+        else:  # none is imported for its name
+            check_choice(name, tuple(table), table.kind)
+        return name
+
+    return checked
+
+
+def _placement(name: str) -> str:
+    if ":" in name:
+        PLACEMENTS[name]
+        return name
+    check_choice(name, (LINEAR, *PLACEMENTS, ADAPTIVE), "placement")
     return name
 
 
@@ -84,9 +95,10 @@ Items = Annotated[tuple[T, ...], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
-MethodName = Literal["ig", "ig_idgi", "blur_ig", "blur_ig_idgi", "guided_ig", "guided_ig_idgi"]
-MetricName = Annotated[str, AfterValidator(_known_metric)]
-CurrentSchedule = Annotated[ScheduleName, BeforeValidator(_current)]
+MetricName = Annotated[str, AfterValidator(_entry_of(METRICS))]
+PathName = Annotated[str, AfterValidator(_entry_of(PATHS)), BeforeValidator(_current)]
+EstimatorName = Annotated[str, AfterValidator(_entry_of(ESTIMATORS)), BeforeValidator(_current)]
+PlacementName = Annotated[str, AfterValidator(_placement), BeforeValidator(_current)]
 CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_count_or_auto)]
 ControlName = Literal["random", "edges"]
 Extension = Annotated[Text, AfterValidator(_extension)]
@@ -142,24 +154,34 @@ class FitConfig(_Strict):
         return images
 
 
-class GuidedConfig(_Strict):
-    """How Guided IG walks, by default as its original does.
+class PathConfig(BaseModel):
+    """A path with parameters: `baseline` of ig and guided_ig, `sigma_max` of blur_ig, and so on.
 
-    `fraction` of the features, those with the smallest gradients, move at a time, none of them further than
-    `max_dist` from the straight line. `closeness` is how near the L1 distance must come to a step's goal, and
-    `baseline` the colour, RGB in [0, 1], that walks start from.
+    They are those of its class in riemannopt_dist/paths/table.py, or of a user's own.
     """
 
-    fraction: Annotated[float, Field(gt=0, le=1)] = FRACTION
-    max_dist: Annotated[float, Field(ge=0, le=1)] = MAX_DIST
-    closeness: Annotated[float, Field(ge=0, lt=1)] = CLOSENESS
-    baseline: Annotated[tuple[Share, Share, Share], Field(strict=False)] = (0.0, 0.0, 0.0)
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, allow_inf_nan=False)
 
-    def walk(self) -> "Walk":
-        """The same for the library."""
-        from riemannopt_dist.guided_path import Walk  # late: a configuration is checked without torch
+    path: PathName
 
-        return Walk(**self.model_dump())
+    @property
+    def family(self) -> PathFamily:
+        """The path's family. Raises ValueError for parameters that it lacks."""
+        return path_family(self.path, self.model_extra)
+
+
+def _as_path(value: Any) -> Any:
+    """A name is a path by its defaults."""
+    return {"path": value} if isinstance(value, str) else value
+
+
+def _with_family(path: PathConfig) -> PathConfig:
+    """Raise ValueError for parameters that a path lacks."""
+    assert path.family.label
+    return path
+
+
+PathChoice = Annotated[PathConfig, BeforeValidator(_as_path), AfterValidator(_with_family)]
 
 
 class ReferenceConfig(_Strict):
@@ -174,33 +196,53 @@ class ReferenceConfig(_Strict):
     intervals: Annotated[int, Field(ge=2, multiple_of=2)] = 1024
 
 
-class GridBlock(_Strict):
-    """A full product of methods, schedules, rules and sample counts.
+RENAMED_KEYS = {"methods": "paths", "schedules": "placements", "rules": "estimators"}
+"""Keys of a block that are no more, and what they are called now."""
 
-    For each method and each of `tolerances` there is a cell besides, whose images take as many points as they
-    need for it, at most `maximum`. They are adaptive points with end_weights, whatever the block's schedules
-    and rules, and the cell's schedule is called auto_0.05 for a tolerance of 0.05. Beside them the product
-    may be empty.
+
+class GridBlock(_Strict):
+    """A full product of paths, estimators, placements and sample counts.
+
+    A path is a name, or a name with parameters: {path: ig, baseline: white}. For each path and each of
+    `tolerances` there is a cell besides, whose images take as many points as they need for it, at most
+    `maximum`: the softmax_trapezoid with the placement adaptive, whatever the block's own. Beside them the
+    product may be empty.
     """
 
-    methods: Annotated[Items[MethodName], Field(min_length=1)] = ("ig",)
-    schedules: Items[CurrentSchedule] = ("linear", "riemannopt")
-    rules: Items[Rule] = ("right",)
+    paths: Annotated[Items[PathChoice], Field(min_length=1)] = (PathConfig(path="ig"),)
+    estimators: Items[EstimatorName] = ("right",)
+    placements: Items[PlacementName] = (LINEAR, "riemannopt")
     samples: Items[PositiveInt] = (16, 32, 64, 128)
     tolerances: Items[Annotated[float, Field(gt=0)]] = ()
     maximum: PositiveInt = 256
 
+    @model_validator(mode="before")
+    @classmethod
+    def _current_keys(cls, fields: Any) -> Any:
+        for key in RENAMED_KEYS.keys() & (fields if isinstance(fields, dict) else {}):
+            raise ValueError(f"{key!r} is called {RENAMED_KEYS[key]!r} now")
+        return fields
+
     @model_validator(mode="after")
     def _cells_exist(self) -> Self:
         if not self.cells():
-            empty = next(key for key in ("schedules", "rules", "samples") if not getattr(self, key))
+            empty = next(key for key in ("placements", "estimators", "samples") if not getattr(self, key))
             raise ValueError(f"{empty}: expected at least one, got []")
         return self
 
+    def families(self) -> list[PathFamily]:
+        """The block's paths."""
+        return [path.family for path in self.paths]
+
     def cells(self) -> list[Cell]:
         """The block's cells. Raises ValueError for a combination that does not exist."""
-        fixed = product_of(self.methods, self.schedules, self.rules, self.samples)
-        return fixed + tolerance_cells(self.methods, self.tolerances, self.maximum)
+        families = self.families()
+        product = itertools.product(families, self.estimators, self.placements, self.samples)
+        within = itertools.product(families, self.tolerances)
+        return [make_cell(*choice) for choice in product] + [
+            make_cell(family, "softmax_trapezoid", ADAPTIVE, self.maximum, tolerance)
+            for family, tolerance in within
+        ]
 
 
 class Means(_Strict):
@@ -246,9 +288,8 @@ class Config(_Strict):
     explain       the output explained: the target's softmax probability, or its logit
     metrics       what is measured of every map; see riemannopt_dist/metrics/table.py
     controls      maps that know nothing of the model, to compare scores with: random, edges
-    grid          blocks of cells; a cell that occurs twice is computed once
+    grid          blocks of cells: paths × estimators × placements × samples
     fit           the subset that the schedules are fitted on, drawn with `seed`
-    guided        how Guided IG walks
     reference     the converged maps that the metric reference compares with
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file, at most
@@ -268,7 +309,6 @@ class Config(_Strict):
     controls: Annotated[Items[ControlName], AfterValidator(_distinct)] = ()
     grid: Annotated[Items[GridBlock], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
-    guided: GuidedConfig = GuidedConfig()
     reference: ReferenceConfig = ReferenceConfig()
     limit: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
@@ -281,6 +321,17 @@ class Config(_Strict):
         """The grid's distinct cells, in order."""
         return sorted({cell for block in self.grid for cell in block.cells()})
 
+    def paths(self) -> dict[str, PathFamily]:
+        """The grid's paths by their labels."""
+        return {family.label: family for block in self.grid for family in block.families()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _guided_with_its_path(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "guided" in fields:
+            raise ValueError("'guided' is told with its path now: paths: [{path: guided_ig, fraction: 0.5}]")
+        return fields
+
     def published(self) -> dict[str, Any]:
         """All keys as plain values, without the credentials and options that addresses hold."""
         fields = self.model_dump(mode="json")
@@ -288,22 +339,22 @@ class Config(_Strict):
         return fields | {key: without_secrets(address) for key, address in addresses.items()}
 
     def fingerprint(self, weights_digest: str) -> str:
-        """A digest of all that the results depend on: the weights, and all keys but output and means."""
-        fields = {k: v for k, v in self.published().items() if k not in ("output", "means", "grid")}
-        if self.image_extensions is None:  # as in runs begun before there was this key
-            del fields["image_extensions"]
-        if self.fit.profiles is None:
-            fields["fit"] = {k: v for k, v in fields["fit"].items() if k != "profiles"}
-        fields["cells"] = [str(cell) for cell in self.cells()]
-        fields["weights_digest"] = weights_digest
-        return digest_of_values(fields)
+        """A digest of all that results depend on: weights, cells, and all keys but those `INDIFFERENT`.
+
+        Values that are their defaults do not count, so that a new key strands no run.
+        """
+        fields: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
+        published = self.published()
+        decisive = {key: value for key, value in fields.items() if key not in (*INDIFFERENT, "grid")}
+        decisive |= {key: published[key] for key in ("images", "labels") if key in decisive}
+        decisive |= {"cells": [str(cell) for cell in self.cells()], "weights_digest": weights_digest}
+        return digest_of_values(decisive)
 
 
 def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     """The configuration in a YAML file, with `overrides` (None means: not overridden).
 
-    Raises ValueError, in one line, for a file that is missing, not YAML, or holds an unknown or bad key, and
-    for a metric whose package is not installed.
+    Raises ValueError, in one line, for a file that is missing, not YAML, or holds an unknown or bad key.
     """
     try:
         fields = parse_yaml(Path(path).read_text(encoding="utf-8"))
@@ -315,11 +366,15 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
         raise ValueError(f"config {path}: {error}") from None
     if not isinstance(fields, dict):
         raise ValueError(f"config {path}: expected keys and values, got {shortened(scrubbed(shown(fields)))}")
-    config = make_config(_overridden(fields, overrides or {}), f"config {path}")
-    if MS_SSIM in config.metrics and importlib.util.find_spec("pytorch_msssim") is None:
-        install = "pip install 'riemannopt-dist[ms-ssim]'"
-        raise ValueError(f"config {path}: metrics: {MS_SSIM} needs pytorch-msssim: {install}")
-    return config
+    return make_config(_overridden(fields, overrides or {}), f"config {path}")
+
+
+def check_packages(config: Config) -> None:
+    """Raise ValueError for a metric whose package is not installed."""
+    for metric in (METRICS[name] for name in config.metrics):
+        if metric.requires and importlib.util.find_spec(metric.requires) is None:
+            package = metric.requires.replace("_", "-")
+            raise ValueError(f"metrics: {metric.name} needs {package}: pip install {package}")
 
 
 def _overridden(fields: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

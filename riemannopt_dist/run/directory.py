@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from riemannopt_dist.run import rows
-from riemannopt_dist.run.digest import digest_of_values
+from riemannopt_dist.run import schemas
 from riemannopt_dist.run.origin import Origin, code_digest, foreign, origin_now
-from riemannopt_dist.run.storage import Storage
-from riemannopt_dist.stores import DamagedFile
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.digest import digest_of_values
+from riemannopt_dist.storage.errors import DamagedFile
 
 if TYPE_CHECKING:
-    from riemannopt_dist.images import ImageRef
-    from riemannopt_dist.profile import Profile
+    from riemannopt_dist.data.image_ref import ImageRef
+    from riemannopt_dist.quadrature.profile import Profile
+    from riemannopt_dist.quadrature.schedule import Schedule
     from riemannopt_dist.run.config import Config
     from riemannopt_dist.run.grid import Cell
-    from riemannopt_dist.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,9 @@ UNREADABLE = "UnreadableImage:"
 """How the reason of an image begins that cannot be read: a reason is an exception's type and text."""
 OUT_OF_REACH = ("UnreachableImage:", "ReplacedImage:")
 """How the reason of an image begins whose source does not give it, or another in its place."""
-FORMAT = 2
-"""Of a run's files: a directory of another one is refused. In format 1 shards held other images."""
+FORMAT = 3
+"""Of a run's files: a directory of another one is refused. In format 1 shards held other images; in
+format 2 a cell was a method, schedule and rule."""
 
 RUN = "run.json"
 LISTING = "listing.parquet"
@@ -103,18 +104,20 @@ class RunDirectory:
         """What run.json holds. Raises ValueError where there is none, one of another version, or no run's."""
         if not self.storage.exists(RUN):
             raise ValueError(f"{self.storage.root}: no run in it (expected {RUN})")
-        found = self.storage.read_json(RUN)
-        if not isinstance(found, dict):
+        run = self.storage.read_json(RUN)
+        if not isinstance(run, dict):
             raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected keys and values)")
-        if found.get("format", 1) != FORMAT:
-            writer = found.get("versions", {}).get("riemannopt-dist", "unknown")
+        if run.get("format", 1) != FORMAT:
+            writer = run.get("versions", {}).get("riemannopt-dist", "unknown")
             raise ValueError(
-                f"{self.storage.root}: holds a run in format {found.get('format', 1)}, written by "
-                f"riemannopt-dist {writer}; this is {version('riemannopt-dist')}, which knows format {FORMAT}"
+                f"{self.storage.root}: holds a run in format {run.get('format', 1)}, written by "
+                f"riemannopt-dist {writer}; this is {version('riemannopt-dist')}, which knows format "
+                f"{FORMAT}: "
+                "choose another output, or read it with the version that wrote it"
             )
-        if missing := [path for path in NEEDED if not _has(found, path)]:
+        if missing := [path for path in NEEDED if not _has(run, path)]:
             raise ValueError(f"{self.storage.uri(RUN)}: not that of a run (expected {missing[0]} in it)")
-        return found
+        return run
 
     def holds(self, config: Config, weights_digest: str | None) -> bool:
         """Whether there is a run of `config` already, with these weights or (None) with any.
@@ -123,9 +126,9 @@ class RunDirectory:
         """
         if not self.storage.exists(RUN):
             return False
-        found = self.read_run()
-        if found["fingerprint"] != config.fingerprint(weights_digest or found["weights_digest"]):
-            differing = _differences(found["config"], config.published())
+        run = self.read_run()
+        if run["fingerprint"] != config.fingerprint(weights_digest or run["weights_digest"]):
+            differing = _differences(run["config"], config.published())
             raise ValueError(
                 f"{self.storage.root}: holds a run of another configuration (differs in: {differing}); "
                 f"choose another output, or remove it"
@@ -202,7 +205,7 @@ class RunDirectory:
 
     def write_listing(self, refs: Iterable[ImageRef]) -> None:
         """Commit what the image source holds."""
-        self.write_table(LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=rows.LISTING))
+        self.write_table(LISTING, pa.Table.from_pylist([asdict(ref) for ref in refs], schema=schemas.LISTING))
 
     @property
     def is_listed(self) -> bool:
@@ -213,23 +216,23 @@ class RunDirectory:
         """The fields of what the image source held when the run began, None where that is not there yet."""
         if not self.is_listed:
             return None
-        return self._rows(LISTING, rows.LISTING)
+        return self._rows(LISTING, schemas.LISTING)
 
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
         """Commit the list of all inputs."""
-        self.write_table(IMAGES, pa.Table.from_pylist(list(images), schema=rows.IMAGES))
+        self.write_table(IMAGES, pa.Table.from_pylist(list(images), schema=schemas.IMAGES))
 
     def read_images(self) -> list[dict[str, Any]] | None:
         """The list of all inputs, None where it is not there yet."""
         if not self.storage.exists(IMAGES):
             return None
-        return self._rows(IMAGES, rows.IMAGES)
+        return self._rows(IMAGES, schemas.IMAGES)
 
     def read_failures(self) -> list[Failure]:
         """All images given up on so far."""
         if not self.storage.exists(FAILURES):
             return []
-        return [Failure(**row) for row in self._rows(FAILURES, rows.FAILURES)]
+        return [Failure(**row) for row in self._rows(FAILURES, schemas.FAILURES)]
 
     def settle(self, stage: str, settled: Collection[str], failures: Iterable[Failure] = ()) -> list[Failure]:
         """Put `failures` in the place of those of the images `settled` in a stage: all failures, as stored.
@@ -244,46 +247,49 @@ class RunDirectory:
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Commit the list of images given up on."""
-        table = pa.Table.from_pylist([vars(failure) for failure in failures], schema=rows.FAILURES)
+        table = pa.Table.from_pylist([vars(failure) for failure in failures], schema=schemas.FAILURES)
         self.write_table(FAILURES, table)
 
     def write_probes(self, probes: Iterable[Probe]) -> None:
         """Commit what the model gives for some images."""
-        table = pa.Table.from_pylist([vars(probe) for probe in probes], schema=rows.PROBES)
+        table = pa.Table.from_pylist([vars(probe) for probe in probes], schema=schemas.PROBES)
         self.write_table(PROBES, table)
 
     def read_probes(self) -> list[Probe]:
         """What the model gave for some images when the run began."""
         if not self.storage.exists(PROBES):
             return []
-        return [Probe(**{**row, "logits": tuple(row["logits"])}) for row in self._rows(PROBES, rows.PROBES)]
+        return [
+            Probe(**{**row, "logits": tuple(row["logits"])}) for row in self._rows(PROBES, schemas.PROBES)
+        ]
 
-    def read_profile(self, family: str) -> dict[str, Any] | None:
-        """The fields of a family's profile, None where it is not there yet; DamagedFile if it is damaged."""
-        name = f"schedules/{family}.json"
+    def read_profile(self, path: str) -> dict[str, Any] | None:
+        """The fields of a path's profile, None where it is not there yet; DamagedFile if it is damaged."""
+        name = f"schedules/{path}.json"
         if not self.storage.exists(name):
             return None
-        found = self.storage.read_json(name)
-        if not isinstance(found, dict) or found.pop("digest", None) != digest_of_values(found):
+        content = self.storage.read_json(name)
+        if not isinstance(content, dict) or content.pop("digest", None) != digest_of_values(content):
             raise DamagedFile(f"{self.storage.uri(name)}: damaged: its digest is not that of its content")
-        profile: dict[str, Any] = found["profile"]
+        profile: dict[str, Any] = content["profile"]
         return profile
 
-    def write_schedules(self, family: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
-        """Commit a family's profile and the `schedules` fitted to it."""
+    def write_schedules(self, path: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
+        """Commit a path's profile and the `schedules` fitted to it."""
         cells = [
-            {"method": cell.method, "schedule": cell.schedule, "rule": cell.rule, "samples": cell.samples}
+            {"path": cell.path, "estimator": cell.estimator, "placement": cell.placement}
+            | {"samples": cell.samples}
             | json.loads(schedule.to_json())
             for cell, schedule in schedules.items()
         ]
         content = {"profile": json.loads(profile.to_json()), "schedules": cells}
-        self.storage.write_json(f"schedules/{family}.json", content | {"digest": digest_of_values(content)})
+        self.storage.write_json(f"schedules/{path}.json", content | {"digest": digest_of_values(content)})
 
     def _rows(self, name: str, schema: pa.Schema) -> list[dict[str, Any]]:
         """The rows of a table, with the columns of `schema`."""
         table = self.table(name, schema).select(schema.names)
-        found: list[dict[str, Any]] = table.to_pylist()
-        return found
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
 
 
 def shard_files(storage: Storage, folder: str) -> dict[str, str]:
@@ -314,16 +320,17 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _has(found: Any, path: str) -> bool:
+def _has(value: Any, path: str) -> bool:
     """Whether there is a value under the keys of `path`, which dots separate."""
     for key in path.split("."):
-        if not isinstance(found, dict) or key not in found:
+        if not isinstance(value, dict) or key not in value:
             return False
-        found = found[key]
+        value = value[key]
     return True
 
 
-def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _differences(stored: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The names of the top-level keys whose values differ."""
-    keys = (key for key in wanted if key not in ("output", "means") and found.get(key) != wanted[key])
+    skipped = ("output", "means", "batch_size", "internal_batch_size")
+    keys = (key for key in config if key not in skipped and stored.get(key) != config[key])
     return ", ".join(keys) or "the model's weights"

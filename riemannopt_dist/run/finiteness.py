@@ -3,15 +3,19 @@
 One rule for all metrics, for rows as they are made and for those of a run that is verified.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from riemannopt_dist.metrics.metric import Column, Metric
-from riemannopt_dist.metrics.reference import Reference
-from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
+from riemannopt_dist.run.grid import NONE, Cell, cell_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from riemannopt_dist.estimators.converged import Reference
 
 F_INPUT, F_BASELINE = Column("f_input", "f"), Column("f_baseline", "f")
 
@@ -29,13 +33,12 @@ def check_maps(cells: Sequence[Cell], maps: Tensor, references: Sequence[Referen
 def check_row(row: Mapping[str, Any], metrics: Iterable[Metric]) -> None:
     """Raise FloatingPointError, naming the cell, for a row of results with a `faulty_column`."""
     if (name := faulty_column(row, metrics)) is not None:
-        cell = Cell(row["method"], row["schedule"], row["rule"], row["samples"])
-        raise FloatingPointError(f"{name} of {cell} is not finite")
+        raise FloatingPointError(f"{name} of {cell_of(row)} is not finite")
 
 
 def faulty_column(row: Mapping[str, Any], metrics: Iterable[Metric]) -> str | None:
     """The first column of a row of results that is neither finite nor rightly undefined, None if none is."""
-    control = row["schedule"] == NO_SCHEDULE  # which has no path
+    control = row["path"] == NONE  # which has no path
     columns = [F_INPUT] if control else [F_INPUT, F_BASELINE]
     columns += [column for metric in metrics for column in metric.columns if column.kind != "text"]
     return next((column.name for column in columns if not _is_right(column, row)), None)

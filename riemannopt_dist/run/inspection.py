@@ -9,9 +9,9 @@ from typing import Any
 
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.origin import foreign
-from riemannopt_dist.run.stage import Stage
-from riemannopt_dist.run.storage import Storage
-from riemannopt_dist.stores import DamagedFile
+from riemannopt_dist.run.stages.base import Stage
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.errors import DamagedFile
 
 READERS = 16
 """Shards read at once: an object store takes its time to answer."""

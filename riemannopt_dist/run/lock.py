@@ -30,8 +30,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from riemannopt_dist.run.storage import Storage
-from riemannopt_dist.stores import DamagedFile
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.errors import DamagedFile
 
 logger = logging.getLogger(__name__)
 
@@ -115,12 +115,12 @@ def read_holder(storage: Storage) -> Holder | None:
         raise ValueError(f"{storage.uri(LOCK)}: not a lock of this version; remove it") from None
 
 
-def _holder(found: Any) -> Holder:
+def _holder(content: Any) -> Holder:
     """A holder from its fields. Raises TypeError for other keys or kinds of values."""
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise TypeError
     kinds = {field.name: type(getattr(_SOMEBODY, field.name)) for field in fields(Holder)}
-    holder = Holder(**{"term": 0, **found})
+    holder = Holder(**{"term": 0, **content})
     values = {name: getattr(holder, name) for name in kinds}
     if isinstance(values["renewed"], int) and not isinstance(values["renewed"], bool):
         values["renewed"] = float(values["renewed"])
@@ -149,9 +149,9 @@ class Lock:
     def check(self) -> None:
         """Look at it. Raises TakenOver where it is gone or another's, now or at an earlier look."""
         if not self._lost.is_set():
-            found = self._found()
-            if found is None or found.token != self.holder.token:
-                logger.error("%s: %s", self._storage.root, _taken_over_by(found))
+            holder = self._found()
+            if holder is None or holder.token != self.holder.token:
+                logger.error("%s: %s", self._storage.root, _taken_over_by(holder))
                 self._lost.set()
         if self._lost.is_set():
             raise TakenOver(

@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from riemannopt_dist.gradients import value_and_gradient
-from riemannopt_dist.models import Classifier
+from riemannopt_dist.models.classifier import Classifier
+from riemannopt_dist.objective import value_and_gradient
 
 CPU_BATCH = 16
 """On a CPU: more do not make a gradient cheaper."""
@@ -16,13 +16,13 @@ SHARE = 0.4
 PROBES = (1, 5)
 
 
-def measured_batch_size(model: Classifier, device: torch.device, wanted: int | str) -> int:
+def measured_batch_size(model: Classifier, device: torch.device, size: int | str) -> int:
     """`wanted`, or for "auto" the power of two, at most LARGEST, that fits in a SHARE of a GPU's free memory.
 
     Measured: the peak memory of a few gradients, which grows by the same amount with each image.
     """
-    if isinstance(wanted, int):
-        return wanted
+    if isinstance(size, int):
+        return size
     if device.type != "cuda":
         return CPU_BATCH
     few, more = (_peak(model, device, count) for count in PROBES)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from riemannopt_dist.run.notes import note_of, noted
+from riemannopt_dist.storage.notes import note_of, noted
 
 ORIGIN = b"origin"
 """The key of a table's metadata under which its origin is, as a JSON object."""

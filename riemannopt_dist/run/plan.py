@@ -8,7 +8,7 @@ import math
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,28 +17,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from riemannopt_dist.folding import channels_last, folded
-from riemannopt_dist.gradients import target_output, value_and_gradient
-from riemannopt_dist.images import ImageRef, list_images
-from riemannopt_dist.methods import FAMILIES, METHODS, FixedPath, Sums
-from riemannopt_dist.metrics.reference import WALK_PIECES
+from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.data.listing import list_images
+from riemannopt_dist.estimators.base import Estimator, Placed, cost_together, shares
+from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.models import RANDOM, load_model, weights_file
-from riemannopt_dist.optimize import optimize_schedules
-from riemannopt_dist.profile import Profile
-from riemannopt_dist.run import rows
-from riemannopt_dist.run.batches import located
+from riemannopt_dist.models.folding import channels_last, folded
+from riemannopt_dist.models.loading import RANDOM, load_model, weights_file
+from riemannopt_dist.objective import target_output, value_and_gradient
+from riemannopt_dist.paths.base import PathFamily
+from riemannopt_dist.quadrature.optimize import optimize_schedules
+from riemannopt_dist.quadrature.profile import Profile
+from riemannopt_dist.quadrature.rules import intervals, linear_schedule
+from riemannopt_dist.run import schemas
 from riemannopt_dist.run.classifier import check_for_run, check_labels, check_operations
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.grid import SECANT, Cell, partition_rule, sums_of
+from riemannopt_dist.run.examples import located
+from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.shards import drawn_order, shards_of
-from riemannopt_dist.run.storage import Storage
-from riemannopt_dist.run.text import duration, table_lines
-from riemannopt_dist.schedule import Schedule, intervals, linear_schedule, partition_of
-from riemannopt_dist.secant import samples_taken
-from riemannopt_dist.stores import without_secrets
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.redaction import without_secrets
+from riemannopt_dist.text import duration, table_lines
 
 PASSES_A_GRADIENT = 3.0
 """Forward passes in the time of one gradient, where a rate of gradients alone is given."""
@@ -46,6 +47,17 @@ MEASURED_BATCH = 8
 MEASURED_SECONDS = 1.0
 SAMPLE_ROWS = 2000
 LIST_LENGTH = 21
+
+ALIKE: Mapping[str, Callable[[str, int], tuple[Any, ...]]] = {
+    "equidistribution": lambda rule, samples: (),
+    "roughness": lambda rule, samples: (),
+    "riemannopt": lambda rule, samples: (intervals(samples, rule),),
+    "eq9": lambda rule, samples: (intervals(samples, rule),),
+}
+"""What the partitions of a placement depend on besides the profile: the rule and the count by default.
+
+Those of equal shares are nested, and like those of Powell's method the same for every rule.
+"""
 
 
 @dataclass(frozen=True)
@@ -183,94 +195,85 @@ def _check_model(config: Config) -> int:
 
 
 def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:
-    """The profiles: every family that has a fitted schedule in the grid, with a second pass if need be."""
+    """The profiles: every path that has fitted points in the grid, with a second pass if need be."""
     if config.fit.profiles is not None:
         return
-    families = sorted({METHODS[cell.method].family for cell in cells if cell.fitted})
+    paths = sorted({cell.path for cell in cells if cell.fitted})
     for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
-        for family in families:
+        for path in paths:
             # A walk has a gradient a step, not one at its end.
-            gradients = config.fit.samples - (family == "guided_ig")
-            yield Work(stage, family, config.fit.images, gradients, 0)
+            gradients = config.fit.samples - config.paths()[path].walked
+            yield Work(stage, path, config.fit.images, gradients, 0)
 
 
 def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[Work]:
-    """The maps: those that share gradients family by family, those of points per image, and references."""
-    shared: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        if not cell.per_image:
-            shared[METHODS[cell.method].family].append(cell)
+    """The maps: those that share gradients path by path, the others' own, and references."""
     at_once = CPU_BATCH if config.internal_batch_size == "auto" else max(config.internal_batch_size, 2)
-    for name, members in shared.items():
-        ordered, sums = sums_of(members, {cell: _likely_schedule(cell) for cell in members})
-        sampled = FAMILIES[name].evaluations(sums._replace(secant=()))
-        gradients = sampled + sum(samples_taken(len(schedule), at_once) for schedule in sums.secant)
-        label = f"{name}, {len(members)} cells"
-        yield Work("results", label, images, gradients, _passes_at_ends(name, ordered, sums))
-    for cell in cells:
-        if cell.per_image and cell.rule == SECANT:
-            yield Work("results", str(cell), images, cell.samples + 1, 0)
-        elif cell.per_image:
-            starts = int(config.explain == "probability")  # whether f is flat there
-            yield Work("results", str(cell), images, cell.samples, starts)
-    if trials := 2 * sum(cell.rule == SECANT for cell in cells):
-        # Of each batch's first image the whole path is tried as one interval, for every cell of secants.
-        yield Work("results", "trials of secants", len(list(_batches(images, config))), trials, 0)
+    likely = {cell: _likely_place(cell, path) for cell, path in _with_path(config, cells)}
+    batches = len(list(_batches(images, config)))
+    trials = 0
+    for label, path in config.paths().items():
+        members = {cell: ESTIMATORS[cell.estimator] for cell in cells if cell.path == label}
+        groups: dict[str, list[tuple[Estimator, Placed]]] = defaultdict(list)
+        for cell, estimator in members.items():
+            place = likely[cell]
+            groups[label if shares(estimator, place) else str(cell)].append((estimator, place))
+        for name, group in groups.items():
+            cost = cost_together(path, group, config.explain, at_once)
+            trials += cost.gradients_a_batch
+            shown = f"{name}, {len(group)} cells" if name == label else name
+            yield Work("results", shown, images, cost.gradients, cost.passes)
+    if trials:
+        yield Work("results", "trials of the Rescale rule", batches, trials, 0)
     if "reference" in config.metrics:
-        asked = images if config.reference.images is None else min(images, config.reference.images)
-        for name in FAMILIES:
-            if gradients := _reference_gradients(
-                config, name, [cell for cell in cells if cell.method == name]
-            ):
-                yield Work("results", f"reference {name}", asked, gradients, 0)
+        compared = images if config.reference.images is None else min(images, config.reference.images)
+        for label, path in config.paths().items():
+            schedules = [
+                likely[cell].schedule
+                for cell in cells
+                if cell.path == label and ESTIMATORS[cell.estimator].tends_to_integral
+            ]
+            if gradients := path.reference_gradients(schedules, config.reference.intervals):
+                yield Work("results", f"reference {label}", compared, gradients, 0)
 
 
-def _reference_gradients(config: Config, family: str, cells: Sequence[Cell]) -> int:
-    """The gradients an image of a family's converged maps: one for all cells, or one for each walk."""
-    if not cells or isinstance(FAMILIES[family], FixedPath):
-        return config.reference.intervals + 1 if cells else 0
-    walks = {tuple(partition_of(_likely_schedule(cell))[0].tolist()) for cell in cells}
-    return sum(WALK_PIECES * (len(walk) - 1) + 1 for walk in walks)
+def _with_path(config: Config, cells: Iterable[Cell]) -> Iterator[tuple[Cell, PathFamily]]:
+    paths = config.paths()
+    return ((cell, paths[cell.path]) for cell in cells)
 
 
 def _metrics(config: Config, images: int, maps: int) -> Iterator[Work]:
-    """The forward passes of the metrics, and of f at black."""
-    yield Work("results", "f at black", images, 0, 1)
-    for metric in (METRICS[name] for name in config.metrics):
+    """The forward passes of the metrics, and of f at black, which serves all that ask for it."""
+    metrics = [METRICS[name] for name in config.metrics]
+    if any(metric.needs_f_black for metric in metrics):
+        yield Work("results", "f at black", images, 0, 1)
+    for metric in metrics:
         if passes := metric.passes_a_map * maps + metric.passes_an_image:
             yield Work("results", metric.name, images, 0, passes)
 
 
-def _likely_schedule(cell: Cell) -> Schedule:
-    """A schedule that shares its points with others as the cell's own will, wherever the profile puts them.
+def _by_rule_and_count(rule: str, samples: int) -> tuple[Any, ...]:
+    return rule, samples
 
-    Density's partitions are nested and the same for every rule, those of Powell's method the same for every
-    rule, and the exact ones are each their own: a stand-in profile each.
+
+def _likely_place(cell: Cell, path: PathFamily) -> Placed:
+    """A place that shares its points with others as the cell's own will, wherever the profile puts them.
+
+    Partitions of one placement into as many intervals may be the same under every rule or not, and those of
+    other counts nested or not: a stand-in profile for those that are alike.
     """
-    rule = partition_rule(cell)
+    if cell.per_image:
+        return Placed(cell.samples, tolerance=cell.tolerance)
+    rule = ESTIMATORS[cell.estimator].rule(path)
     if not cell.fitted:
-        return linear_schedule(cell.samples, rule)
-    family = METHODS[cell.method].family
-    if cell.schedule in ("density", "rough"):
-        key: tuple[Any, ...] = (family, cell.schedule)
-    elif cell.schedule in ("riemannopt", "eq9"):
-        key = (family, cell.schedule, intervals(cell.samples, rule))
-    else:
-        key = (family, cell.schedule, rule, cell.samples)
+        return Placed(cell.samples, linear_schedule(cell.samples, rule))
+    alike = ALIKE.get(cell.placement, _by_rule_and_count)
+    key = (cell.path, cell.placement, *alike(rule, cell.samples))
     magnitudes = np.random.default_rng(zlib.crc32(repr(key).encode())).random(32)
     points = np.linspace(0.0, 1.0, len(magnitudes))
     stand_in = Profile(tuple(points), tuple(magnitudes), (0.0,) * len(points), images=1)
-    return optimize_schedules(stand_in, [cell.samples], [rule], "density")[rule, cell.samples]
-
-
-def _passes_at_ends(family: str, cells: Sequence[Cell], sums: Sums) -> int:
-    """Forward passes for f at an end of the path that no gradient is taken at, or before one is (IDGI)."""
-    if not isinstance(FAMILIES[family], FixedPath):
-        # A walk of the left rule ends one step before the image.
-        walks = zip(cells, sums.schedules, strict=True)
-        return len({schedule for cell, schedule in walks if cell.rule == "left"})
-    sampled = {point for schedule in sums.sampled for point in schedule.points}
-    return sum(bool(sums.idgi) or end not in sampled for end in (0.0, 1.0)) if sampled else 0
+    solved = optimize_schedules(stand_in, [cell.samples], [rule], "equidistribution")
+    return Placed(cell.samples, solved[rule, cell.samples])
 
 
 def _batches(images: int, config: Config) -> Iterator[Sequence[int]]:
@@ -283,7 +286,7 @@ def _batches(images: int, config: Config) -> Iterator[Sequence[int]]:
 def _bytes_a_row(config: Config) -> float:
     """What a row takes in a result file: of a file of random numbers, which hardly compress."""
     rng = np.random.default_rng(0)
-    schema = rows.results_schema(METRICS[name] for name in config.metrics)
+    schema = schemas.results_schema(METRICS[name] for name in config.metrics)
     columns = [pa.array(_sample(field.type, rng), field.type) for field in schema]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), sink, compression="zstd")

@@ -12,20 +12,17 @@ from itertools import islice
 
 import torch
 
-from riemannopt_dist.images import (
-    Files,
-    ImageReader,
-    ImageRef,
-    UnreadableImage,
-    files_of,
-    image_tensor,
-)
-from riemannopt_dist.models import Classifier
+from riemannopt_dist.data.decoding import image_tensor
+from riemannopt_dist.data.errors import UnreadableImage
+from riemannopt_dist.data.files import Files, files_of
+from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.data.reading import ImageReader
+from riemannopt_dist.models.classifier import Classifier
+from riemannopt_dist.models.soundness import run_model
 from riemannopt_dist.precision import ieee_float32, relative_rounding
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import Probe, RunDirectory, last_maker, maker_now
-from riemannopt_dist.soundness import run_model
-from riemannopt_dist.stores import StorageError
+from riemannopt_dist.storage.errors import StorageError
 
 logger = logging.getLogger(__name__)
 

@@ -3,21 +3,21 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from riemannopt_dist.profile import Profile
-from riemannopt_dist.run.storage import Storage
+from riemannopt_dist.quadrature.profile import Profile
+from riemannopt_dist.storage.base import Storage
 
 DEMO = "demo:"
-DEMO_FOLDER = Path(__file__).with_name("demo_profiles")
+DEMO_FOLDER = Path(__file__).parents[1] / "demo" / "profiles"
 
 
-def read_profiles(folder: str, families: Iterable[str]) -> dict[str, Profile]:
-    """The profile of every family, from <family>.json in `folder`: a path, URI or "demo:".
+def read_profiles(folder: str, paths: Iterable[str]) -> dict[str, Profile]:
+    """The profile of every path, from <path>.json in `folder`: a path, URI or "demo:".
 
     A file holds a profile as `Profile.to_json` writes it, or a run's profile and schedules. Raises ValueError
     where one is missing or holds something else.
     """
     storage = Storage(DEMO_FOLDER if folder == DEMO else folder)
-    return {family: _read(storage, f"{family}.json") for family in families}
+    return {path: _read(storage, f"{path}.json") for path in paths}
 
 
 def _read(storage: Storage, name: str) -> Profile:

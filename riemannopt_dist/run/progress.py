@@ -10,7 +10,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from riemannopt_dist.run.text import duration
+from riemannopt_dist.text import duration
 
 logger = logging.getLogger(__name__)
 

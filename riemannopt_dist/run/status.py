@@ -1,20 +1,25 @@
 """How far a run is, from its directory alone: without Ray or torch, and without disturbing the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from riemannopt_dist.run.directory import RunDirectory, shard_files
+from riemannopt_dist.run.journal import ShardEvent, in_flight
 from riemannopt_dist.run.lock import LOCK, Holder, read_holder
 from riemannopt_dist.run.shards import drawn_images, location_of, shards_of
-from riemannopt_dist.run.storage import Storage
-from riemannopt_dist.run.tally import Timings
-from riemannopt_dist.run.text import ago, duration, table_lines
-from riemannopt_dist.stores import DamagedFile
+from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
+from riemannopt_dist.run.stages.tally import Timings
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.errors import DamagedFile
+from riemannopt_dist.text import ago, duration, table_lines
 
-STAGES = ("selection", "fit", "refine", "results")
+STAGES = (SELECTION, FIT, REFINE, RESULTS)
+
+SHOWN = 32
+"""Shards in flight that are told of."""
 
 PAUSE = 60.0
 """Seconds beyond two shards' own time after which a gap between shards is a pause: nobody was at work."""
@@ -78,6 +83,7 @@ class RunStatus:
     written: float
     driver: Holder | None
     damaged: tuple[str, ...] = ()
+    in_flight: tuple[ShardEvent, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -107,8 +113,19 @@ class RunStatus:
             f"{self.root}: {self.model} on {self.source}, riemannopt-dist {self.version}",
             *table_lines(table),
             *(f"{name}: damaged; done again when the command is repeated" for name in self.damaged),
+            *self._shards_in_flight(),
             f"last written {ago(self.written)}; {self._at_work()}",
         ]
+
+    def _shards_in_flight(self) -> list[str]:
+        """Where each shard is that is being done, the oldest first; none where no driver is at work."""
+        shown = self.in_flight[:SHOWN] if self.driver is not None else ()
+        lines = [
+            f"{event.stage}/{event.shard}: {event.images} images on {event.worker}, begun {ago(event.time)}"
+            for event in shown
+        ]
+        hidden = len(self.in_flight) - len(shown) if lines else 0
+        return [*lines, *([f"and {hidden} shards more"] if hidden else [])]
 
     def _at_work(self) -> str:
         if self.driver is not None:
@@ -121,8 +138,8 @@ class RunStatus:
 def read_status(storage: Storage) -> RunStatus:
     """The status of the run in `storage`. Raises ValueError where is none, or one of another version."""
     directory = RunDirectory(storage)
-    found = directory.read_run()
-    config = found["config"]
+    run = directory.read_run()
+    config = run["config"]
     items = _items_of_stages(config, directory)
     failures = directory.read_failures()
     stages = tuple(
@@ -139,12 +156,19 @@ def read_status(storage: Storage) -> RunStatus:
         root=storage.root,
         model=config["model"]["name"],
         source=config["images"],
-        version=found["versions"]["riemannopt-dist"],
+        version=run["versions"]["riemannopt-dist"],
         stages=stages,
         written=_last_written(storage, stages),
         driver=read_holder(storage),
+        in_flight=tuple(_still_absent(storage, in_flight(storage))),
         damaged=tuple(f"{stage.name}/{key}.parquet" for stage in stages for key in stage.damaged),
     )
+
+
+def _still_absent(storage: Storage, events: Iterable[ShardEvent]) -> list[ShardEvent]:
+    """Those whose shard has no file yet."""
+    there = {stage: shard_files(storage, stage) for stage in STAGES}
+    return [event for event in events if event.shard not in there.get(event.stage, {})]
 
 
 def _shards(images: Sequence[dict[str, Any]] | None, size: int) -> dict[str, list[str]] | None:
@@ -159,7 +183,7 @@ def _takes_place(storage: Storage, stage: str, config: Mapping[str, Any]) -> boo
     """Whether a run has a stage: fit if a cell takes its points from a profile, refine once it has begun."""
     if stage == "refine":
         return bool(storage.list(stage))
-    fitted = any({*block["schedules"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
+    fitted = any({*block["placements"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
     return stage != "fit" or (fitted and config["fit"]["images"] > 0)
 
 
@@ -222,9 +246,9 @@ def _timings(storage: Storage, files: Mapping[str, str]) -> tuple[dict[str, Timi
             return error
 
     with ThreadPoolExecutor(READERS) as pool:
-        found = dict(zip(files, pool.map(of, files.values()), strict=True))
-    timings = {key: told for key, told in found.items() if isinstance(told, Timings)}
-    return timings, tuple(key for key, told in found.items() if isinstance(told, DamagedFile))
+        outcomes = dict(zip(files, pool.map(of, files.values()), strict=True))
+    timings = {key: told for key, told in outcomes.items() if isinstance(told, Timings)}
+    return timings, tuple(key for key, told in outcomes.items() if isinstance(told, DamagedFile))
 
 
 def images_per_second(finished: Sequence[tuple[float, int]], shard_seconds: float) -> float | None:

@@ -6,18 +6,17 @@ from typing import Any
 
 from riemannopt_dist.metrics.metric import Metric
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.run import rows
-from riemannopt_dist.run.batches import located
+from riemannopt_dist.run import schemas
 from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.directory import IMAGES, LISTING, PROBES, RUN, RunDirectory
-from riemannopt_dist.run.driver import evaluated_subjects
-from riemannopt_dist.run.evaluation import Evaluation
+from riemannopt_dist.run.examples import evaluated_examples, located
 from riemannopt_dist.run.finiteness import faulty_column
-from riemannopt_dist.run.grid import NO_SCHEDULE, Cell
+from riemannopt_dist.run.grid import Cell, cell_of, control_cell
 from riemannopt_dist.run.shards import shards_of
-from riemannopt_dist.stores import StorageError
+from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
+from riemannopt_dist.storage.errors import StorageError
 
-EARLIER = ("selection", "fit", "refine")
+EARLIER = (SELECTION, FIT, REFINE)
 BESIDE = (LISTING, PROBES)
 
 
@@ -36,23 +35,22 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     if run["fingerprint"] != config.fingerprint(run["weights_digest"]):
         yield f"{storage.uri(RUN)}: its fingerprint is not that of its configuration"
     yield from _damaged(directory)
-    controls = [Cell(name, NO_SCHEDULE, NO_SCHEDULE, 0) for name in config.controls]
-    cells = [*config.cells(), *controls]
+    cells = [*config.cells(), *map(control_cell, config.controls)]
     metrics = [METRICS[name] for name in config.metrics]
-    given_up = {f.image_id for f in directory.read_failures() if f.stage == Evaluation.name}
-    shards = shards_of(evaluated_subjects(images, config), config.shard_size, located)
-    done = directory.done_shards(Evaluation.name)
+    given_up = {f.image_id for f in directory.read_failures() if f.stage == RESULTS}
+    shards = shards_of(evaluated_examples(images, config), config.shard_size, located)
+    done = directory.done_shards(RESULTS)
     for key in sorted(done - set(shards)):
-        yield f"{Evaluation.name}/{key}.parquet: not a shard of this run"
-    for key, subjects in shards.items():
-        name = f"{Evaluation.name}/{key}.parquet"
-        expected = {s.image.image_id for s in subjects}
+        yield f"{RESULTS}/{key}.parquet: not a shard of this run"
+    for key, examples in shards.items():
+        name = f"{RESULTS}/{key}.parquet"
+        expected = {s.image.image_id for s in examples}
         if key not in done:
             if expected - given_up:
                 yield f"{name}: missing, with {len(expected - given_up)} images"
             continue
         try:
-            table = directory.table(name, rows.results_schema(metrics)).to_pylist()
+            table = directory.table(name, schemas.results_schema(metrics)).to_pylist()
         except StorageError as error:
             yield str(error)
             continue
@@ -67,12 +65,12 @@ def _row_problems(
     metrics: Sequence[Metric],
 ) -> Iterator[str]:
     """What is wrong with the rows of a shard, of which those `promised` are to be there, once each."""
-    found = Counter(map(_key, table))
+    counts = Counter(map(_key, table))
     faults = ((row, faulty_column(row, metrics)) for row in table)
     yield from (f"{' '.join(map(str, _key(row)))}: {fault} is not finite" for row, fault in faults if fault)
-    yield from (f"{image_id} {cell} is there {n} times" for (image_id, cell), n in found.items() if n > 1)
-    yield from (f"{image_id} {cell} was not promised" for image_id, cell in sorted(set(found) - promised))
-    absent = {(image_id, cell) for image_id, cell in promised - set(found) if image_id not in given_up}
+    yield from (f"{image_id} {cell} is there {n} times" for (image_id, cell), n in counts.items() if n > 1)
+    yield from (f"{image_id} {cell} was not promised" for image_id, cell in sorted(set(counts) - promised))
+    absent = {(image_id, cell) for image_id, cell in promised - set(counts) if image_id not in given_up}
     yield from (f"{image_id} {cell} is missing" for image_id, cell in sorted(absent))
 
 
@@ -89,4 +87,4 @@ def _damaged(directory: RunDirectory) -> Iterator[str]:
 
 def _key(row: dict[str, Any]) -> tuple[str, Cell]:
     """The image and the cell of a row."""
-    return row["image_id"], Cell(row["method"], row["schedule"], row["rule"], row["samples"])
+    return row["image_id"], cell_of(row)

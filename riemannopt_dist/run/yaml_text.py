@@ -21,7 +21,7 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-from riemannopt_dist.stores import one_line, scrubbed
+from riemannopt_dist.storage.redaction import one_line, scrubbed
 
 LONGEST = 1 << 20
 """Characters in a file."""

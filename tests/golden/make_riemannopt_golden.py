@@ -26,8 +26,8 @@ IMAGES = 24
 
 def variations_of(run: Path) -> dict[str, np.ndarray]:
     """(images, 127) for each method, of at most IMAGES images."""
-    rows = ds.dataset(run / "fit", format="parquet").to_table(columns=["method", "variation"]).to_pylist()
-    found = {method: [row["variation"] for row in rows if row["method"] == method] for method in INTERVALS}
+    rows = ds.dataset(run / "fit", format="parquet").to_table(columns=["path", "variation"]).to_pylist()
+    found = {method: [row["variation"] for row in rows if row["path"] == method] for method in INTERVALS}
     return {method: np.array(values[:IMAGES], dtype=np.float32) for method, values in found.items()}
 
 

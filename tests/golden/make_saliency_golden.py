@@ -54,7 +54,7 @@ def serve(name: str) -> None:
             model.load_state_dict({key: torch.from_numpy(golden[key]) for key in model.state_dict()})
         dtype = torch.float64
     else:
-        from riemannopt_dist.models import load_model
+        from riemannopt_dist.models.loading import load_model
 
         model, dtype = load_model(name), torch.float32
     while request := receive(sys.stdin.buffer):

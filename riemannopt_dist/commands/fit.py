@@ -1,0 +1,34 @@
+"""`riemannopt fit`: a profile of Integrated Gradients, without Ray."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from riemannopt_dist.commands.application import app
+from riemannopt_dist.commands.console import PROFILES, check_file, errors, say
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def fit(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file to write.")],
+    images: Annotated[str, typer.Option(help='A folder, .parquet or .tar files, or "demo:".')],
+    model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
+    weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images to fit on; the first so many by name.")] = 200,
+    samples: Annotated[int, typer.Option(min=2, help="Points along each image's path.")] = 128,
+) -> None:
+    """Estimate the profile |g'| of Integrated Gradients in this process and store it as JSON.
+
+    Every schedule follows from it: ro.optimize_schedule(ro.Profile.from_json(text), samples=16).
+    """
+    with errors():
+        check_file(output, PROFILES)
+        from riemannopt_dist.local import fit_profile
+
+        profile = fit_profile(model, weights, images, count, samples)
+        output.write_text(profile.to_json(), encoding="utf-8")
+        say(f"wrote {output}: |g'| from {profile.images} images")

@@ -1,0 +1,48 @@
+"""`riemannopt report`: Table 1 and the figures of a run."""
+
+from typing import Annotated
+
+import typer
+
+from riemannopt_dist.commands.application import app
+from riemannopt_dist.commands.console import errors, print_table, say, storage_at
+from riemannopt_dist.commands.options import RunArgument
+
+
+@app.command()
+def report(
+    run: RunArgument,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="Only this part of it: table1 or figures.")
+    ] = None,
+) -> None:
+    """Write Table 1 of the paper and the figures of a run, and print what its schedules save.
+
+    Table 1: relative error by method and samples, linear and RiemannOpt, in Markdown, LaTeX and CSV, beside
+    the paper's numbers where the model is InceptionV3.
+    Figures: errors against gradient evaluations, each profile with its points and those of single images.
+    Tables: gradient evaluations that equal intervals need for the same true error, over those of each cell;
+    what a tolerance costs. Numbers come with 95 % intervals.
+    """
+    from riemannopt_dist.commands.run_data import run_data
+    from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
+    from riemannopt_dist.reports.formats import FORMATS
+    from riemannopt_dist.run.results import read_results, write_files
+
+    with errors():
+        parts = {name: FORMATS[name] for name in formats or FORMATS}
+        storage = storage_at(run)
+        results = read_results(storage)
+        for title, table in (
+            (
+                "sample efficiency: evaluations of linear left for the same error, over a cell's own",
+                sample_efficiency(results),
+            ),
+            ("tolerances: images within, and cost over that of equal intervals", tolerances(results)),
+        ):
+            if len(table):
+                print_table(table, title)
+        data = run_data(storage, results)
+        for part in parts.values():
+            for name in write_files(storage, part(data)):
+                say(f"wrote {storage.uri(name)}")

@@ -1,0 +1,118 @@
+"""Labels from the folders that images lie in, on a disk, in a bucket or in a tar; and which have none."""
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from riemannopt_dist.data.classes import SYNSET, named_class
+from riemannopt_dist.data.image_ref import SUFFIXES, ImageRef, shortened
+
+logger = logging.getLogger(__name__)
+
+_INDEX = re.compile(r"0|[1-9]\d{0,2}|\d{3}")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An input with the folders it lies in, outermost first: those above its source or tar, and inside.
+
+    The first inside is the source or tar itself. A row of a Parquet file lies in none; `note` says why it has
+    no label, where there is more to say.
+    """
+
+    ref: ImageRef
+    above: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    note: str | None = None
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether it is a picture that can be used and has no label."""
+        ref = self.ref
+        is_picture = ref.offset is not None or ref.image_id.lower().endswith(SUFFIXES)
+        return is_picture and ref.label is None and ref.reason is None
+
+    @property
+    def folder(self) -> str:
+        """Its folder inside the source or tar, "" if it lies in none."""
+        return "/".join(self.inside[1:])
+
+
+def placed(ref: ImageRef, source: str, path: str) -> Placed:
+    """An input at `path` inside a folder or tar `source`."""
+    *above, own = source.split("/")
+    return Placed(ref, tuple(above), (own, *path.split("/")[:-1]))
+
+
+def labelled_by_folders(images: Sequence[Placed], source: str) -> list[ImageRef]:
+    """The inputs, those without a label with that of their folders; a warning tells which have none then."""
+    labelled = [_with_synset(image) for image in images]
+    if all(image.ref.label is None for image in labelled):
+        labelled = _with_numbers(labelled, source)
+    missing = [image for image in labelled if image.unlabelled]
+    labels = sum(image.ref.label is not None for image in labelled)
+    if missing and (labels or missing[0].folder or missing[0].ref.offset is not None):
+        _warn(missing, labels, source)
+    return [image.ref for image in labelled]
+
+
+def _with_synset(image: Placed) -> Placed:
+    """With the class of the nearest folder named by a synset, n01440764 or n02085620-Chihuahua.
+
+    Another synset than ILSVRC's 1,000 is the reason why the image cannot be used, above its source nothing.
+    """
+    if image.ref.label is not None or image.ref.reason is not None:
+        return image
+    for folder in reversed(image.inside):
+        if (index := _synset_index(folder)) is not None:
+            return _with_label(image, index)
+        if SYNSET.fullmatch(folder):
+            reason = f"folder {folder} is not one of the 1,000 ILSVRC synsets"
+            return replace(image, ref=replace(image.ref, reason=reason))
+    above = (_synset_index(folder) for folder in reversed(image.above) if SYNSET.fullmatch(folder))
+    index = next((index for index in above if index is not None), None)
+    return image if index is None else _with_label(image, index)
+
+
+def _synset_index(folder: str) -> int | None:
+    return named_class(folder) if SYNSET.match(folder) else None
+
+
+def _with_numbers(images: list[Placed], source: str) -> list[Placed]:
+    """With the class indices that name folders, from 0 to 999, if all pictures in folders lie in one such."""
+    numbers = {
+        image.ref.image_id: [int(folder) for folder in image.inside[1:] if _INDEX.fullmatch(folder)]
+        for image in images
+        if image.unlabelled and image.folder
+    }
+    if not numbers or any(len(label) != 1 for label in numbers.values()):
+        return images
+    names = shortened(sorted({label[0] for label in numbers.values()}))
+    logger.warning("%s: folders %s are taken as class indices", source, names)
+    pairs = ((image, numbers.get(image.ref.image_id)) for image in images)
+    return [_with_label(image, label[0]) if label else image for image, label in pairs]
+
+
+def _with_label(image: Placed, label: int) -> Placed:
+    return replace(image, ref=replace(image.ref, label=label))
+
+
+def _warn(missing: Sequence[Placed], labels: int, source: str) -> None:
+    """Tell what is without a label while `given` others have one, and the mend."""
+    first = missing[0]
+    some = f" for {len(missing)} of {len(missing) + labels} images, such as {first.ref.image_id}"
+    folders = shortened(sorted({image.folder for image in missing} - {""}))
+    if first.note is not None:
+        mend = first.note
+    elif folders:
+        mend = (
+            f"folders {folders}: expected WordNet ids such as n01440764, or for all class indices from 0 to "
+            "999; rename them, or give labels in a file, see --labels"
+        )
+    elif first.ref.offset is not None and first.ref.size is None:
+        mend = "expected a column label with class indices, synsets or ILSVRC's class names"
+    else:
+        mend = "expected folders named by WordNet ids, in a tar a .cls for each, or a file, see --labels"
+    which = some if labels else ""
+    logger.warning("%s has no labels%s: whatever class the model sees is explained (%s)", source, which, mend)

@@ -1,0 +1,1 @@
+"""The demo: its configuration, profiles, table and picture."""

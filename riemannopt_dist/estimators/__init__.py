@@ -1,0 +1,1 @@
+"""Estimators of the path integral from n evaluations."""

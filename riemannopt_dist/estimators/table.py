@@ -1,0 +1,258 @@
+"""The estimators by name: what a configuration may ask for. A new one is a file, and an entry here.
+
+An entry says what goes together and what it costs without torch; the mathematics is in the modules beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Cost, Estimator, Placed
+from riemannopt_dist.quadrature.rules import PARTITION_RULES, intervals, linear_schedule
+from riemannopt_dist.tables import Table
+
+if TYPE_CHECKING:
+    from riemannopt_dist.attribution import Attribution
+    from riemannopt_dist.choices import Output
+    from riemannopt_dist.estimators.passes import Sums
+    from riemannopt_dist.models.classifier import Classifier
+    from riemannopt_dist.objective import Objective
+    from riemannopt_dist.paths.base import Path, PathFamily
+    from riemannopt_dist.paths.guided import GuidedPath
+
+WALKED_RULES = ("left", "trapezoid")
+"""The rules that the steps of a guided walk have."""
+ONLY_PLACEMENTS = {"gauss_legendre": (LINEAR, "equidistribution"), "mean": (LINEAR,)}
+"""The rules that are more than a partition, and where their points can be."""
+
+
+class _Sampled:
+    """What the estimators have in common that are sums of the same samples."""
+
+    tends_to_integral = True
+
+    @property
+    def sums(self) -> type[Sums]:
+        """How the samples are added up."""
+        raise NotImplementedError
+
+    @property
+    def early(self) -> tuple[float, ...]:
+        """No end of the path first."""
+        return ()
+
+    def check(self, model: Classifier) -> None:
+        """Any model with a gradient will do."""
+
+    def cost(self, path: PathFamily, placed: Sequence[Placed], output: Output, at_once: int) -> Cost:
+        """The distinct points of all schedules."""
+        return Cost(*path.sampling([each.fixed for each in placed], self.early))
+
+    def attribute(
+        self, objective: Objective, path: Path | GuidedPath, placed: Sequence[Placed]
+    ) -> list[Attribution]:
+        """Sums from one pass along the path."""
+        from riemannopt_dist.estimators.passes import sums_along
+
+        return sums_along(path, objective, [(self.sums, each.fixed) for each in placed])
+
+
+@dataclass(frozen=True)
+class Riemann(_Sampled):
+    """A Riemann sum under the rule that it is called after."""
+
+    name: str
+
+    @property
+    def sums(self) -> type[Sums]:
+        """Σ_k w_k g(α_k)."""
+        from riemannopt_dist.estimators.riemann import RiemannSums
+
+        return RiemannSums
+
+    def rule(self, path: PathFamily) -> str:
+        """Its name."""
+        return self.name
+
+    def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
+        """A walk has the left and the trapezoid rule; some rules have placements of their own."""
+        if placement == ADAPTIVE:
+            return f"the placement {ADAPTIVE} is for softmax_trapezoid and rescale"
+        placements = ONLY_PLACEMENTS.get(self.name)
+        if placements is not None and placement not in placements:
+            return f"expected the placement {' or '.join(placements)}, got {placement}"
+        return _walk_refusal(path, self.name, WALKED_RULES) or _count_refusal(self.name, placement, samples)
+
+
+@dataclass(frozen=True)
+class Idgi(_Sampled):
+    """IDGI (Yang et al., CVPR 2023): each step's change of f, shared out by the squared gradients.
+
+    Those of the step's start with the rule left, as its authors have it, of its end, or of both.
+    """
+
+    name: str
+    placing: str
+    tends_to_integral = False  # but to another one, of which no converged map is made
+
+    @property
+    def sums(self) -> type[Sums]:
+        """Σ_j (f_{j+1} − f_j) g_j² / Σ g_j²."""
+        from riemannopt_dist.estimators.idgi import IdgiSums
+
+        return IdgiSums
+
+    @property
+    def early(self) -> tuple[float, ...]:
+        """Both ends: a sample needs f at the next one and at the one before."""
+        return (0.0, 1.0)
+
+    def rule(self, path: PathFamily) -> str:
+        """That of its steps."""
+        return self.placing
+
+    def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
+        """As for the rule's Riemann sum."""
+        return Riemann(self.placing).refusal(path, placement, samples)
+
+
+@dataclass(frozen=True)
+class SoftmaxTrapezoid(_Sampled):
+    """Both ends of each interval, weighted by the softmax's rise between them.
+
+    With the placement adaptive, each image's intervals are bisected where its own map is least certain.
+    """
+
+    name: str = "softmax_trapezoid"
+
+    @property
+    def sums(self) -> type[Sums]:
+        """Σ (w_a G_a + w_b G_b) (γ(b) − γ(a))."""
+        from riemannopt_dist.estimators.softmax_trapezoid import SoftmaxTrapezoidSums
+
+        return SoftmaxTrapezoidSums
+
+    @property
+    def early(self) -> tuple[float, ...]:
+        """The start, where no gradient is taken."""
+        return (0.0,)
+
+    def rule(self, path: PathFamily) -> str:
+        """No gradient at a path's start is needed; a guided walk has one there all the same."""
+        return "trapezoid" if path.walked else "right"
+
+    def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
+        """Points per image need a path that is known beforehand, and both of its ends."""
+        if placement == ADAPTIVE:
+            return _adaptive_refusal(path, samples)
+        return _count_refusal(self.rule(path), placement, samples)
+
+    def cost(self, path: PathFamily, placed: Sequence[Placed], output: Output, at_once: int) -> Cost:
+        """Shared points; per image its samples, and for a probability whether it is flat at the start."""
+        own = [each.samples for each in placed if each.schedule is None]
+        shared = super().cost(path, [each for each in placed if each.schedule], output, at_once)
+        return Cost(shared.gradients + sum(own), shared.passes + (output == "probability") * len(own))
+
+    def attribute(
+        self, objective: Objective, path: Path | GuidedPath, placed: Sequence[Placed]
+    ) -> list[Attribution]:
+        """One pass for all schedules, and each image's own points one after the other."""
+        from riemannopt_dist.estimators.adaptive import refined_where_needed
+
+        fixed = [each for each in placed if each.schedule is not None]
+        shared = iter(super().attribute(objective, path, fixed) if fixed else ())
+        return [
+            next(shared) if each.schedule is not None else refined_where_needed(objective, path, each)
+            for each in placed
+        ]
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """DeepLIFT's Rescale rule over each interval: one backward pass through the network's mean Jacobians.
+
+    With the placement adaptive, the intervals are each image's own.
+    """
+
+    name: str = "rescale"
+    sums = None
+    early = ()
+    tends_to_integral = True
+
+    def check(self, model: Classifier) -> None:
+        """Raise ValueError, by its name, for an operation whose mean Jacobian is not known."""
+        from riemannopt_dist.estimators.rescale import check_rescale
+
+        check_rescale(model)
+
+    def rule(self, path: PathFamily) -> str:
+        """Only the partition matters."""
+        return "right"
+
+    def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
+        """All samples go through the network before the first gradient: no walk is known by then."""
+        if path.walked:
+            return f"{path.label} is found by its gradients, step by step: the rule needs the path before"
+        return _adaptive_refusal(path, samples) if placement == ADAPTIVE else None
+
+    def cost(self, path: PathFamily, placed: Sequence[Placed], output: Output, at_once: int) -> Cost:
+        """A sample more than intervals, a micro-batch; and of each batch the first path as a whole."""
+        from riemannopt_dist.estimators.rescale import samples_taken
+
+        size = max(at_once, 2)
+        gradients = [
+            each.samples + 1 if each.schedule is None else samples_taken(len(each.schedule), size)
+            for each in placed
+        ]
+        return Cost(sum(gradients), 0, 2 * len(placed))
+
+    def attribute(
+        self, objective: Objective, path: Path | GuidedPath, placed: Sequence[Placed]
+    ) -> list[Attribution]:
+        """Every schedule by itself."""
+        from riemannopt_dist.estimators.rescale import rescaled_where_placed
+
+        return [rescaled_where_placed(objective, path, each) for each in placed]
+
+
+def _walk_refusal(path: PathFamily, rule: str, rules: Sequence[str]) -> str | None:
+    if path.walked and rule not in rules:
+        return f"a guided walk has the rules {' and '.join(rules)}, not {rule}"
+    return None
+
+
+def _adaptive_refusal(path: PathFamily, samples: int) -> str | None:
+    if path.walked:
+        return f"{path.label} is found by its gradients, step by step: it has no points per image"
+    return None if samples >= 2 else f"samples: the placement {ADAPTIVE} needs at least 2, got {samples}"
+
+
+def _count_refusal(rule: str, placement: str, samples: int) -> str | None:
+    """What `samples` lacks to be a count under a rule."""
+    try:
+        if placement == LINEAR:
+            linear_schedule(samples, rule)
+        elif rule in PARTITION_RULES:
+            intervals(samples, rule)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+ESTIMATORS: Table[Estimator] = Table(
+    "estimator",
+    "riemannopt_dist.estimators",
+    {
+        **{
+            name: Riemann(name)
+            for name in ("left", "right", "midpoint", "trapezoid", "released", "gauss_legendre", "mean")
+        },
+        "idgi": Idgi("idgi", "left"),
+        "idgi_right": Idgi("idgi_right", "right"),
+        "idgi_trapezoid": Idgi("idgi_trapezoid", "trapezoid"),
+        "softmax_trapezoid": SoftmaxTrapezoid(),
+        "rescale": Rescale(),
+    },
+)

@@ -1,0 +1,1 @@
+"""Classifiers by name, and whether they can be explained."""

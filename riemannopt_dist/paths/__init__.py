@@ -1,0 +1,1 @@
+"""Paths from a baseline to an image."""

@@ -1,0 +1,61 @@
+"""The straight line from a baseline to the image, the path of Integrated Gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from riemannopt_dist.arguments import check_images
+from riemannopt_dist.precision import sum_type
+
+
+@dataclass(frozen=True)
+class StraightPath:
+    """The straight line γ(α) = x′ + α (x − x′) of Integrated Gradients (Sundararajan et al., 2017).
+
+    Raises ValueError unless images and baselines are finite floating-point batches (B, C, H, W) of the same
+    shape, type and device.
+    """
+
+    images: Tensor
+    baselines: Tensor
+
+    def __post_init__(self) -> None:
+        check_images(self.images)
+        check_images(self.baselines, "baselines")
+        if self.baselines.shape != self.images.shape:
+            raise ValueError(
+                f"baselines: expected the images' shape {tuple(self.images.shape)}, "
+                f"got {tuple(self.baselines.shape)}"
+            )
+        if (self.baselines.dtype, self.baselines.device) != (self.images.dtype, self.images.device):
+            raise ValueError(
+                f"baselines: expected {self.images.dtype} on {self.images.device}, as the images, "
+                f"got {self.baselines.dtype} on {self.baselines.device}"
+            )
+        # Maps are no part of the graph that the images may belong to.
+        object.__setattr__(self, "images", self.images.detach())
+        object.__setattr__(self, "baselines", self.baselines.detach())
+
+    @classmethod
+    def from_black(cls, images: Tensor) -> "StraightPath":
+        """The path from black, which is zero in the pixel space [0, 1]."""
+        check_images(images)
+        return cls(images, torch.zeros_like(images))
+
+    @classmethod
+    def from_colour(cls, images: Tensor, colour: Sequence[float]) -> "StraightPath":
+        """The path from a plain colour in [0, 1]: one value, or one for each channel."""
+        check_images(images)
+        if len(colour) not in (1, images.shape[1]):
+            raise ValueError(f"baseline: expected one value or {images.shape[1]}, got {tuple(colour)}")
+        return cls(images, images.new_tensor(colour)[:, None, None].expand_as(images))
+
+    def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+        """γ(α) and the constant velocity x − x′ of each requested image."""
+        wide = sum_type(self.images.dtype)
+        baselines = self.baselines[rows].to(wide)
+        velocity = self.images[rows].to(wide) - baselines
+        places = baselines + alphas.to(velocity)[:, None, None, None] * velocity
+        return places.to(self.images.dtype), velocity

@@ -1,0 +1,159 @@
+"""What a schedule saves: gradient evaluations that equal intervals need for the same error, with intervals.
+
+Errors are the mean over images of a score such as `reference_error`; 95 % intervals are of the bootstrap over
+images, which are the same for every cell of a method.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from riemannopt_dist.reports.statistics import (
+    CELL,
+    ENOUGH,
+    LEVEL,
+    TOO_FEW,
+    cell_fields,
+    resampled_means,
+    rows_of,
+    without_tolerance,
+)
+
+Array = NDArray[np.float64]
+
+ERROR = "reference_error"
+EXACT, AT_LEAST, AT_MOST = "", "at least", "at most"
+
+ROUNDING = 256 * float(np.finfo(np.float32).eps)
+"""Errors of less are rounding, as far as an output of a network may be off for it: they count as this."""
+
+
+def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
+    """For every cell: its mean `score`, and the evaluations of linear left for the same over its own.
+
+    Linear left's count is interpolated between those of the grid, straight in log-log. `bound` says "at
+    least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken; where
+    all of them are rounding, their first count is more than enough. It says "too few" where there are fewer
+    than `ENOUGH` images. `low` and `high` of both numbers are 95 % intervals. Paths without linear left at
+    two counts or more are left out, and so are images for which a path's cells do not all have the score,
+    with what they cost.
+    """
+    if score not in results.column_names:
+        return pd.DataFrame()
+    frame = rows_of(results, score, "gradient_evaluations")
+    tables = [_of_path(group, score) for _, group in frame.groupby("path", observed=True)]
+    return without_tolerance(pd.concat([pd.DataFrame(), *tables], ignore_index=True))
+
+
+def _of_path(group: pd.DataFrame, score: str) -> pd.DataFrame:
+    errors = group.pivot(index="image", columns=CELL, values=score)
+    # What tends to another integral than the path's has no error, for no image.
+    errors = errors.dropna(axis=1, how="all").dropna(axis=0)
+    taken = group.pivot(index="image", columns=CELL, values="gradient_evaluations").loc[errors.index]
+    cells: list[tuple[Any, ...]] = [tuple(cell) for cell in errors.columns]
+    linear = [cell for cell in cells if cell[1:3] == ("left", "linear")]
+    if len(linear) < 2 or len(errors) < 2:
+        return pd.DataFrame()
+    # The same images are drawn for both: what an image costs may go with its error.
+    means, costs = (resampled_means(table[cells].to_numpy()) for table in (errors, taken))
+    column = {cell: index for index, cell in enumerate(cells)}
+    counts = np.array([cell[3] for cell in linear], dtype=np.float64)
+    yardstick = means[:, [column[cell] for cell in linear]]
+    rows = []
+    for cell in cells:
+        errors_of = means[:, column[cell]]
+        needed = equivalent_count(errors_of, counts, yardstick)
+        cost = costs[:, column[cell]]
+        least, most = yardstick[0].min(), yardstick[0].max()
+        rows.append(
+            cell_fields(cell)
+            | {"images": len(errors), "gradient_evaluations": cost[0]}
+            | _with_interval(f"{score}_mean", errors_of)
+            | _with_interval("efficiency", needed / cost)
+            | {"bound": _bound(len(errors), *_beside(errors_of[0], least, most))}
+        )
+    return pd.DataFrame(rows)
+
+
+def _bound(images: int, below: bool, above: bool) -> str:
+    """How to read a number of so many images, whose error is `below` or `above` all it is compared with."""
+    if images < ENOUGH:
+        return TOO_FEW
+    return AT_LEAST if below else AT_MOST if above else EXACT
+
+
+def _beside(error: float, least: float, most: float) -> tuple[bool, bool]:
+    """Whether an error lies below, or above, those of the counts."""
+    error, least, most = (max(value, ROUNDING) for value in (error, least, most))
+    return error < least, error > most or most == ROUNDING
+
+
+def equivalent_count(errors: Array, counts: Array, yardstick: Array) -> Array:
+    """The count at which the errors `yardstick` (R, K) of increasing `counts` (K,) come to `errors` (R,).
+
+    Interpolated straight in log-log after the last count whose error is larger; the first or the last count
+    where there is none or nothing after it. Errors below `ROUNDING` are equal.
+    """
+    errors, yardstick = np.maximum(errors, ROUNDING), np.maximum(yardstick, ROUNDING)
+    rows = np.arange(len(errors))
+    larger = yardstick > errors[:, None]
+    after = np.where(larger.any(1), len(counts) - larger[:, ::-1].argmax(1), 0)
+    left, right = np.clip(after - 1, 0, None), np.clip(after, None, len(counts) - 1)
+    logs, heights = np.log(counts), np.log(yardstick)
+    fall = heights[rows, left] - heights[rows, right]
+    part = np.divide(heights[rows, left] - np.log(errors), fall, out=np.zeros_like(fall), where=fall > 0)
+    return np.asarray(np.exp(logs[left] + part * (logs[right] - logs[left])))
+
+
+def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
+    """For every cell of a tolerance: the share of images within it, and what a fixed count costs for that.
+
+    `linear_count` is the least count of linear left that keeps as many images within the tolerance, `cost`
+    is the mean evaluations an image over that count. Where no count of the grid does, the largest is taken
+    and `bound` says that the cost is "at most" that; both are NaN for a grid without linear left. `bound` is
+    "too few" where there are fewer than `ENOUGH` images. `low` and `high` of the share, the evaluations and
+    the cost are 95 % intervals.
+    """
+    if score not in results.column_names:
+        return pd.DataFrame()
+    known = rows_of(results, score, "gradient_evaluations").dropna(subset=[score])
+    rows = []
+    for cell, group in known[known["tolerance"] > 0].groupby(CELL, observed=True):
+        path, maximum, tolerance = cell[0], cell[3], float(str(cell[4]))
+        if len(group) < 2:
+            continue
+        linear_left = (known["placement"] == "linear") & (known["estimator"] == "left")
+        equal = (known["path"] == path) & linear_left
+        rows.append(
+            {"path": path, "tolerance": tolerance, "maximum": maximum}
+            | {"images": len(group), "at_maximum": (group["gradient_evaluations"] >= maximum).mean()}
+            | _of_tolerance(tolerance, group.set_index("image"), known[equal], score)
+        )
+    return pd.DataFrame(rows)
+
+
+def _of_tolerance(tolerance: float, auto: pd.DataFrame, linear: pd.DataFrame, score: str) -> dict[str, Any]:
+    """The numbers of `tolerances` that have intervals, from the rows of a cell and those of linear left."""
+    errors = linear.pivot(index="image", columns="samples", values=score).reindex(auto.index)
+    columns = [auto[score] <= tolerance, auto["gradient_evaluations"], *(errors <= tolerance).T.to_numpy()]
+    within, evaluations, *shares = resampled_means(np.column_stack(columns).astype(np.float64)).T
+    counts = [float(count) for count in errors.columns] or [math.nan]
+    enough = [share >= within for share in shares] or [np.isnan(within)]
+    count = np.select(enough, counts, default=counts[-1])
+    return (
+        _with_interval("within", within)
+        | _with_interval("gradient_evaluations", evaluations)
+        | {"linear_count": count[0]}
+        | _with_interval("cost", evaluations / count)
+        | {"bound": _bound(len(auto), False, bool(shares) and not any(found[0] for found in enough))}
+    )
+
+
+def _with_interval(name: str, values: Array) -> dict[str, float]:
+    """The first of `values`, and the interval of the others."""
+    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -1,0 +1,193 @@
+"""Figures: attribution maps beside their image, profiles with their points."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import gaussian_filter
+
+from riemannopt_dist.text import printable
+
+Array = NDArray[np.float64]
+
+SMOOTHING = 2.0
+"""σ of the blur of maps that are laid over a photo, in pixels."""
+
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: str) -> Figure:
+    """An image (H, W, 3) in [0, 1] beside attribution maps (C, H, W), each with its caption.
+
+    A map is summed over channels and shown from blue (against the class) over white to red (for it), its
+    scale ending at the 99th percentile of the magnitudes of the last map.
+    """
+    summed = [(caption, values.sum(axis=0)) for caption, values in maps]
+    limit = max(float(np.percentile(np.abs(summed[-1][1]), 99)), 1e-12)
+    figure = Figure(figsize=(3.2 * (len(maps) + 1), 3.7), layout="constrained")
+    axes = figure.subplots(1, len(maps) + 1, squeeze=False)[0]
+    axes[0].imshow(image)
+    axes[0].set_title("image", fontsize=9)
+    for axis, (caption, values) in zip(axes[1:], summed, strict=True):
+        axis.imshow(values, cmap="seismic", vmin=-limit, vmax=limit)
+        axis.set_title(caption, fontsize=9)
+    for axis in axes:
+        axis.set_axis_off()
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def overlay_figure(
+    photo: Array, title: str, rows: Sequence[tuple[str, Sequence[tuple[str, ArrayLike]]]]
+) -> Figure:
+    """A photo (H, W, 3) in [0, 1] and maps (H, W) over it, a row of captioned maps for each method.
+
+    Maps are smoothed by `SMOOTHING` pixels. What speaks for the class is orange, what speaks against it
+    purple, colours that are told apart without colour vision; a row's scale ends at the 99.5th percentile of
+    the magnitudes of its last map.
+    """
+    columns = 1 + max(len(maps) for _, maps in rows)
+    figure = Figure(figsize=(2.5 * columns, 2.75 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    grey = np.repeat(photo @ np.array([[0.299], [0.587], [0.114]]), 3, axis=2)
+    for line, (method, maps) in zip(axes, rows, strict=True):
+        smooth = [gaussian_filter(np.asarray(values, dtype=np.float64), SMOOTHING) for _, values in maps]
+        limit = max(float(np.percentile(np.abs(smooth[-1]), 99.5)), 1e-12)
+        line[0].imshow(photo)
+        line[0].set_title(method, fontsize=10, fontweight="bold")
+        for axis, (caption, _), values in zip(line[1:], maps, smooth, strict=False):
+            share = np.clip(values / limit, -1, 1)
+            axis.imshow(0.35 + 0.5 * grey)
+            axis.imshow(share, cmap="PuOr_r", vmin=-1, vmax=1, alpha=np.abs(share) ** 0.7)
+            axis.set_title(caption, fontsize=9)
+        for axis in line:
+            axis.set_axis_off()
+    colours = ScalarMappable(Normalize(-1, 1), "PuOr_r")
+    bar = figure.colorbar(colours, ax=axes, shrink=0.6, ticks=[-1, 0, 1], pad=0.01)
+    bar.ax.set_yticklabels(["against", "0", "for"], fontsize=8)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def error_figure(summary: pd.DataFrame, column: str) -> Figure:
+    """A summary's `column` against gradients, log-log: a panel a path, a line an estimator and placement.
+
+    A line has the same colour in every panel. Cells without gradients or without a value are left out. Raises
+    ValueError where nothing is left.
+    """
+    shown = summary[(summary["gradient_evaluations"] > 0) & (summary[column] > 0)]
+    if shown.empty:
+        raise ValueError(f"{column}: no cell of the summary has a value above 0")
+    names = sorted(shown["path"].unique())
+    figure = Figure(figsize=(5.5 * len(names), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    kinds = sorted(set(zip(shown["placement"], shown["estimator"], strict=True)))
+    lines = {}
+    for panel, name in zip(panels, names, strict=True):
+        for kind, part in shown[shown["path"] == name].groupby(["placement", "estimator"], sort=True):
+            ordered = part.sort_values("gradient_evaluations")
+            place = kinds.index(kind)
+            (lines[kind],) = panel.plot(
+                ordered["gradient_evaluations"],
+                ordered[column],
+                color=f"C{place % 10}",
+                linestyle=("-", "--", ":")[place // 10 % 3],
+                marker="o",
+                ms=4,
+            )
+        panel.set_title(printable(name), parse_math=False)
+        panel.set(xscale="log", yscale="log", xlabel="gradient evaluations an image")
+        counts = sorted(shown.loc[shown["path"] == name, "samples"].unique())
+        panel.set_xticks(counts, [str(count) for count in counts], fontsize=8)
+        panel.minorticks_off()
+    panels[0].set_ylabel(column.replace("_", " "))
+    legend = figure.legend(
+        [lines[kind] for kind in kinds],
+        [" ".join(kind) for kind in kinds],
+        loc="outside right upper",
+        handlelength=4,  # dashes show
+        fontsize=8,
+    )
+    _taken_as_they_are(legend)
+    return figure
+
+
+def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[str, Array]) -> Figure:
+    """A profile |g′|(α), with rows of sample points `marks` below it."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(points, magnitudes)
+    step = float(np.max(magnitudes)) / 12 or 1.0
+    for row, (label, alphas) in enumerate(marks.items(), start=1):
+        axis.plot(alphas, np.full(len(alphas), -row * step), "|", ms=9, label=label)
+    axis.set_title(printable(title), parse_math=False)
+    axis.set(xlabel="α, from baseline to image", ylabel="|g′|")
+    _taken_as_they_are(axis.legend(fontsize=8))
+    return figure
+
+
+def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> Figure:
+    """|g′|(α) of single images: rows with image_id, alphas (k,) and variation (k − 1,)."""
+    figure = Figure(figsize=(4 * min(len(images), 3), 2.6 * -(-len(images) // 3)), layout="constrained")
+    panels = figure.subplots(-(-len(images) // 3), min(len(images), 3), squeeze=False).ravel()
+    for panel, row in zip(panels, images, strict=False):
+        alphas = np.asarray(row["alphas"])
+        panel.plot((alphas[:-1] + alphas[1:]) / 2, row["variation"], lw=1)
+        panel.set_title(printable(row["image_id"]), fontsize=7, parse_math=False)
+    for panel in panels[len(images) :]:
+        panel.set_axis_off()
+    shown = f"{printable(title)}: |g′| of single images against α"
+    figure.suptitle(shown, fontsize=10, parse_math=False)
+    return figure
+
+
+def score_figure(curves: pd.DataFrame, scores: Mapping[str, str]) -> Figure:
+    """Scores against the number of samples, a panel for each of `scores` (column: its name in words).
+
+    `curves` has columns `line`, `dashed`, `samples` and the scores. A line and its dashed companion have the
+    same colour and marker; colours are Okabe and Ito's, told apart without colour vision.
+    """
+    figure = Figure(figsize=(5 * len(scores), 4), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    names = list(dict.fromkeys(curves["line"]))
+    for panel, (column, title) in zip(panels, scores.items(), strict=True):
+        for (name, dashed), part in curves.groupby(["line", "dashed"], sort=True):
+            place = names.index(name)
+            panel.plot(
+                part["samples"],
+                part[column],
+                color=OKABE_ITO[place % len(OKABE_ITO)],
+                marker="osD^vP"[place % 6],
+                linestyle="--" if dashed else "-",
+                label=f"{name}, {'equal points' if dashed else 'RiemannOpt'}",
+            )
+        panel.set(title=title, xscale="log", xlabel="samples")
+        counts = sorted(curves["samples"].unique())
+        panel.set_xticks(counts, [str(count) for count in counts])
+        panel.minorticks_off()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    return figure
+
+
+def _taken_as_they_are(legend: Legend) -> None:
+    """Show the texts of a legend without taking what is between two dollars for a formula."""
+    for text in legend.get_texts():
+        text.set_text(printable(text.get_text()))
+        text.set_parse_math(False)
+
+
+def picture(figure: Figure, kind: str = "png") -> bytes:
+    """The figure in a format of matplotlib's, the same bytes each time."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else None
+    with rc_context({"svg.hashsalt": "riemannopt", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format=kind, dpi=120, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,22 @@
+"""The parts of a report by name: what `riemannopt report --format` may ask for.
+
+A part makes files, by name, of a run's data. A new one is a file here, and an entry in the table.
+"""
+
+from collections.abc import Callable
+
+from riemannopt_dist.reports.data import RunData
+from riemannopt_dist.tables import Table
+
+Format = Callable[[RunData], dict[str, bytes]]
+
+_HERE = "riemannopt_dist.reports"
+
+FORMATS: Table[Format] = Table(
+    "format",
+    "riemannopt_dist.formats",
+    {
+        "table1": f"{_HERE}.table_one:table_files",
+        "figures": f"{_HERE}.run_figures:figure_files",
+    },
+)

@@ -1,0 +1,279 @@
+"""Table 1 of arXiv 2410.04118 for a run: relative errors of the methods, with equal points and RiemannOpt's.
+
+In the paper's layout, method by number of samples, twice: aggregated as the paper's code does, the sum of all
+images' gaps over the sum of their changes of f, and as the mean of single images' relative errors. Beneath
+each pair of rows stands by how much RiemannOpt lowers the error, with its paired 95 % interval.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from riemannopt_dist.reports.data import RunData
+from riemannopt_dist.reports.statistics import ENOUGH, saving_interval
+from riemannopt_dist.text import as_text
+
+METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "ig": ("IG", ("released", "right", "left")),
+    "blur_ig": ("Blur IG", ("right", "left")),
+    "guided_ig": ("Guided IG", ("left", "trapezoid")),
+}
+"""The paper's methods: their names, and the rules that a run may have them under, the authors' own first."""
+
+PLACEMENTS: Mapping[str, str] = {"linear": "", "riemannopt": " + RiemannOpt"}
+
+PAPER: Mapping[tuple[str, str], tuple[float, ...]] = {
+    ("ig", "linear"): (0.708, 0.374, 0.166, 0.066),
+    ("ig", "riemannopt"): (0.404, 0.223, 0.123, 0.065),
+    ("blur_ig", "linear"): (0.886, 0.554, 0.268, 0.114),
+    ("blur_ig", "riemannopt"): (0.269, 0.123, 0.058, 0.041),
+    ("guided_ig", "linear"): (0.786, 0.788, 0.725, 0.612),
+    ("guided_ig", "riemannopt"): (0.666, 0.731, 0.711, 0.610),
+}
+"""The paper's Table 1: InceptionV3, at 16, 32, 64 and 128 samples."""
+
+SAMPLES = (16, 32, 64, 128)
+PAPER_MODEL = "inception_v3"
+
+AGGREGATES: Mapping[str, str] = {
+    "ratio_of_sums": "Σ|Σᵢaᵢ − (f(x) − f(x′))| / Σ|f(x) − f(x′)|, sums over images, as the paper's code",
+    "mean": "the mean over images of |Σᵢaᵢ − (f(x) − f(x′))| / |f(x) − f(x′)|",
+}
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number of the table: the relative error of a cell of the grid, under one aggregate.
+
+    `images` went into it. `paper` is the paper's, None for another model or count. Of RiemannOpt's rows,
+    `saving` is by which share of the linear one the error is lower over the images of both, `low` and `high`
+    are its 95 % interval; None in other rows and for fewer than `ENOUGH` images.
+    """
+
+    aggregate: str
+    method: str
+    placement: str
+    rule: str
+    samples: int
+    images: int
+    error: float
+    paper: float | None = None
+    saving: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class TableOne:
+    """The entries of a run, and what a reader must know of it: `model`, and `notes`, a sentence each."""
+
+    model: str
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...]
+
+    def entry(self, aggregate: str, method: str, placement: str, samples: int) -> Entry | None:
+        """One number, None where the run does not have it."""
+        key = (aggregate, method, placement, samples)
+        return next((e for e in self.entries if (e.aggregate, e.method, e.placement, e.samples) == key), None)
+
+
+def table_files(data: RunData) -> dict[str, bytes]:
+    """The table in all its formats, by their names in the run directory."""
+    table = table_one(data.results, data.model, data.promised)
+    return {f"report/table1.{ending}": write(table).encode() for ending, write in WRITERS.items()}
+
+
+def table_one(results: pa.Table, model: str, promised: int) -> TableOne:
+    """The table of result rows with the metric completeness, of which `promised` images were to come."""
+    if "relative_error" not in results.column_names:
+        note = "The run has no relative errors: they come with the metric completeness."
+        return TableOne(model, (), (note,))
+    columns = ["image_id", "path", "placement", "estimator", "samples"]
+    frame = results.select([*columns, "relative_error", "completeness_delta", "output_change"]).to_pandas()
+    entries: list[Entry] = []
+    notes = [_images_note(frame["image_id"].nunique(), promised)]
+    for method, (title, rules) in METHODS.items():
+        path = path_of(frame, method)
+        of_method = frame[(frame["path"] == path) & frame["placement"].isin(PLACEMENTS)]
+        rule = rule_of(of_method, rules)
+        if rule is None:
+            notes.append(f"{title} is not in this run, or not under {' or '.join(rules)}.")
+            continue
+        of_rule = of_method[of_method["estimator"] == rule]
+        notes += [
+            f"{title}{suffix} is not in this run under the rule {rule}, so that nothing is compared."
+            for placement, suffix in PLACEMENTS.items()
+            if not (of_rule["placement"] == placement).any()
+        ]
+        if path != method:
+            notes.append(f"{title} goes along {path} here.")
+        if rule != rules[0]:
+            notes.append(f"{title} is summed by the rule {rule} here; the authors' is {rules[0]}.")
+        entries += _entries(of_rule, method, rule, model)
+    return TableOne(model, tuple(entries), tuple(notes))
+
+
+def path_of(cells: pd.DataFrame, name: str) -> str:
+    """The label of the path called `name` that has the most cells: with the parameters that it has here."""
+    labels = cells.loc[cells["path"].map(lambda label: str(label).partition("(")[0]) == name, "path"]
+    counts = labels.value_counts()
+    return str(counts.index[0]) if len(counts) else name
+
+
+def rule_of(cells: pd.DataFrame, rules: Sequence[str]) -> str | None:
+    """The first of `rules` that all placements have cells under, else the first that any has."""
+    under = {rule: cells.loc[cells["estimator"] == rule, "placement"].nunique() for rule in rules}
+    most = max(under.values())
+    return next((rule for rule in rules if most and under[rule] == most), None)
+
+
+def _images_note(images: int, promised: int) -> str:
+    whole = f"{images} image{'s' if images != 1 else ''}"
+    note = whole + "." if images >= promised else f"{whole} of {promised}: the run is not finished."
+    few = f" Savings and their intervals need {ENOUGH}." if images < ENOUGH else ""
+    return note + few
+
+
+def _entries(rows: pd.DataFrame, method: str, rule: str, model: str) -> list[Entry]:
+    """Both aggregates of every cell of one method."""
+    counts = sorted(rows["samples"].unique().tolist())
+    return [
+        entry
+        for samples in counts
+        for entry in _of_count(rows[rows["samples"] == samples], method, rule, samples, model)
+    ]
+
+
+def _of_count(rows: pd.DataFrame, method: str, rule: str, samples: int, model: str) -> Iterator[Entry]:
+    cells = {name: rows[rows["placement"] == name].set_index("image_id") for name in PLACEMENTS}
+    for placement, aggregate in product(PLACEMENTS, AGGREGATES):
+        if cells[placement].empty:
+            continue
+        images, error = _error(cells[placement], aggregate)
+        paper = _paper(method, placement, samples, model)
+        entry = Entry(aggregate, method, placement, rule, samples, images, error, paper)
+        saving = _saving(cells, aggregate) if placement == "riemannopt" else None
+        yield entry if saving is None else _with_saving(entry, saving)
+
+
+def _with_saving(entry: Entry, saving: tuple[float, float, float]) -> Entry:
+    return replace(entry, saving=saving[0], low=saving[1], high=saving[2])
+
+
+def _paper(method: str, placement: str, samples: int, model: str) -> float | None:
+    if model != PAPER_MODEL or samples not in SAMPLES:
+        return None
+    return PAPER[method, placement][SAMPLES.index(samples)]
+
+
+def _error(cell: pd.DataFrame, aggregate: str) -> tuple[int, float]:
+    """The number of images in a cell's relative error, and the error."""
+    if aggregate == "mean":
+        defined = cell["relative_error"].dropna()
+        return len(defined), float(defined.mean()) if len(defined) else math.nan
+    both = cell[["completeness_delta", "output_change"]].dropna().abs().sum()
+    images = len(cell[["completeness_delta", "output_change"]].dropna())
+    change = float(both["output_change"])
+    return images, float(both["completeness_delta"]) / change if change else math.nan
+
+
+def _saving(cells: Mapping[str, pd.DataFrame], aggregate: str) -> tuple[float, float, float] | None:
+    """By which share RiemannOpt lowers linear's error, over the images of both, with its interval.
+
+    f changes alike under both, so that of the ratio of sums only the gaps count.
+    """
+    column = "relative_error" if aggregate == "mean" else "completeness_delta"
+    both = pd.concat({name: cells[name][column].abs() for name in PLACEMENTS}, axis=1).dropna()
+    if len(both) < ENOUGH or not both["linear"].sum():
+        return None
+    return saving_interval(both["linear"].to_numpy(), both["riemannopt"].to_numpy())
+
+
+# --- Formats ---
+
+
+def markdown(table: TableOne) -> str:
+    """Two Markdown tables with their captions."""
+    parts = []
+    for aggregate, meaning in AGGREGATES.items():
+        head, *rows = _grid(table, aggregate)
+        lines = [f"**Table 1, {aggregate.replace('_', ' ')}.** Relative error, {meaning}; {table.model}.", ""]
+        lines += [_markdown_row(head), "|" + "---|" * len(head), *map(_markdown_row, rows)]
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, " ".join(table.notes)]) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def latex(table: TableOne) -> str:
+    """Two LaTeX tables, for the package booktabs."""
+    parts = []
+    for aggregate in AGGREGATES:
+        head, *rows = _grid(table, aggregate)
+        body = "\n".join(_latex_row(row) for row in rows)
+        caption = f"Relative error ({aggregate.replace('_', ' ')}), {table.model}. {' '.join(table.notes)}"
+        parts.append(
+            "\\begin{table}\n\\centering\n"
+            f"\\caption{{{_escaped(caption)}}}\n"
+            f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}\n\\toprule\n"
+            f"{_latex_row(head)}\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
+        )
+    return "\n".join(parts)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_escaped, cells)) + " \\\\"
+
+
+_LATEX = {"\\": r"\textbackslash{}", "–": "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+def _escaped(text: str) -> str:
+    plain = {**_LATEX, **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
+    return "".join(plain.get(sign, sign) for sign in text)
+
+
+def comma_separated(table: TableOne) -> str:
+    """A CSV line for every entry, in full digits; just the head where there are none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Entry)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: as_text(value) for key, value in asdict(entry).items()} for entry in table.entries)
+    return text.getvalue()
+
+
+WRITERS: Mapping[str, Callable[[TableOne], str]] = {"md": markdown, "tex": latex, "csv": comma_separated}
+"""How the table is written, by the ending of its file."""
+
+
+def _grid(table: TableOne, aggregate: str) -> list[list[str]]:
+    """Head and rows in the paper's layout: of every method linear, RiemannOpt, what it saves, the paper's."""
+    counts = sorted({*SAMPLES, *(entry.samples for entry in table.entries)})
+    rows = [["method", *map(str, counts)]]
+    for method, (title, _) in METHODS.items():
+        for placement, suffix in PLACEMENTS.items():
+            entries = [table.entry(aggregate, method, placement, count) for count in counts]
+            rows.append([title + suffix, *(f"{e.error:.3f}" if e else "–" for e in entries)])
+            if any(e and e.paper is not None for e in entries):
+                rows.append(["  paper", *(f"{e.paper:.3f}" if e and e.paper else "–" for e in entries)])
+        savings = [table.entry(aggregate, method, "riemannopt", count) for count in counts]
+        rows.append(["  lower by", *map(_shown_saving, savings)])
+    return rows
+
+
+def _shown_saving(entry: Entry | None) -> str:
+    if entry is None or entry.saving is None or entry.low is None or entry.high is None:
+        return "–"
+    return f"{entry.saving:.0%} [{100 * entry.low:.0f}, {100 * entry.high:.0f}]"

@@ -1,0 +1,10 @@
+"""How a run can end before its end."""
+
+
+class StartError(RuntimeError):
+    """Actors cannot be started: their constructors fail again and again, and none is alive."""
+
+
+class Stopped(RuntimeError):
+    """The run was asked to stop, or a storage does not answer. What is finished is stored, and the same
+    command goes on from there."""

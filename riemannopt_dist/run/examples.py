@@ -1,0 +1,73 @@
+"""Images to be explained, each with its class: which of a run's are drawn to be evaluated."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.shards import Location, drawn_images, location_of
+from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
+from riemannopt_dist.storage.redaction import without_secrets
+
+# What images.parquet keeps of an ImageRef.
+KNOWN = ("image_id", "uri", "offset", "size", "group", "label", "digest")
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image to be explained: where it is, its label where it has one, and the class explained."""
+
+    image: ImageRef
+    target: int
+
+
+def image_of(item: ImageRef | Example) -> ImageRef:
+    """The image of an item of a stage."""
+    return item if isinstance(item, ImageRef) else item.image
+
+
+def located(item: ImageRef | Example) -> Location | None:
+    """Where an item of a stage lies in a Parquet file, None if in none."""
+    return location_of(vars(image_of(item)))
+
+
+def draw(images: Sequence[Mapping[str, Any]], config: Config) -> tuple[list[str], list[str]]:
+    """Of rows of images.parquet the fit subset and those to evaluate, drawn without replacement.
+
+    Raises ValueError if there are not enough for the fit subset and one more.
+    """
+    order = drawn_images(images, config.seed)
+    if len(order) <= config.fit.images:
+        raise ValueError(
+            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
+            f"only {len(order)} of {without_secrets(config.images)} can be used (images.parquet says why)"
+        )
+    rest = order[config.fit.images :]
+    return order[: config.fit.images], rest[: config.limit]
+
+
+def evaluated_examples(images: Sequence[dict[str, Any]], config: Config) -> list[Example]:
+    """The examples to evaluate, in the order in which they were drawn."""
+    by_id = {row["image_id"]: row for row in images if row["selected"]}
+    _, chosen = draw(images, config)
+    return [example_of(by_id[image_id]) for image_id in chosen]
+
+
+def given_up_share(directory: RunDirectory, config: Config) -> float:
+    """The share of its images that a stage gave up on, the largest of all stages."""
+    images = directory.read_images() or []
+    in_fit = sum(row["in_fit"] for row in images)
+    counts = {SELECTION: len(images), FIT: in_fit, REFINE: in_fit}
+    counts[RESULTS] = len(evaluated_examples(images, config)) if images else 0
+    failed = Counter(failure.stage for failure in directory.read_failures())
+    return max((failed[stage] / max(count, 1) for stage, count in counts.items()), default=0.0)
+
+
+def example_of(row: dict[str, Any]) -> Example:
+    """The example of a row of images.parquet: its label where it has one, else its prediction."""
+    target = row["prediction"] if row["label"] is None else row["label"]
+    known: dict[str, Any] = {key: row.get(key) for key in KNOWN}
+    return Example(ImageRef(**known), target)

@@ -1,0 +1,98 @@
+"""The journal of a run's workers: which shard each began and ended, when and where, beside the run's files.
+
+A worker writes `workers/<worker>/<n>.jsonl`, a line an event, SEGMENT events a file: object stores have whole
+files only, and a short one is soon written again. `riemannopt status` reads them.
+"""
+
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.errors import StorageError
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "workers"
+SEGMENT = 200
+"""Events in a file."""
+
+
+@dataclass(frozen=True)
+class ShardEvent:
+    """A shard that a worker began or ended at `time` (seconds since 1970), after so many `seconds`."""
+
+    event: Literal["start", "end"]
+    time: float
+    stage: str
+    shard: str
+    images: int
+    seconds: float
+    worker: str
+    node: str
+    host: str
+
+
+class WorkerJournal:
+    """One worker's; `node` is Ray's name of the node that it is on."""
+
+    def __init__(self, storage: Storage, node: str) -> None:
+        self._storage = storage
+        self._node = node
+        self._host = socket.gethostname()
+        self.worker = f"{self._host}-{os.getpid()}-{secrets.token_hex(2)}"
+        self._lines: list[str] = []
+        self._segment = 0
+        self._began = 0.0
+
+    def began(self, stage: str, shard: str, images: int) -> None:
+        """Note that the worker begins a shard."""
+        self._began = time.time()
+        self._note(ShardEvent("start", self._began, stage, shard, images, 0.0, *self._place))
+
+    def ended(self, stage: str, shard: str, images: int) -> None:
+        """Note that a shard is committed."""
+        now = time.time()
+        self._note(ShardEvent("end", now, stage, shard, images, now - self._began, *self._place))
+
+    @property
+    def _place(self) -> tuple[str, str, str]:
+        return self.worker, self._node, self._host
+
+    def _note(self, event: ShardEvent) -> None:
+        """Write it; a journal that cannot be written costs no work."""
+        logger.info("%s %s/%s (%d images)", event.event, event.stage, event.shard, event.images)
+        if len(self._lines) == SEGMENT:
+            self._lines, self._segment = [], self._segment + 1
+        self._lines.append(json.dumps(asdict(event)))
+        name = f"{FOLDER}/{self.worker}/{self._segment:05}.jsonl"
+        try:
+            self._storage.write_bytes(name, ("\n".join(self._lines) + "\n").encode())
+        except (StorageError, ValueError) as error:
+            logger.warning("the journal is not written: %s", error)
+
+
+def read_journals(storage: Storage) -> Iterator[ShardEvent]:
+    """The events of all workers; lines that are none are left out."""
+    for name in storage.list(FOLDER):
+        for line in storage.read_bytes(name).decode(errors="replace").splitlines():
+            try:
+                yield ShardEvent(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+
+
+def in_flight(storage: Storage) -> list[ShardEvent]:
+    """The shards that were begun and not ended since, each where it was begun last; the oldest first."""
+    last: dict[tuple[str, str], ShardEvent] = {}
+    for event in read_journals(storage):
+        key = event.stage, event.shard
+        if key not in last or event.time >= last[key].time:
+            last[key] = event
+    return sorted((e for e in last.values() if e.event == "start"), key=lambda event: event.time)

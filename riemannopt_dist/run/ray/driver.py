@@ -1,0 +1,393 @@
+"""The driver: select the images, fit the schedules, evaluate, each stage's shards over Ray actors."""
+
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+from ray.actor import ActorHandle
+
+from riemannopt_dist.data.files import files_of
+from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.data.listing import list_images
+from riemannopt_dist.estimators.base import Placed
+from riemannopt_dist.models.loading import load_model, model_state, weights_digest
+from riemannopt_dist.quadrature.placement.equidistribution import density_partitions
+from riemannopt_dist.quadrature.profile import Profile, Variations, equispaced
+from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refining_positions
+from riemannopt_dist.quadrature.rules import linear_partition
+from riemannopt_dist.quadrature.schedule import Array, Schedule
+from riemannopt_dist.run.classifier import check_for_run, check_labels
+from riemannopt_dist.run.config import Config, Means
+from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
+from riemannopt_dist.run.examples import KNOWN, Example, draw, evaluated_examples, example_of
+from riemannopt_dist.run.grid import Cell, place
+from riemannopt_dist.run.lock import hold
+from riemannopt_dist.run.origin import Origin
+from riemannopt_dist.run.probe import check_resumption, probes_of
+from riemannopt_dist.run.profiles import read_profiles
+from riemannopt_dist.run.ray.cluster import check_cluster, start_alone
+from riemannopt_dist.run.ray.pool import Pool
+from riemannopt_dist.run.ray.stage_run import Run, run_stage
+from riemannopt_dist.run.ray.telemetry import DriverTelemetry
+from riemannopt_dist.run.ray.worker import Payload, ShardWorker
+from riemannopt_dist.run.stages.evaluate import Evaluation
+from riemannopt_dist.run.stages.fit import Fitting
+from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
+from riemannopt_dist.run.stages.select import Selection
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.errors import DamagedFile
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+LATER_STAGES = (FIT, REFINE, RESULTS)
+"""What rests on the images selected."""
+# A process that frees and takes the same large blocks for every gradient spends a third of its time on page
+# faults unless the C library keeps them (glibc; ignored elsewhere).
+KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How many workers there may be, and what each one takes."""
+
+    workers: int
+    cpus: int
+    gpus: float
+
+
+def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda directory: None) -> RunDirectory:
+    """Run `config` to its end, or go on with the run that its output directory holds.
+
+    `finish` is called at the end, as long as this driver still holds the run's lock: what it writes through
+    the directory that it is given is written under that.
+
+    Ray is started if it is not up. Raises ValueError, before that and before anything is written, for a model
+    or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it lacks,
+    and a directory that holds another run, or this one begun with other values of the model; later, for too
+    few images, and where none goes through the model. InUse where another driver is at work on this run, or
+    took it over; Stopped if SIGTERM or SIGINT came, or a storage does not answer.
+    """
+    model = load_model(config.model.name, config.model.weights)
+    classes = check_for_run(model, config)
+    state = model_state(model)
+    digest = weights_digest(state)
+    if config.fit.profiles is not None:
+        read_profiles(config.fit.profiles, fitted_paths(config))
+    directory = RunDirectory(Storage(config.output))
+    refs = _new_listing(directory, config, digest, classes)
+    probes = probes_of(model, files_of(config.images), refs)
+    if not refs:
+        check_resumption(directory, config, model)
+    with ray_session():
+        scaling = find_scaling(config.means)
+        with hold(directory.storage) as lock, _stop_signal() as stop:
+            guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
+            _or_aside(guarded, FAILURES, guarded.read_failures)
+            _claim(guarded, config, digest, refs, probes)
+            spawn = _spawner(config, directory.storage, guarded.origin(), state, scaling)
+            with Pool(spawn, scaling.workers) as pool:
+                run = Run(
+                    config,
+                    guarded,
+                    pool,
+                    DriverTelemetry(directory.storage.root),
+                    lambda: stop() or lock.lost(),
+                    lambda: scaling_now(scaling, config.means).workers,
+                    "GPU" if scaling.gpus else "CPU",
+                )
+                _run_stages(run)
+            lock.check()
+            finish(guarded)
+    return directory
+
+
+def _run_stages(run: Run) -> None:
+    """Selection, fit and evaluation, as far as they are not done."""
+    config = run.config
+    images = _selected_images(run)
+    profiles = _profiles(run, images)
+    placed = place(config.cells(), config.paths(), profiles)
+    for path, profile in profiles.items():
+        run.directory.write_schedules(path, profile, _fitted_schedules(placed, path))
+    examples = evaluated_examples(images, config)
+    stage = Evaluation(
+        placed=placed,
+        paths=config.paths(),
+        controls=config.controls,
+        metrics=config.metrics,
+        reference_edges=_reference_edges(config, profiles),
+        reference_images=frozenset(s.image.image_id for s in examples[: config.reference.images]),
+        explain=config.explain,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    run_stage(run, stage, examples, last=True)
+
+
+def _fitted_schedules(placed: Mapping[Cell, Placed], path: str) -> dict[Cell, Schedule]:
+    """The schedules of a path's cells that were placed by its profile."""
+    return {
+        cell: where.schedule
+        for cell, where in placed.items()
+        if cell.fitted and cell.path == path and where.schedule is not None
+    }
+
+
+def _spawner(
+    config: Config, storage: Storage, origin: Origin, state: Mapping[str, Array], scaling: Scaling
+) -> Callable[[], ActorHandle[Any]]:
+    """What starts a worker: the model's weights go into Ray's store once, and stay there for its lifetime."""
+    files, name, batch = files_of(config.images), config.model.name, config.internal_batch_size
+    payload = ray.put(Payload(name, state, storage, files, scaling.cpus, scaling.gpus, batch, origin))
+    actor: Any = ray.remote(ShardWorker).options(
+        num_cpus=scaling.cpus, num_gpus=scaling.gpus, runtime_env={"env_vars": KEEP_MEMORY}
+    )
+    return lambda: actor.remote([payload])
+
+
+@contextmanager
+def ray_session() -> Iterator[None]:
+    """Ray, for the time of a run: the cluster that RAY_ADDRESS names, or this machine alone.
+
+    Raises ValueError where RAY_ADDRESS is no address, ConnectionError where no Ray answers there.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if (address := os.environ.get("RAY_ADDRESS", "")) not in ("", "local"):
+        check_cluster(address)
+        try:
+            ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
+        except (OSError, RuntimeError) as error:
+            *_, reason = str(error).splitlines()  # of a long one the last line says it
+            raise ConnectionError(f"RAY_ADDRESS {address}: {reason}") from None
+    else:
+        start_alone()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def find_scaling(means: Means) -> Scaling:
+    """One worker a GPU where the cluster has any, else one for every `cpus_per_worker` CPUs."""
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = means.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
+    room = math.floor(
+        resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / means.cpus_per_worker
+    )
+    workers = max(means.min_workers, min(room, means.max_workers or room))
+    return Scaling(workers, means.cpus_per_worker, gpus)
+
+
+def scaling_now(scaling: Scaling, means: Means) -> Scaling:
+    """The scaling for what is there now, as nodes come and go; what a worker takes stays as it was."""
+    return find_scaling(means.model_copy(update={"gpus_per_worker": scaling.gpus}))
+
+
+def _new_listing(
+    directory: RunDirectory, config: Config, weights_digest: str, classes: int
+) -> list[ImageRef]:
+    """What the image source holds; nothing where the run has listed it already.
+
+    Raises ValueError for a directory of another run, and for a label that is none of the model's classes.
+    """
+    if directory.holds(config, weights_digest) and directory.is_listed:
+        return []
+    refs = list_images(config.images, config.labels, config.image_extensions)
+    check_labels(refs, classes)
+    return refs
+
+
+def _claim(
+    directory: RunDirectory,
+    config: Config,
+    weights_digest: str,
+    refs: list[ImageRef],
+    probes: Sequence[Probe],
+) -> None:
+    """Make the locked directory that of `config` and the images `refs`, where it is not yet."""
+    if not directory.holds(config, weights_digest):
+        directory.claim(config, weights_digest)
+    directory.admit()
+    # Whoever held the lock before may have listed them: one listing is the run's.
+    if not directory.is_listed:
+        directory.write_probes(probes)
+        directory.write_listing(refs)
+
+
+def _selected_images(run: Run) -> list[dict[str, Any]]:
+    """images.parquet: read where it is there, else made by the selection stage.
+
+    Images that it gave up on for a reason that is not their own are tried again. Where a later stage rests on
+    the others, those that can be used now are drawn after them: nothing that was done changes.
+    """
+    images = _or_aside(run.directory, IMAGES, run.directory.read_images)
+    again = _again(run, SELECTION)
+    if images is None or (again and not any(map(run.directory.done_shards, LATER_STAGES))):
+        images = _select(run)
+        run.directory.write_images(images)
+    elif again:
+        draw_before = max(row["draw"] or 0 for row in images)
+        later = {
+            row["image_id"]: {**row, "in_fit": False, "draw": draw_before + 1}
+            for row in _selection(run)
+            if row["image_id"] in again
+        }
+        images = [later.get(row["image_id"], row) for row in images]
+        run.directory.write_images(images)
+    draw(images, run.config)
+    return images
+
+
+def _select(run: Run) -> list[dict[str, Any]]:
+    """The rows of images.parquet, by the selection stage."""
+    rows = [{**row, "in_fit": False, "draw": 0} for row in _selection(run)]
+    enough = sum(row["selected"] for row in rows) > run.config.fit.images
+    in_fit = set(draw(rows, run.config)[0]) if enough else set()
+    return [{**row, "in_fit": row["image_id"] in in_fit} for row in rows]
+
+
+def _selection(run: Run) -> list[dict[str, Any]]:
+    """What the selection stage tells of every image."""
+    refs = [ImageRef(**row) for row in run.directory.read_listing() or []]
+    run_stage(run, Selection(run.config.batch_size), refs)
+    selected = {row["image_id"]: row for row in run.directory.shard_rows(SELECTION)}
+    reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == SELECTION}
+    return [selected.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]
+
+
+def _again(run: Run, stage: str) -> frozenset[str]:
+    """The images that a stage gave up on for a reason that is not their own, to be tried again."""
+    return frozenset(f.image_id for f in run.directory.read_failures() if f.stage == stage and not f.own)
+
+
+def _profiles(run: Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
+    """The profile of every path that some cell of the grid takes fitted points on.
+
+    Those stored, where all are: results may have been computed with them, and an image that could not be
+    sampled then may be sampled now.
+    """
+    fit = run.config.fit
+    paths = fitted_paths(run.config)
+    stored = {path: _stored_profile(run.directory, path) for path in paths}
+    known = {path: Profile.from_fields(fields) for path, fields in stored.items() if fields is not None}
+    if len(known) == len(paths):
+        return known
+    if fit.profiles is not None:
+        return read_profiles(fit.profiles, paths)
+    examples = [example_of(row) for row in images if row["in_fit"]]
+    first = _variations(run, FIT, examples, dict.fromkeys(paths, equispaced(fit.samples)))
+    profiles = {path: sampled.profile(fit.average) for path, sampled in first.items()}
+    # A second pass that has begun keeps its positions, whatever the first one has gained since.
+    refining = _sampled_positions(run, REFINE) or {
+        path: refining_positions(profile, fit.samples)
+        for path, profile in profiles.items()
+        if needs_refinement(profile, fit.refine)
+    }
+    second = _variations(run, REFINE, examples, refining)
+    return profiles | {path: merged(first[path], sampled, fit.average) for path, sampled in second.items()}
+
+
+def _stored_profile(directory: RunDirectory, path: str) -> dict[str, Any] | None:
+    return _or_aside(directory, f"schedules/{path}.json", lambda: directory.read_profile(path))
+
+
+def _or_aside(directory: RunDirectory, name: str, read: Callable[[], T]) -> T | None:
+    """What `read` makes of a file; None where it is damaged: then it is put aside, and made anew."""
+    try:
+        return read()
+    except DamagedFile as error:
+        directory.put_aside(name, error)
+        return None
+
+
+def fitted_paths(config: Config) -> list[str]:
+    """The paths that some cell of the grid takes fitted points on."""
+    return sorted({cell.path for cell in config.cells() if cell.fitted})
+
+
+def _sampled_positions(run: Run, stage: str) -> dict[str, Array]:
+    """At which positions a pass over the fit subset has sampled each path, as far as it has come."""
+    return {row["path"]: np.array(row["alphas"]) for row in run.directory.shard_rows(stage)}
+
+
+def _variations(
+    run: Run, name: str, examples: Sequence[Example], positions: Mapping[str, Array]
+) -> dict[str, Variations]:
+    """One pass over the fit subset, at each path's positions."""
+    if not positions:
+        return {}
+    config = run.config
+    points = {path: tuple(alphas.tolist()) for path, alphas in positions.items()}
+    stage = Fitting(name, points, config.paths(), config.explain, config.batch_size)
+    run_stage(run, stage, examples)
+    sampled: dict[str, list[list[float]]] = {path: [] for path in positions}
+    for row in run.directory.shard_rows(name):
+        sampled[row["path"]].append(row["variation"])
+    if not all(sampled.values()):
+        raise ValueError(
+            f"{name}: none of the {len(examples)} images to fit on could be sampled "
+            f"({run.directory.storage.uri(FAILURES)} says why)"
+        )
+    return {path: Variations(alphas, np.array(sampled[path])) for path, alphas in positions.items()}
+
+
+def _reference_edges(config: Config, profiles: Mapping[str, Profile]) -> dict[str, Array]:
+    """The partition of each path's converged maps, where they are asked for."""
+    if "reference" not in config.metrics:
+        return {}
+    count = config.reference.intervals
+    edges = {}
+    for path in config.paths():
+        profile = profiles.get(path)
+        edges[path] = (
+            linear_partition(count)
+            if profile is None
+            else density_partitions(profile, "trapezoid", [count])[0]
+        )
+    return edges
+
+
+def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:
+    blank = dict.fromkeys(("prediction", "probability"))
+    known = {key: getattr(ref, key) for key in KNOWN}
+    return {**known, **blank, "selected": False, "error": reason}
+
+
+@contextmanager
+def _stop_signal() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM (a spot notice, say) or SIGINT came; a second one interrupts at once."""
+    event = threading.Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        logger.warning("%s: finishing the shards in flight", signal.Signals(number).name)
+        event.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield event.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield event.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

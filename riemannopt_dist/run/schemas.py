@@ -1,0 +1,130 @@
+"""The tables of a run: their columns, with each column's unit, direction and meaning as field metadata."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import pyarrow as pa
+
+from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, SUMMARIES, Metric
+
+
+def _field(
+    name: str, kind: pa.DataType, meaning: str, unit: str = "", direction: str = "", nullable: bool = False
+) -> pa.Field:
+    metadata = {"description": meaning, "unit": unit, "direction": direction}
+    return pa.field(name, kind, nullable, {key: value for key, value in metadata.items() if value})
+
+
+_PLACE = [
+    _field("uri", pa.string(), "where the image lies: its file, or the tar or Parquet file it is a part of"),
+    _field("offset", pa.int64(), "where the image begins in a tar, or its row in Parquet", nullable=True),
+    _field("size", pa.int64(), "bytes of the image, where its listing tells them", "B", nullable=True),
+    _field("group", pa.int32(), "in Parquet the row group that its row is in", nullable=True),
+]
+_IN_FIT = _field("in_fit", pa.bool_(), "drawn into the subset that schedules are fitted on")
+_DRAW = _field(
+    "draw",
+    pa.int32(),
+    "0; 1, 2, … of images that were out of reach at first: drawn after all others",
+    nullable=True,
+)
+
+SELECTION = pa.schema(
+    [
+        _field("image_id", pa.string(), "path below the image source, unique in a run"),
+        *_PLACE,
+        _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
+        _field("prediction", pa.int32(), "class index of the highest logit", nullable=True),
+        _field("probability", pa.float32(), "softmax probability of the prediction", "1", nullable=True),
+        _field("selected", pa.bool_(), "readable, and classified correctly where there is a label"),
+        _field(
+            "digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits", nullable=True
+        ),
+        _field("error", pa.string(), "why the image could not be used", nullable=True),
+    ]
+)
+IMAGES = SELECTION.append(_IN_FIT).append(_DRAW)
+
+LISTING = pa.schema(
+    [
+        SELECTION.field("image_id"),
+        *_PLACE,
+        SELECTION.field("label"),
+        _field("reason", pa.string(), "why the image cannot be used, where its listing tells", nullable=True),
+    ]
+)
+
+VARIATIONS = pa.schema(
+    [
+        _field("image_id", pa.string(), "the image's id in images.parquet"),
+        _field("path", pa.string(), "the path that is sampled"),
+        _field("alphas", pa.list_(pa.float64()), "positions sampled on the path", "1"),
+        _field("variation", pa.list_(pa.float64()), "|Δg / Δα| between them, the mean over features"),
+    ]
+)
+
+CELL = [
+    _field("image_id", pa.string(), "the image's id in images.parquet"),
+    _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
+    _field("target", pa.int32(), "class index whose output is explained"),
+    _field("path", pa.string(), "the path from a baseline to the image; none of a control"),
+    _field("estimator", pa.string(), "how the integral is estimated from the samples; a control's name"),
+    _field("placement", pa.string(), "where the samples are; none of a control"),
+    _field("samples", pa.int32(), "samples asked for: points, or intervals of rescale", "evaluations"),
+    _field(
+        "tolerance",
+        pa.float64(),
+        "error at which an image has samples enough; null for a count",
+        "1",
+        nullable=True,
+    ),
+    _field("f_input", pa.float32(), "explained output at the image", "f"),
+    _field("f_baseline", pa.float32(), "explained output at the path's start", "f"),
+    _field("gradient_evaluations", pa.int32(), "gradients that this map alone costs"),
+    _field("seconds", pa.float64(), "time that this map's gradients take, from the time of its batch", "s"),
+]
+
+_KINDS = {"number": pa.float64(), "list": pa.list_(pa.float32()), "text": pa.string()}
+
+
+def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
+    """The columns of result rows with these metrics.
+
+    How images are to be summed up goes along as metadata, so that the files can be read by themselves.
+    """
+    chosen = list(metrics)
+    columns = [
+        _field(
+            column.name,
+            _KINDS[column.kind],
+            f"metric {metric.name}" + (f"; NaN {column.undefined}" if column.undefined else ""),
+            column.unit,
+            f"{column.direction} is better" if column.direction else "",
+            nullable=True,
+        )
+        for metric in chosen
+        for column in metric.columns
+    ]
+    summaries = [asdict(summary) for metric in chosen for summary in metric.summaries]
+    judged = [metric.against_controls for metric in chosen if metric.against_controls]
+    told = {SUMMARIES: json.dumps(summaries), AGAINST_CONTROLS: json.dumps(judged)}
+    return pa.schema([*CELL, *columns], told)
+
+
+PROBES = pa.schema(
+    [
+        _field("image_id", pa.string(), "the image's id in images.parquet"),
+        _field("digest", pa.string(), "SHA-256 of the image's file, in hexadecimal"),
+        _field("logits", pa.list_(pa.float64()), "the model's logits of it"),
+    ]
+)
+
+FAILURES = pa.schema(
+    [
+        _field("stage", pa.string(), "selection, fit, refine or results"),
+        _field("image_id", pa.string(), "the image given up on"),
+        _field("reason", pa.string(), "why"),
+        _field("attempts", pa.int32(), "how often it was tried"),
+    ]
+)

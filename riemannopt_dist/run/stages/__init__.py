@@ -1,0 +1,1 @@
+"""What is done to the images of a shard: selection, fit, evaluation."""

@@ -1,0 +1,192 @@
+"""The last stage: attributions and metrics of every image under every cell of the grid."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.estimators.base import Placed, attribute_together, cost_together, shares
+from riemannopt_dist.estimators.converged import Reference, references
+from riemannopt_dist.estimators.table import ESTIMATORS
+from riemannopt_dist.metrics.controls import CONTROLS
+from riemannopt_dist.metrics.metric import MapBatch
+from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.objective import Objective, Output
+from riemannopt_dist.paths.base import PathFamily
+from riemannopt_dist.quadrature.schedule import Array
+from riemannopt_dist.run import schemas
+from riemannopt_dist.run.examples import Example
+from riemannopt_dist.run.finiteness import check_maps, check_row
+from riemannopt_dist.run.grid import Cell, control_cell
+from riemannopt_dist.run.stages.base import Row
+from riemannopt_dist.run.stages.batches import example_batches
+from riemannopt_dist.run.stages.engine import Engine
+from riemannopt_dist.run.stages.names import RESULTS
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Attributions and metrics of every image under every cell of the grid."""
+
+    placed: Mapping[Cell, Placed]
+    paths: Mapping[str, PathFamily]
+    controls: tuple[str, ...]
+    metrics: tuple[str, ...]
+    reference_edges: Mapping[str, Array]
+    reference_images: frozenset[str]
+    explain: Output
+    batch_size: int
+    seed: int
+    name: ClassVar[str] = RESULTS
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The cell, and the columns of the metrics."""
+        return schemas.results_schema(METRICS[name] for name in self.metrics)
+
+    @property
+    def rows_an_image(self) -> int:
+        """One for each cell and control."""
+        return len(self.placed) + len(self.controls)
+
+    def rows(self, engine: Engine, items: Sequence[Example]) -> Iterator[Row]:
+        """A row for each image and cell. Raises FloatingPointError for a map or value that is not finite."""
+        batches = example_batches(items, engine, self.batch_size)
+        for examples, images, targets in engine.tally.awaited(batches):
+            size = engine.internal_batch_size
+            batch = _Batch(images, Objective(engine.model, targets, self.explain, size))
+            mapped = list(self._mapped(batch))
+            mapped += [_control(batch, name, mapped[0].attribution) for name in self.controls]
+            places = [n for n, s in enumerate(examples) if s.image.image_id in self.reference_images]
+            cells = [mapping.cell for mapping in mapped]
+            converged = self._references_at(places, batch, cells) if places else []
+            columns = self._columns(batch, mapped, converged)
+            for index, mapping in enumerate(mapped):
+                evaluations = mapping.attribution.gradient_evaluations.tolist()
+                for row, example in enumerate(examples):
+                    fields = {
+                        "image_id": example.image.image_id,
+                        "label": example.image.label,
+                        "target": example.target,
+                        **asdict(mapping.cell),
+                        "gradient_evaluations": evaluations[row],
+                        "seconds": mapping.seconds * evaluations[row],
+                        **{name: values[index][row] for name, values in columns.items()},
+                    }
+                    check_row(fields, [METRICS[name] for name in self.metrics])
+                    yield fields
+
+    def _mapped(self, batch: "_Batch") -> Iterator["_Mapped"]:
+        """Every cell's maps. Cells of a path that share samples are computed together, others one by one."""
+        together: dict[tuple[str, Cell | None], list[Cell]] = {}
+        for cell, placed in sorted(self.placed.items(), key=lambda item: item[0]):
+            alone = None if shares(ESTIMATORS[cell.estimator], placed) else cell
+            together.setdefault((cell.path, alone), []).append(cell)
+        for (label, alone), cells in together.items():
+            members = [(ESTIMATORS[cell.estimator], self.placed[cell]) for cell in cells]
+            start = time.perf_counter()
+            results = attribute_together(batch.objective, self.paths[label].through(batch.images), members)
+            if alone is None:
+                cost = cost_together(self.paths[label], members, self.explain, batch.size)
+                gradients = len(batch.images) * cost.gradients
+            else:
+                gradients = int(results[0].gradient_evaluations.sum())
+            seconds = _seconds_since(start, batch.images) / gradients
+            yield from (_Mapped(cell, one, seconds) for cell, one in zip(cells, results, strict=True))
+
+    def _references_at(
+        self, places: list[int], batch: "_Batch", cells: Sequence[Cell]
+    ) -> list[Reference | None]:
+        """Those of the images at `places` of a batch; zero for others, with which nothing is compared."""
+        if len(places) == len(batch.images):
+            return self._references(batch, cells)
+        some = _Batch(batch.images[places], batch.objective.of(places))
+        some_references = self._references(some, cells)
+        spread = {
+            id(one): one.spread(places, len(batch.images)) for one in some_references if one is not None
+        }
+        return [None if one is None else spread[id(one)] for one in some_references]
+
+    def _references(self, batch: "_Batch", cells: Sequence[Cell]) -> list[Reference | None]:
+        """Each cell's converged maps, where its own tend to them."""
+        converged: dict[Cell, Reference] = {}
+        for label, edges in self.reference_edges.items():
+            members = [c for c in cells if c.path == label and ESTIMATORS[c.estimator].tends_to_integral]
+            if members:
+                schedules = [self.placed[cell].schedule for cell in members]
+                path = self.paths[label].through(batch.images)
+                converged |= zip(members, references(path, batch.objective, schedules, edges), strict=True)
+        return [converged.get(cell) for cell in cells]
+
+    def _columns(
+        self, batch: "_Batch", mapped: Sequence["_Mapped"], converged: Sequence[Reference | None]
+    ) -> dict[str, list[list[Any]]]:
+        """Every measured column: a list over cells of lists over images."""
+        maps = torch.stack([mapping.attribution.maps for mapping in mapped])
+        check_maps([mapping.cell for mapping in mapped], maps, converged)
+        objective = batch.objective
+        measured = MapBatch(
+            objective.model,
+            batch.images,
+            objective.targets,
+            maps,
+            f_input=mapped[0].attribution.f_input,
+            f_baseline=torch.stack([mapping.attribution.f_baseline for mapping in mapped]),
+            references=converged,
+            seed=self.seed,
+            output=objective.output,
+            internal_batch_size=objective.internal_batch_size,
+        )
+        columns = {
+            "f_input": measured.f_input.expand(measured.f_baseline.shape).tolist(),
+            "f_baseline": measured.f_baseline.tolist(),
+        }
+        for name in self.metrics:
+            for column, values in METRICS[name].compute(measured).items():
+                # Texts belong to an image and hold for all of its maps.
+                columns[column] = (
+                    values.tolist() if isinstance(values, Tensor) else [list(values)] * len(mapped)
+                )
+        return columns
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Images (B, C, H, W) that are computed together, and what is explained of them."""
+
+    images: Tensor
+    objective: Objective
+
+    @property
+    def size(self) -> int:
+        """That of a micro-batch."""
+        return self.objective.internal_batch_size
+
+
+@dataclass(frozen=True, eq=False)
+class _Mapped:
+    """A cell's maps of a batch, and the seconds that one of its gradients took."""
+
+    cell: Cell
+    attribution: Attribution
+    seconds: float
+
+
+def _control(batch: _Batch, name: str, other: Attribution) -> _Mapped:
+    """A control's maps. There is no path, so f at its start is NaN and completeness is not defined."""
+    none = torch.zeros_like(other.gradient_evaluations)
+    nowhere = torch.full_like(other.f_baseline, torch.nan)
+    result = Attribution(CONTROLS[name](batch.images), other.f_input, nowhere, none)
+    return _Mapped(control_cell(name), result, 0.0)
+
+
+def _seconds_since(start: float, images: Tensor) -> float:
+    """Wall-clock seconds since `start`, once the device has done what it was asked."""
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - start

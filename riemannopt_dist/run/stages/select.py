@@ -1,0 +1,79 @@
+"""The first stage: which images can be read and are classified correctly."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from riemannopt_dist.data.errors import UnreadableImage
+from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.objective import logits_of
+from riemannopt_dist.run import schemas
+from riemannopt_dist.run.stages.base import Row
+from riemannopt_dist.run.stages.batches import image_batches
+from riemannopt_dist.run.stages.engine import Engine
+from riemannopt_dist.run.stages.names import SELECTION
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which images can be read and are classified correctly: a row for every image, good or bad."""
+
+    batch_size: int
+    name: ClassVar[str] = SELECTION
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Those of images.parquet but for the draw."""
+        return schemas.SELECTION
+
+    @property
+    def rows_an_image(self) -> int:
+        """One."""
+        return 1
+
+    def rows(self, engine: Engine, items: Sequence[ImageRef]) -> Iterator[Row]:
+        """Predictions of the readable images, reasons of the others.
+
+        Raises FloatingPointError for logits that are not finite.
+        """
+        digests: dict[str, str | None] = {}
+        batches = image_batches(items, engine, self.batch_size, digests)
+        for refs, outcomes in engine.tally.awaited(batches):
+            yield from self._batch(engine, refs, outcomes, digests)
+
+    def _batch(
+        self,
+        engine: Engine,
+        refs: Sequence[ImageRef],
+        outcomes: Sequence[Tensor | UnreadableImage],
+        digests: Mapping[str, str | None],
+    ) -> Iterator[Row]:
+        tensors = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
+        predictions: Iterator[tuple[int, float]] = iter(())
+        if tensors:
+            with torch.no_grad():
+                logits = logits_of(engine.model, torch.stack(tensors).to(engine.device))
+                probability, prediction = logits.softmax(dim=1).max(dim=1)
+            if not bool(probability.isfinite().all()):
+                raise FloatingPointError("the logits are not finite")
+            predictions = iter(zip(prediction.tolist(), probability.tolist(), strict=True))
+        for ref, outcome in zip(refs, outcomes, strict=True):
+            reason = str(outcome) if isinstance(outcome, UnreadableImage) else None
+            best, confidence = next(predictions) if reason is None else (None, None)
+            yield {
+                "image_id": ref.image_id,
+                "uri": ref.uri,
+                "offset": ref.offset,
+                "size": ref.size,
+                "group": ref.group,
+                "label": ref.label,
+                "prediction": best,
+                "probability": confidence,
+                "selected": reason is None and ref.label in (None, best),
+                "digest": digests.get(ref.image_id),
+                "error": reason,
+            }

@@ -1,0 +1,65 @@
+"""Tables of what is chosen by name: paths, estimators, metrics. Users add to them without touching them.
+
+An installed package adds entries by entry points of the table's group; `package.module:name` is looked up
+where it is. A built-in entry may be the address of a module's value, which is imported when it is asked for:
+to know the names takes no torch.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar, cast
+
+from riemannopt_dist.choices import check_choice
+
+T = TypeVar("T")
+
+
+class Table(Mapping[str, T], Generic[T]):
+    """Values by name. `kind` is what they are, in words; `group` that of entry points which add to them."""
+
+    def __init__(self, kind: str, group: str, entries: Mapping[str, T | str]) -> None:
+        self.kind = kind
+        self._group = group
+        self._entries = entries
+
+    def __getitem__(self, name: str) -> T:
+        if name in self._entries:
+            entry = self._entries[name]
+            return self._imported(name, entry) if isinstance(entry, str) else entry
+        if name in self._added:
+            return cast(T, self._loaded(name, self._added[name]))
+        if ":" in name:
+            return self._imported(name, name)
+        check_choice(name, tuple(self), self.kind)
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries or name in self._added
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([*self._entries, *self._added])
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._added)
+
+    @cached_property
+    def _added(self) -> dict[str, EntryPoint]:
+        """What installed packages add; a built-in name is not theirs to take."""
+        points = {point.name: point for point in entry_points(group=self._group)}
+        return {name: point for name, point in points.items() if name not in self._entries}
+
+    def _imported(self, name: str, address: str) -> T:
+        module, _, attribute = address.partition(":")
+        try:
+            return cast(T, getattr(import_module(module), attribute))
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{self.kind}: {name!r} cannot be imported: {error}") from error
+
+    def _loaded(self, name: str, point: EntryPoint) -> Any:
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            where = f"{point.value} of the package {point.dist.name if point.dist else '?'}"
+            raise ValueError(f"{self.kind}: {name!r} cannot be imported: {where}: {error}") from error

@@ -1,0 +1,1 @@
+"""Small worlds, problems with known answers and faulty parts: for tests, benchmarks and plug-ins."""
