@@ -46,21 +46,26 @@ def attribute(
     `path` is a name in PATHS ("ig", "blur_ig", "guided_ig") or a family with its parameters, such as
     `Straight(baseline="white")`; `estimator` a name in ESTIMATORS ("left", "trapezoid", "idgi", "rescale");
     `placement` says where the `samples` are: "linear", or by a `profile` of the path (`estimate_profile`)
-    "riemannopt", "exact", "adaptive" and the others of the README. With a `tolerance`, images take points of
-    their own until their estimated error is at most that, `samples` at most.
+    "riemannopt", "exact", "adaptive" and the others of the README. With a `tolerance`, which goes with the
+    placement "adaptive" and the estimator "softmax_trapezoid", images take points of their own until their
+    estimated error is at most that, `samples` at most.
 
     Raises ValueError for what does not go together, a placement without its profile, images that are not a
     finite floating-point batch, and targets that do not fit.
     """
     family = path_family(path) if isinstance(path, str) else path
     chosen = ESTIMATORS[estimator]
-    where = ADAPTIVE if tolerance is not None else placement
-    if (refusal := chosen.refusal(family, where, samples)) is not None:
-        raise ValueError(f"{family.label}, {estimator}, {where}, {samples} samples: {refusal}")
-    if where != LINEAR and profile is None:
-        raise ValueError(f"profile: the placement {where} needs one of this path (estimate_profile)")
+    if tolerance is not None and (placement != ADAPTIVE or not chosen.takes_tolerance):
+        raise ValueError(
+            f"tolerance: expected with the placement {ADAPTIVE} and the estimator softmax_trapezoid, "
+            f"got {placement} and {estimator}"
+        )
+    if (refusal := chosen.refusal(family, placement, samples)) is not None:
+        raise ValueError(f"{family.label}, {estimator}, {placement}, {samples} samples: {refusal}")
+    if placement != LINEAR and profile is None:
+        raise ValueError(f"profile: the placement {placement} needs one of this path (estimate_profile)")
     objective = Objective(model, targets, output, internal_batch_size)
-    placed = _placed(where, chosen.rule(family), samples, tolerance, profile)
+    placed = _placed(placement, chosen.rule(family), samples, tolerance, profile)
     (result,) = chosen.attribute(objective, family.through(images), [placed])
     return result
 

@@ -1,12 +1,6 @@
 """The command line's application, to which every command adds itself."""
 
-from typing import TYPE_CHECKING
-
 import typer
-
-if TYPE_CHECKING:
-    pass
-
 
 app = typer.Typer(
     no_args_is_help=True,

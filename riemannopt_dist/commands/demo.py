@@ -22,8 +22,8 @@ def demo(
 ) -> None:
     """Evaluate photos, print a table and draw maps, in some three minutes on two cores. Needs no network.
 
-    EfficientNet-Lite0 (ImageNet weights), all methods, 16 evaluations a map: equal points, RiemannOpt as its
-    authors run it, and our best, each against the converged map. Profiles were fitted on ImageNet photos.
+    EfficientNet-Lite0 (ImageNet weights), all methods, 16 evaluations a map: equal points, RiemannOpt's
+    points, and our best, each against the converged map. Profiles were fitted on ImageNet photos.
     """
     from riemannopt_dist.demo.demo import demo_config, demo_table, draw_maps
     from riemannopt_dist.run.results import read_results

@@ -1,15 +1,12 @@
 """`riemannopt explain`: one image, without Ray."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import PICTURES, check_file, errors, say
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

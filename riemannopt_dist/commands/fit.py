@@ -1,15 +1,12 @@
 """`riemannopt fit`: a profile of Integrated Gradients, without Ray."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import PROFILES, check_file, errors, say
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

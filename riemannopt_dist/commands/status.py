@@ -1,13 +1,8 @@
 """`riemannopt status`: how far a run is."""
 
-from typing import TYPE_CHECKING
-
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import errors, say, storage_at
 from riemannopt_dist.commands.options import RunArgument
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -1,15 +1,10 @@
 """`riemannopt verify`: whether a run is whole."""
 
-from typing import TYPE_CHECKING
-
 import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import errors, say, storage_at
 from riemannopt_dist.commands.options import RunArgument
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -38,8 +38,8 @@ SAMPLES = 16
 PLACED: Mapping[str, str] = {
     "linear": "equal",
     "riemannopt": "RiemannOpt",
-    "adaptive": "for each photo, secants",
-    "exact": "exact bound, end weights",
+    "adaptive": "for each photo, Rescale rule",
+    "exact": "exact bound, softmax-weighted",
 }
 """What the table calls the placements of the demo's cells."""
 

@@ -1,6 +1,7 @@
 """Path attributions with points placed for each image: where its own sum is least certain.
 
-The sum over an interval [a, b] of the path, with gradients G_a and G_b there, is that of end_weights.py.
+The sum over an interval [a, b] of the path, with gradients G_a and G_b there, is the softmax-weighted
+trapezoid's.
 Gradients of a network with kinks are rough: between two samples they
 behave like a random walk, which leaves an error of ‖(G_b − G_a) (γ(b) − γ(a))‖₁ / √12 in expectation,
 independent of the other intervals'. The error is at least the gap between f(γ(b)) − f(γ(a)) and the sum over

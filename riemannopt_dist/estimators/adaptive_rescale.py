@@ -1,7 +1,7 @@
-"""Secants over intervals of each image's own, placed by forward passes that the sum needs anyway.
+"""The Rescale rule over intervals of each image's own, placed by forward passes that the sum needs anyway.
 
-Secants (secant.py) take all samples of a path through the model before the first backward pass. So the first
-samples can tell where the others are needed, without any evaluation being spent twice: the tape of
+Its sums (rescale.py) take all samples of a path through the model before the first backward pass. So the
+first samples can tell where the others are needed, without any evaluation being spent twice: the tape of
 rescale/tape.py holds both passes, and knows which samples are neighbours.
 
 What they tell: the gradient of a probability changes between two samples like p (1 − p) ‖Δz‖, with z the

@@ -81,6 +81,11 @@ class Estimator(Protocol):
         ...
 
     @property
+    def takes_tolerance(self) -> bool:
+        """Whether it can go on until an image's error is within a tolerance."""
+        ...
+
+    @property
     def tends_to_integral(self) -> bool:
         """Whether its maps tend to the path integral, with which they can then be compared."""
         ...

@@ -89,7 +89,9 @@ class SoftmaxTrapezoidSums:
     def __init__(self, schedules: Sequence[Schedule], along: Pass) -> None:
         for schedule in schedules:
             if schedule.points[-1] != 1:
-                raise ValueError(f"schedule: end weights need a point at 1, got {schedule.points}")
+                raise ValueError(
+                    f"schedule: the softmax-weighted trapezoid needs a point at 1, got {schedule.points}"
+                )
         self._held = [np.isin(along.points, schedule.points) for schedule in schedules]
         self._opens_late = [schedule.points[0] > 0 for schedule in schedules]
         self._last: list[_Last | None] = [None] * len(schedules)
@@ -104,7 +106,9 @@ class SoftmaxTrapezoidSums:
     def of_step(step: WalkStep, following: WalkStep, rule: str, output: Output) -> Tensor:
         """A walk's move, weighted with the gradients at both ends. ValueError for the left rule."""
         if rule != "trapezoid":
-            raise ValueError(f"schedule: end weights need both ends of a step, got the {rule} rule")
+            raise ValueError(
+                f"schedule: the softmax-weighted trapezoid needs both ends of a step, got the {rule} rule"
+            )
         weights = end_weights(step.values, following.values, output)[..., None, None, None]
         return (weights[:, 0] * step.gradients + weights[:, 1] * following.gradients) * step.move
 

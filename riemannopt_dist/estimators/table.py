@@ -32,6 +32,7 @@ class _Sampled:
     """What the estimators have in common that are sums of the same samples."""
 
     tends_to_integral = True
+    takes_tolerance = False
 
     @property
     def sums(self) -> type[Sums]:
@@ -126,6 +127,7 @@ class SoftmaxTrapezoid(_Sampled):
     """
 
     name: str = "softmax_trapezoid"
+    takes_tolerance = True
 
     @property
     def sums(self) -> type[Sums]:
@@ -180,6 +182,7 @@ class Rescale:
     sums = None
     early = ()
     tends_to_integral = True
+    takes_tolerance = False
 
     def check(self, model: Classifier) -> None:
         """Raise ValueError, by its name, for an operation whose mean Jacobian is not known."""

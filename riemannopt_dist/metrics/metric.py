@@ -31,7 +31,7 @@ Aggregate = Literal["mean", "median", "ratio_of_sums", "area_of_median_curve"]
 
 @dataclass(frozen=True)
 class MapBatch:
-    """What a metric may look at: B images with S maps each, one per method and schedule.
+    """What a metric may look at: B images with S maps each, one per cell of the grid.
 
     `maps` is (S, B, C, H, W); `f_input`, f(x), is (B,); `f_baseline`, f at the start of each map's path, is
     (S, B). `references` (S) are the converged maps, where asked for.

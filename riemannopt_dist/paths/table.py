@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Colour = tuple[float, ...]
 """One value in [0, 1], or one a channel."""
+Baseline = str | float | Sequence[float]
+"""A colour's name, a grey, or a value for each channel."""
 BLACK: Colour = (0.0,)
 WHITE: Colour = (1.0,)
 COLOURS: Mapping[str, Colour] = {"black": BLACK, "white": WHITE}
@@ -34,7 +36,7 @@ WALK_PIECES = 8
 """Into how many intervals each step of a guided walk is divided for its converged integral."""
 
 
-def colour_of(baseline: str | float | Sequence[float]) -> Colour:
+def colour_of(baseline: Baseline) -> Colour:
     """A baseline's colour: "black", "white", a grey, or a value in [0, 1] for each channel.
 
     Raises ValueError for anything else.
@@ -86,7 +88,7 @@ class _Fixed:
 class Straight(_Fixed):
     """The straight line from a colour, the path of Integrated Gradients (Sundararajan et al., 2017)."""
 
-    baseline: Colour = BLACK
+    baseline: Baseline = BLACK
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "baseline", colour_of(self.baseline))
@@ -100,7 +102,7 @@ class Straight(_Fixed):
         """The lines to images (B, C, H, W)."""
         from riemannopt_dist.paths.straight import StraightPath
 
-        return StraightPath.from_colour(images, self.baseline)
+        return StraightPath.from_colour(images, colour_of(self.baseline))
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Guided:
     fraction: float = 0.25
     max_dist: float = 0.02
     closeness: float = 1e-9
-    baseline: Colour = BLACK
+    baseline: Baseline = BLACK
     walked = True
 
     def __post_init__(self) -> None:
@@ -163,10 +165,10 @@ class Guided:
         from riemannopt_dist.paths.guided import GuidedPath
         from riemannopt_dist.paths.straight import StraightPath
 
-        return GuidedPath(StraightPath.from_colour(images, self.baseline), self)
+        return GuidedPath(StraightPath.from_colour(images, colour_of(self.baseline)), self)
 
     def sampling(self, schedules: Sequence[Schedule], early: Collection[float]) -> Sampling:
-        """The points of every schedule, which leads a walk of its own.
+        """The points of every schedule, which leads a walk of its own; f at its start comes with the first.
 
         One of the left rule ends one step before the image, at which f takes a forward pass.
         """

@@ -125,8 +125,8 @@ class FitConfig(_Strict):
 
     `refine` adds a second pass with as many points, placed by the first; "auto" where the profile lies in a
     part of the path. `average` is over images: their mean, the mean of images that are each in units of their
-    own ∫|g′|, or the median of these. The schedule riemannopt takes the median of the first pass whatever it
-    is, and rough an average of its own.
+    own ∫|g′|, or the median of these. The placement riemannopt takes the median of the first pass whatever
+    it is, and roughness an average of its own.
 
     With `profiles` nothing is fitted: it is a folder of profiles fitted before, <path>.json, such as the
     schedules/ of another run of the same model, or "demo:" for those of EfficientNet-Lite0 that come along.

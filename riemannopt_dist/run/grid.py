@@ -69,6 +69,8 @@ def make_cell(
 ) -> Cell:
     """A cell. Raises ValueError where its path, estimator, placement and samples do not go together."""
     cell = Cell(path.label, estimator, placement, samples, tolerance)
+    if tolerance is not None and not ESTIMATORS[estimator].takes_tolerance:
+        raise ValueError(f"{cell}: the estimator {estimator} takes no tolerance")
     if (refusal := ESTIMATORS[estimator].refusal(path, placement, samples)) is not None:
         raise ValueError(f"{cell}: {refusal}")
     return cell

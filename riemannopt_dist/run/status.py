@@ -141,17 +141,15 @@ def read_status(storage: Storage) -> RunStatus:
     run = directory.read_run()
     config = run["config"]
     items = _items_of_stages(config, directory)
-    failures = directory.read_failures()
-    stages = tuple(
-        _stage_status(
-            directory,
-            name,
-            _shards(items[name], config["shard_size"]),
-            {failure.image_id for failure in failures if failure.stage == name},
-        )
+    failed: dict[str, set[str]] = {name: set() for name in STAGES}
+    for failure in directory.read_failures():
+        failed.setdefault(failure.stage, set()).add(failure.image_id)
+    shards = {
+        name: _shards(items[name], config["shard_size"])
         for name in STAGES
         if _takes_place(storage, name, config)
-    )
+    }
+    stages = tuple(_stage_status(directory, name, shards[name], failed[name]) for name in shards)
     return RunStatus(
         root=storage.root,
         model=config["model"]["name"],
@@ -160,15 +158,25 @@ def read_status(storage: Storage) -> RunStatus:
         stages=stages,
         written=_last_written(storage, stages),
         driver=read_holder(storage),
-        in_flight=tuple(_still_absent(storage, in_flight(storage))),
+        in_flight=tuple(_unsettled(storage, in_flight(storage), shards, failed)),
         damaged=tuple(f"{stage.name}/{key}.parquet" for stage in stages for key in stage.damaged),
     )
 
 
-def _still_absent(storage: Storage, events: Iterable[ShardEvent]) -> list[ShardEvent]:
-    """Those whose shard has no file yet."""
-    there = {stage: shard_files(storage, stage) for stage in STAGES}
-    return [event for event in events if event.shard not in there.get(event.stage, {})]
+def _unsettled(
+    storage: Storage,
+    events: Iterable[ShardEvent],
+    shards: Mapping[str, Mapping[str, Sequence[str]] | None],
+    failed: Mapping[str, set[str]],
+) -> list[ShardEvent]:
+    """Those whose shard has no file yet, and some image that is not given up on."""
+    there = {stage: shard_files(storage, stage) for stage in shards}
+
+    def is_left(event: ShardEvent) -> bool:
+        images = (shards.get(event.stage) or {}).get(event.shard, ())
+        return event.shard not in there.get(event.stage, {}) and not {*images} <= failed[event.stage]
+
+    return [event for event in events if event.stage in shards and is_left(event)]
 
 
 def _shards(images: Sequence[dict[str, Any]] | None, size: int) -> dict[str, list[str]] | None:

@@ -18,6 +18,7 @@ from riemannopt_dist.commands import app
 from riemannopt_dist.run import lock
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.errors import Stopped
+from riemannopt_dist.run.journal import WorkerJournal, read_journals
 from riemannopt_dist.run.lock import LOCK, Holder, TakenOver
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.stages.tally import Timings
@@ -74,6 +75,27 @@ def test_missing_shards_and_failed_images_are_counted_apart(run: Path) -> None:
     assert (results.images, results.done, results.failed, results.left) == (EVALUATED, 4, 4, 3)
     assert (results.shards, results.shards_done) == (SHARDS, 3)
     assert read_status(Storage(run)).lines()[-1].endswith("; no driver is at work")
+
+
+def test_shards_in_flight_are_told_with_their_worker_while_a_driver_is_at_work(run: Path) -> None:
+    """Of a journal as workers write it: what is there, and what was given up on, is in flight no more."""
+    storage = Storage(run)
+    ended = [event for event in read_journals(storage) if event.event == "end"]
+    assert {(event.stage, event.shard) for event in ended if event.stage == "results"} == {
+        ("results", f"shard-0000{n}") for n in range(SHARDS)
+    }
+    given_up = storage.read_table("results/shard-00003.parquet")["image_id"].to_pylist()
+    RunDirectory(storage).write_failures([Failure("results", name, "killed", 3) for name in {*given_up}])
+    worker = WorkerJournal(storage, "node")
+    for n in (1, 2, 3):
+        (run / f"results/shard-0000{n}.parquet").unlink(missing_ok=n != 2)
+        worker.began("results", f"shard-0000{n}", 3)
+    storage.write_bytes("results/shard-00001.parquet", b"whole again")
+    assert not any(worker.worker in line for line in read_status(storage).lines())
+    storage.write_bytes(LOCK, Holder.this_process().to_bytes())
+    told = [line for line in read_status(storage).lines() if worker.worker in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"results/shard-00002: 3 images on {worker.worker}, begun ")
 
 
 def test_before_the_images_are_selected_the_rest_is_unknown(run: Path) -> None:

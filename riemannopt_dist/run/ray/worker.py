@@ -78,7 +78,8 @@ class ShardWorker:
 
     def probe(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> None:
         """Do `items` without committing anything."""
-        for _, pieces in self._shards(items):
+        for shard, pieces in self._shards(items):
+            self._journal.began(stage.name, shard, len(pieces))
             self._rows(stage, pieces)
 
     def _shards(self, items: Sequence[Piece[Any]]) -> Iterator[tuple[str, list[Any]]]:

@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.run.errors import StartError
-from riemannopt_dist.run.ray.dispatcher import Event, Lost, PoolState, Waiting, dispatch
+from riemannopt_dist.run.ray.dispatcher import Event, Lost, PoolState, Slow, Waiting, dispatch
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.task_tracker import Done, Failed, Probed, Task, TaskTracker
 from riemannopt_dist.storage.errors import StorageError
@@ -103,6 +103,15 @@ def outcomes(events: Iterator[Event]) -> tuple[dict[str, Done], list[Failed], li
 
 def lines(path: Path) -> list[str]:
     return path.read_text().splitlines()
+
+
+def test_a_slow_task_is_told_of_once(cluster: Cluster, tmp_path: Path) -> None:
+    """Half a second, where others take far less than a twentieth of that."""
+    tasks = [*(Task(f"task-{n}", ("quick",)) for n in range(8)), Task("last", ("slow", "slow", "slow"))]
+    events = list(dispatch(iter(tasks), Pool(spawner(tmp_path), 1), heartbeat=0.1))
+    slow = [event for event in events if isinstance(event, Slow)]
+    assert [event.task.key for event in slow] == ["last"]
+    assert slow[0].seconds > 10 * slow[0].median
 
 
 def test_every_task_is_done_once(cluster: Cluster, tmp_path: Path) -> None:
