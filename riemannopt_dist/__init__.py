@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.quadrature.profile import Profile, profile_from_variations
     from riemannopt_dist.quadrature.rules import linear_schedule, schedule_from_partition
     from riemannopt_dist.quadrature.schedule import Schedule
+    from riemannopt_dist.reader import RunReader, open_run
 
 _HOME = {
     "Attribution": "attribution",
@@ -45,6 +46,7 @@ _HOME = {
     "GuidedPath": "paths.guided",
     "Objective": "objective",
     "Profile": "quadrature.profile",
+    "RunReader": "reader",
     "Schedule": "quadrature.schedule",
     "Straight": "paths.table",
     "StraightPath": "paths.straight",
@@ -68,6 +70,7 @@ _HOME = {
     "integrated_gradients": "methods",
     "linear_schedule": "quadrature.rules",
     "load_model": "models.loading",
+    "open_run": "reader",
     "optimize_schedule": "quadrature.optimize",
     "profile_from_variations": "quadrature.profile",
     "ratio_of_sums": "metrics.completeness",
@@ -84,6 +87,7 @@ __all__ = [
     "GuidedPath",
     "Objective",
     "Profile",
+    "RunReader",
     "Schedule",
     "Straight",
     "StraightPath",
@@ -107,6 +111,7 @@ __all__ = [
     "integrated_gradients",
     "linear_schedule",
     "load_model",
+    "open_run",
     "optimize_schedule",
     "profile_from_variations",
     "ratio_of_sums",

@@ -1,8 +1,9 @@
 """The configuration of a run: what is computed, which the fingerprint covers, and with what means."""
 
+import fnmatch
 import importlib.util
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -36,7 +37,7 @@ from riemannopt_dist.tables import Table
 
 T = TypeVar("T")
 
-INDIFFERENT = ("output", "means", "batch_size", "internal_batch_size")
+INDIFFERENT = ("output", "means", "maps", "batch_size", "internal_batch_size")
 """Keys that change no result beyond rounding: a run goes on with others."""
 TOLD = 10
 """Problems that a message names."""
@@ -245,6 +246,28 @@ class GridBlock(_Strict):
         ]
 
 
+class MapsConfig(_Strict):
+    """Which attribution maps are stored, and how.
+
+    Those of the `cells` whose names match one of the patterns, such as "ig/*/linear/16" (`*` is any text),
+    and of the first `images` of those evaluated, in the order in which they were drawn; all unless said.
+    `channels` are summed or kept. float16 halves the space: values are in units of a map's largest one.
+    """
+
+    channels: Literal["sum", "all"] = "sum"
+    dtype: Literal["float16", "float32"] = "float16"
+    cells: Annotated[Items[Text], Field(min_length=1)] = ("*",)
+    images: PositiveInt | None = None
+
+    def chosen(self, cells: Iterable[Cell]) -> frozenset[Cell]:
+        """Of cells those that match. Raises ValueError for a pattern that none does."""
+        names = {cell: str(cell) for cell in cells}
+        for pattern in self.cells:
+            if not fnmatch.filter(names.values(), pattern):
+                raise ValueError(f"maps.cells: no cell of the grid is called {pattern!r}")
+        return frozenset(c for c, name in names.items() if any(fnmatch.fnmatch(name, p) for p in self.cells))
+
+
 class Means(_Strict):
     """What a run may use. None of it changes a result, so a run may be resumed with other means.
 
@@ -291,6 +314,7 @@ class Config(_Strict):
     grid          blocks of cells: paths × estimators × placements × samples
     fit           the subset that the schedules are fitted on, drawn with `seed`
     reference     the converged maps that the metric reference compares with
+    maps          which attribution maps are stored, if any; {} stores all
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file, at most
     batch_size    images computed together by a worker
@@ -310,6 +334,7 @@ class Config(_Strict):
     grid: Annotated[Items[GridBlock], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
     reference: ReferenceConfig = ReferenceConfig()
+    maps: MapsConfig | None = None
     limit: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     shard_size: PositiveInt = 32
@@ -324,6 +349,12 @@ class Config(_Strict):
     def paths(self) -> dict[str, PathFamily]:
         """The grid's paths by their labels."""
         return {family.label: family for block in self.grid for family in block.families()}
+
+    @model_validator(mode="after")
+    def _maps_of_cells(self) -> Self:
+        if self.maps is not None:
+            self.maps.chosen(self.cells())
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -8,6 +8,7 @@ from typing import Any
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.outputs.maps import MapOutput
 from riemannopt_dist.run.shards import Location, drawn_images, location_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.storage.redaction import without_secrets
@@ -54,6 +55,16 @@ def evaluated_examples(images: Sequence[dict[str, Any]], config: Config) -> list
     by_id = {row["image_id"]: row for row in images if row["selected"]}
     _, chosen = draw(images, config)
     return [example_of(by_id[image_id]) for image_id in chosen]
+
+
+def map_output(config: Config, images: Sequence[dict[str, Any]]) -> MapOutput | None:
+    """Which maps are stored of a run whose images.parquet has the rows `images`, and how."""
+    if config.maps is None:
+        return None
+    count = config.maps.images
+    first = evaluated_examples(images, config)[:count] if count is not None else None
+    ids = None if first is None else frozenset(example.image.image_id for example in first)
+    return MapOutput(config.maps.chosen(config.cells()), ids, config.maps.channels, config.maps.dtype)
 
 
 def given_up_share(directory: RunDirectory, config: Config) -> float:

@@ -36,6 +36,7 @@ from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import located
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
+from riemannopt_dist.run.outputs.maps import MapOutput, bytes_an_image
 from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.redaction import without_secrets
@@ -104,6 +105,7 @@ class Plan:
     result_rows: int
     result_bytes: float
     begun: bool
+    map_bytes: float = 0.0
 
     @property
     def gradients(self) -> int:
@@ -136,6 +138,8 @@ class Plan:
         )
         size = self.result_bytes / 1e6
         yield f"results: {self.result_rows} rows in {self.result_files} files, about {size:.3g} MB"
+        if self.map_bytes:
+            yield f"maps: {self.map_bytes / 1e6:.3g} MB before compression"
 
 
 def make_plan(config: Config) -> Plan:
@@ -144,7 +148,7 @@ def make_plan(config: Config) -> Plan:
     Raises ValueError for a model that the run would refuse, images that cannot be had or too few of them,
     labels that the model lacks, and a directory of another run. Published weights are not fetched.
     """
-    classes = _check_model(config)
+    classes, side = _check_model(config)
     begun = RunDirectory(Storage(config.output)).holds(config, None)
     refs = list_images(config.images, config.labels, config.image_extensions)
     check_labels(refs, classes)
@@ -172,6 +176,7 @@ def make_plan(config: Config) -> Plan:
         result_rows=evaluated * maps,
         result_bytes=evaluated * maps * _bytes_a_row(config),
         begun=begun,
+        map_bytes=_map_bytes(config, evaluated, side),
     )
 
 
@@ -182,16 +187,28 @@ def _evaluated(refs: Sequence[ImageRef], config: Config) -> list[ImageRef]:
     return [by_id[name] for name in chosen]
 
 
-def _check_model(config: Config) -> int:
-    """The number of the model's classes. Raises ValueError for a model that the run would refuse."""
+def _map_bytes(config: Config, images: int, side: int) -> float:
+    """What the maps take that are stored, of images of `side` pixels."""
+    if config.maps is None:
+        return 0.0
+    cells, maps = config.maps.chosen(config.cells()), config.maps
+    output = MapOutput(cells, None, maps.channels, maps.dtype)
+    return min(images, maps.images or images) * bytes_an_image(output, (3, side, side))
+
+
+def _check_model(config: Config) -> tuple[int, int]:
+    """The number of the model's classes, and the side of its images in pixels.
+
+    Raises ValueError for a model that the run would refuse.
+    """
     name, weights = config.model.name, config.model.weights
     path = weights_file(name, weights)
     model = load_model(name, RANDOM if path is None else str(path))
     if path is None and weights != RANDOM and model.classes is not None:
         # Random weights stand in for published ones: their values say nothing.
         check_operations(model, config)
-        return model.classes
-    return check_for_run(model, config)
+        return model.classes, model.input_size
+    return check_for_run(model, config), model.input_size
 
 
 def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:

@@ -9,9 +9,10 @@ from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.directory import IMAGES, LISTING, PROBES, RUN, RunDirectory
-from riemannopt_dist.run.examples import evaluated_examples, located
+from riemannopt_dist.run.examples import evaluated_examples, located, map_output
 from riemannopt_dist.run.finiteness import faulty_column
 from riemannopt_dist.run.grid import Cell, cell_of, control_cell
+from riemannopt_dist.run.outputs.maps import MapOutput
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.storage.errors import StorageError
@@ -38,6 +39,7 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     cells = [*config.cells(), *map(control_cell, config.controls)]
     metrics = [METRICS[name] for name in config.metrics]
     given_up = {f.image_id for f in directory.read_failures() if f.stage == RESULTS}
+    maps = map_output(config, images)
     shards = shards_of(evaluated_examples(images, config), config.shard_size, located)
     done = directory.done_shards(RESULTS)
     for key in sorted(done - set(shards)):
@@ -54,8 +56,24 @@ def problems(directory: RunDirectory) -> Iterator[str]:
         except StorageError as error:
             yield str(error)
             continue
+        yield from _map_problems(directory, maps, key, expected - given_up)
         promised = {(image_id, cell) for image_id in expected for cell in cells}
         yield from (f"{name}: {problem}" for problem in _row_problems(table, promised, given_up, metrics))
+
+
+def _map_problems(
+    directory: RunDirectory, maps: MapOutput | None, shard: str, image_ids: Set[str]
+) -> Iterator[str]:
+    """What is wrong with the files of a shard's maps."""
+    for name, expected in ({} if maps is None else maps.files(shard, image_ids)).items():
+        try:
+            table = directory.table(name)
+        except (StorageError, FileNotFoundError) as error:
+            yield str(error)
+            continue
+        counts = Counter(table["image_id"].to_pylist())
+        yield from (f"{name}: {image_id} is missing" for image_id in sorted(expected - counts.keys()))
+        yield from (f"{name}: {image_id} is there {n} times" for image_id, n in counts.items() if n > 1)
 
 
 def _row_problems(

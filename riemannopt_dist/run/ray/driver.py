@@ -28,7 +28,7 @@ from riemannopt_dist.quadrature.schedule import Array, Schedule
 from riemannopt_dist.run.classifier import check_for_run, check_labels
 from riemannopt_dist.run.config import Config, Means
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
-from riemannopt_dist.run.examples import KNOWN, Example, draw, evaluated_examples, example_of
+from riemannopt_dist.run.examples import KNOWN, Example, draw, evaluated_examples, example_of, map_output
 from riemannopt_dist.run.grid import Cell, place
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.origin import Origin
@@ -133,6 +133,7 @@ def _run_stages(run: Run) -> None:
         explain=config.explain,
         batch_size=config.batch_size,
         seed=config.seed,
+        maps=map_output(config, images),
     )
     run_stage(run, stage, examples, last=True)
 

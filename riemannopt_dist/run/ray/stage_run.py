@@ -15,6 +15,7 @@ from riemannopt_dist.run.directory import Failure, RunDirectory, shard_files
 from riemannopt_dist.run.errors import Stopped
 from riemannopt_dist.run.examples import Example, image_of, located
 from riemannopt_dist.run.inspection import Inspection, inspected
+from riemannopt_dist.run.outputs.maps import FOLDER as MAPS
 from riemannopt_dist.run.progress import Meter, meter
 from riemannopt_dist.run.ray.dispatcher import Event, Lost, PoolState, Slow, Waiting, dispatch
 from riemannopt_dist.run.ray.pool import Pool
@@ -22,7 +23,7 @@ from riemannopt_dist.run.ray.task_tracker import RESTS, Done, Failed, Probed, Ta
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
 from riemannopt_dist.run.ray.trial import Trial
 from riemannopt_dist.run.shards import Piece, runs_of, shards_of
-from riemannopt_dist.run.stages.base import Stage
+from riemannopt_dist.run.stages.base import Stage, files_beside
 
 logger = logging.getLogger(__name__)
 SAID = 60.0
@@ -84,7 +85,14 @@ def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
     files = shard_files(directory.storage, stage.name)
     for key in files.keys() - ids.keys():
         directory.put_aside(files.pop(key), f"{stage.name}/{key}.parquet: not a shard of this run")
-    absent = [key for key in shards if (key not in files and ids[key] - own) or ids[key] & again]
+    known = {failure.image_id for failure in failures}
+    beside = {key: files_beside(stage, key, part - known) for key, part in ids.items()}
+    others = set(directory.storage.list(MAPS)) if any(beside.values()) else set()
+    absent = [
+        key
+        for key in shards
+        if (key not in files and ids[key] - own) or ids[key] & again or not beside[key].keys() <= others
+    ]
     there = {key: file for key, file in files.items() if key not in set(absent)}
     with inspected(directory, stage, there, ids) as found:
         if absent:

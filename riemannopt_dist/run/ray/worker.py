@@ -21,9 +21,10 @@ from riemannopt_dist.run.examples import image_of
 from riemannopt_dist.run.journal import WorkerJournal
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.origin import Origin
+from riemannopt_dist.run.outputs.maps import joined
 from riemannopt_dist.run.ray.telemetry import WorkerTelemetry
 from riemannopt_dist.run.shards import Piece
-from riemannopt_dist.run.stages.base import Stage, as_table
+from riemannopt_dist.run.stages.base import SHARD, Stage, as_table
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.tally import Tally
 from riemannopt_dist.storage.base import Storage
@@ -70,7 +71,10 @@ class ShardWorker:
             self._engine = replace(self._engine, tally=Tally())
             table = as_table(stage, self._rows(stage, pieces))
             timings = self._engine.tally.timings(pieces)
-            write_seconds = self._commit(shard_name(stage, shard), timings.in_table(table))
+            # The rows last: their file says that the shard is done.
+            files = {name.replace(SHARD, shard): joined(part) for name, part in self._engine.tables.items()}
+            files[shard_name(stage, shard)] = timings.in_table(table)
+            write_seconds = sum(self._commit(name, part) for name, part in files.items())
             self._journal.ended(stage.name, shard, len(pieces))
             self._telemetry.shard(stage.name, timings, write_seconds)
             rows, seconds = rows + table.num_rows, seconds + timings.seconds + write_seconds
@@ -99,6 +103,7 @@ class ShardWorker:
     def _rows(self, stage: Stage, items: Sequence[Any]) -> list[dict[str, Any]]:
         """The rows of `items`; with half the micro-batch where memory runs out."""
         while True:
+            self._engine = replace(self._engine, tables={})
             try:
                 return list(stage.rows(self._engine, items))
             except torch.OutOfMemoryError:

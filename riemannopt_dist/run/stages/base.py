@@ -5,8 +5,8 @@ A stage knows neither Ray nor files. Its rows go, shard by shard, to a folder of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from riemannopt_dist.run.stages.engine import Engine
 
 Row = dict[str, Any]
+
+SHARD = "SHARD"
+"""What stands for the shard in the names of `engine.tables`."""
 
 
 class Stage(Protocol):
@@ -35,8 +38,25 @@ class Stage(Protocol):
         ...
 
     def rows(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row]:
-        """The rows of `items`, in order. An item that raises is found and left out by the caller."""
+        """The rows of `items`, in order. An item that raises is found and left out by the caller.
+
+        Tables for other files than the shard's go to `engine.tables`, by their names without the shard's.
+        """
         ...
+
+
+@runtime_checkable
+class Beside(Protocol):
+    """A stage that makes files beside the shards of its rows, which are written before them."""
+
+    def files(self, shard: str, image_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
+        """The files of a shard with such images, and the ids of those that are in each."""
+        ...
+
+
+def files_beside(stage: Stage, shard: str, image_ids: Collection[str]) -> Mapping[str, frozenset[str]]:
+    """The files that a stage makes beside a shard of its rows, with the ids of the images in each."""
+    return stage.files(shard, image_ids) if isinstance(stage, Beside) else {}
 
 
 def as_table(stage: Stage, rows: Sequence[Row]) -> pa.Table:

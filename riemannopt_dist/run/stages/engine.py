@@ -1,7 +1,8 @@
 """What a worker computes with, handed to every stage."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import pyarrow as pa
 import torch
 
 from riemannopt_dist.data.files import Files
@@ -14,7 +15,8 @@ from riemannopt_dist.run.stages.tally import Tally
 class Engine:
     """The model on its device, the files that images are read from, and how many gradients are taken at once.
 
-    `tally` is told of the time spent waiting for images. Where there is a `reader`, that reads them.
+    `tally` is told of the time spent waiting for images. Where there is a `reader`, that reads them. `tables`
+    takes what a stage makes beside its rows, by the name of its file: the tables of its batches.
     """
 
     model: Classifier
@@ -23,3 +25,4 @@ class Engine:
     internal_batch_size: int
     tally: Tally
     reader: ImageReader | None = None
+    tables: dict[str, list[pa.Table]] = field(default_factory=dict)

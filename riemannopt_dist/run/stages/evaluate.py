@@ -1,7 +1,7 @@
 """The last stage: attributions and metrics of every image under every cell of the grid."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -23,7 +23,8 @@ from riemannopt_dist.run import schemas
 from riemannopt_dist.run.examples import Example
 from riemannopt_dist.run.finiteness import check_maps, check_row
 from riemannopt_dist.run.grid import Cell, control_cell
-from riemannopt_dist.run.stages.base import Row
+from riemannopt_dist.run.outputs.maps import MapOutput, map_file
+from riemannopt_dist.run.stages.base import SHARD, Row
 from riemannopt_dist.run.stages.batches import example_batches
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.names import RESULTS
@@ -42,6 +43,7 @@ class Evaluation:
     explain: Output
     batch_size: int
     seed: int
+    maps: MapOutput | None = None
     name: ClassVar[str] = RESULTS
 
     @property
@@ -61,6 +63,7 @@ class Evaluation:
             size = engine.internal_batch_size
             batch = _Batch(images, Objective(engine.model, targets, self.explain, size))
             mapped = list(self._mapped(batch))
+            self._keep(engine, [example.image.image_id for example in examples], mapped)
             mapped += [_control(batch, name, mapped[0].attribution) for name in self.controls]
             places = [n for n, s in enumerate(examples) if s.image.image_id in self.reference_images]
             cells = [mapping.cell for mapping in mapped]
@@ -80,6 +83,19 @@ class Evaluation:
                     }
                     check_row(fields, [METRICS[name] for name in self.metrics])
                     yield fields
+
+    def files(self, shard: str, image_ids: Collection[str]) -> dict[str, frozenset[str]]:
+        """The files of a shard's maps, where they are stored, and the images in each."""
+        return {} if self.maps is None else self.maps.files(shard, image_ids)
+
+    def _keep(self, engine: Engine, image_ids: Sequence[str], mapped: Sequence["_Mapped"]) -> None:
+        """Give the engine the maps that are stored."""
+        if self.maps is None or not self.maps.files("", image_ids):
+            return
+        for mapping in mapped:
+            if mapping.cell in self.maps.cells:
+                table = self.maps.table(mapping.cell, image_ids, mapping.attribution.maps)
+                engine.tables.setdefault(map_file(mapping.cell, SHARD), []).append(table)
 
     def _mapped(self, batch: "_Batch") -> Iterator["_Mapped"]:
         """Every cell's maps. Cells of a path that share samples are computed together, others one by one."""

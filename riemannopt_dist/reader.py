@@ -1,0 +1,161 @@
+"""A run as its reader has it: results, summary, images, schedules and maps, from its directory alone.
+
+    run = ro.open_run("s3://bucket/runs/best")
+    run.results(path="ig", samples=16).to_pandas()
+    for image_id, attribution in run.maps(path="ig", estimator="rescale", samples=16): ...
+
+Neither torch nor Ray is needed. Every file's digest and origin are checked when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from riemannopt_dist.quadrature.profile import Profile
+from riemannopt_dist.quadrature.schedule import Schedule
+from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
+from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
+from riemannopt_dist.run.stages.names import RESULTS
+from riemannopt_dist.storage.base import Storage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+CELL = ("path", "estimator", "placement", "samples", "tolerance")
+
+
+@dataclass(frozen=True)
+class RunReader:
+    """The run in a directory. Tables are Arrow's: `.to_pandas()` makes frames of them.
+
+    Cells are chosen by `path`, `estimator`, `placement`, `samples` and `tolerance`, each a value or a list of
+    values; ValueError for another name.
+    """
+
+    directory: RunDirectory
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What run.json tells: the configuration, versions, digests."""
+        return self.directory.read_run()
+
+    def results(self, columns: Sequence[str] | None = None, **cells: Any) -> pa.Table:
+        """Result rows of the chosen cells, of all columns or of those named.
+
+        Read shard by shard, so that no more is in memory than is asked for. Raises ValueError where there are
+        none, or no such column.
+        """
+        files = shard_files(self.directory.storage, RESULTS).values()
+        tables = [_columns(_of_cells(table, cells), columns) for table in self.directory.tables([*files])]
+        if not tables:
+            raise ValueError(f"{self.directory.storage.root}: no results in it")
+        return pa.concat_tables(tables)
+
+    def summary(self) -> pa.Table:
+        """A row for each cell, as `riemannopt summarize` has it, of the results that are there now."""
+        from riemannopt_dist.reports.summary import summarize
+
+        return pa.Table.from_pandas(summarize(self.results()), preserve_index=False)
+
+    def images(self) -> pa.Table:
+        """Every input: label, prediction, whether it was selected, or why it could not be used."""
+        return self.directory.table(IMAGES)
+
+    def profile(self, path: str) -> Profile:
+        """The profile |g′| of a path. Raises ValueError where none was fitted."""
+        fields = self.directory.read_profile(path)
+        if fields is None:
+            raise ValueError(f"{self.directory.storage.root}: no profile of the path {path!r} in it")
+        return Profile.from_fields(fields)
+
+    def schedules(self, path: str) -> dict[tuple[str, str, int], Schedule]:
+        """The schedules fitted to a path's profile, by estimator, placement and samples."""
+        self.profile(path)
+        fitted = self.directory.storage.read_json(f"schedules/{path}.json")["schedules"]
+        return {
+            (e["estimator"], e["placement"], e["samples"]): Schedule(
+                tuple(e["points"]), tuple(e["weights"]), e.get("reach", 1.0)
+            )
+            for e in fitted
+        }
+
+    def maps(self, **cells: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Image ids and stored maps, (H, W) summed over channels or (C, H, W), of the chosen cells.
+
+        Raises ValueError where no maps of such cells are stored.
+        """
+        for table in self.map_tables(**cells):
+            yield from maps_of(table)
+
+    def map_tables(self, **cells: Any) -> Iterator[pa.Table]:
+        """The tables of stored maps of the chosen cells, one a shard and cell; see `about_maps`."""
+        _check(cells)
+        names = [name for name in self.directory.storage.list(FOLDER) if name.endswith(".parquet")]
+        seen = False
+        for table in self.directory.tables(_whose_folder(names, cells)):
+            if _chosen(about_maps(table)["cell"], cells):
+                seen = True
+                yield table
+        if not seen:
+            what = ", ".join(f"{key} {value}" for key, value in cells.items()) or "any cell"
+            raise ValueError(f"{self.directory.storage.root}: no maps of {what} are stored in it")
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what the run is, and its summary."""
+        config = self.about["config"]
+        head = f"<p><b>{config['model']['name']}</b> on {config['images']}</p>"
+        table: str = self.summary().to_pandas().to_html(index=False, float_format=lambda v: f"{v:.4g}")
+        return head + table
+
+
+def open_run(uri: str) -> RunReader:
+    """The run in a directory: a local path, s3:// or gs://.
+
+    Raises ValueError where there is none, or one of another version.
+    """
+    directory = RunDirectory(Storage(uri))
+    directory.read_run()
+    return RunReader(directory)
+
+
+def _check(cells: dict[str, Any]) -> None:
+    for name in cells:
+        if name not in CELL:
+            raise ValueError(f"{name}: cells are chosen by {', '.join(CELL)}")
+
+
+def _values(choice: Any) -> list[Any]:
+    return list(choice) if isinstance(choice, list | tuple | set | frozenset) else [choice]
+
+
+def _of_cells(table: pa.Table, cells: dict[str, Any]) -> pa.Table:
+    _check(cells)
+    for name, choice in cells.items():
+        values = pa.array(_values(choice), table.schema.field(name).type)
+        table = table.filter(pc.is_in(table[name], values))
+    return table
+
+
+def _columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
+    if columns is None:
+        return table
+    if unknown := [name for name in columns if name not in table.column_names]:
+        raise ValueError(f"columns: expected some of {', '.join(table.column_names)}, got {unknown[0]!r}")
+    return table.select(list(columns))
+
+
+def _whose_folder(names: Sequence[str], cells: dict[str, Any]) -> list[str]:
+    """The files whose folder does not rule them out, so that the others are not read."""
+    path = cells.get("path")
+    allowed = None if path is None else {f"{FOLDER}/{value}/" for value in _values(path)}
+    return [name for name in names if allowed is None or any(map(name.startswith, allowed))]
+
+
+def _chosen(cell: dict[str, Any], cells: dict[str, Any]) -> bool:
+    return all(cell[name] in _values(choice) for name, choice in cells.items())

@@ -1,0 +1,122 @@
+"""Attribution maps on disk: a Parquet file a shard and cell, maps/<cell>/shard-00042.parquet.
+
+A row is an image: its map is a fixed-size list of H · W numbers summed over channels, or of C · H · W, row by
+row of pixels. In float16 a map is stored in units of its largest magnitude, `scale`: each value is then off
+by at most 2^-11 of that magnitude (IEEE binary16 has 11 bits), and mostly by far less. In float32 it is 1.
+The file's metadata tell the cell, the shape, the units and what the channels are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from riemannopt_dist.run.grid import Cell
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+FOLDER = "maps"
+ABOUT = b"maps"
+"""The key of a file's metadata under which a JSON object describes its maps."""
+
+Channels = Literal["sum", "all"]
+Precision = Literal["float16", "float32"]
+_TYPES = {"float16": pa.float16(), "float32": pa.float32()}
+
+
+@dataclass(frozen=True)
+class MapOutput:
+    """Which maps are stored, and how: those of `cells`, of `images` or of all (None)."""
+
+    cells: frozenset[Cell]
+    images: frozenset[str] | None
+    channels: Channels
+    dtype: Precision
+
+    def files(self, shard: str, image_ids: Collection[str]) -> dict[str, frozenset[str]]:
+        """The files of a shard of such images, and the ids of those that have a map in each."""
+        chosen = frozenset(image_ids if self.images is None else self.images.intersection(image_ids))
+        return {map_file(cell, shard): chosen for cell in sorted(self.cells)} if chosen else {}
+
+    def table(self, cell: Cell, image_ids: Sequence[str], maps: Tensor) -> pa.Table:
+        """The table of maps (B, C, H, W) of a cell, as far as these images have one."""
+        places = [n for n, name in enumerate(image_ids) if self.images is None or name in self.images]
+        values = maps[places].float()
+        if self.channels == "sum":
+            values = values.sum(1, keepdim=True)
+        shape = list(values.shape[2:] if self.channels == "sum" else values.shape[1:])
+        about = {
+            "cell": asdict(cell),
+            "shape": shape,
+            "channels": "summed" if self.channels == "sum" else "red, green, blue",
+            "unit": "f, the explained output",
+            "value": "map * scale",
+        }
+        flat = values.flatten(1).cpu().numpy()
+        scales = np.ones(len(flat), dtype=np.float32)
+        if self.dtype == "float16":
+            largest = np.abs(flat).max(axis=1, initial=0.0)
+            scales = np.where(largest > 0, largest, 1.0).astype(np.float32)
+            flat = (flat / scales[:, None]).astype(np.float16)
+        kind = _TYPES[self.dtype]
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), kind), flat.shape[1])
+        schema = pa.schema(
+            [
+                pa.field("image_id", pa.string(), nullable=False),
+                pa.field("scale", pa.float32(), nullable=False),
+                pa.field("map", lists.type, nullable=False),
+            ],
+            {ABOUT: json.dumps(about)},
+        )
+        return pa.table([[image_ids[n] for n in places], scales, lists], schema=schema)
+
+
+def map_file(cell: Cell, shard: str) -> str:
+    """The file of a cell's maps of a shard, relative to the run directory."""
+    return f"{FOLDER}/{cell}/{shard}.parquet"
+
+
+def about_maps(table: pa.Table) -> dict[str, Any]:
+    """What a file of maps tells of them. Raises ValueError where it is none."""
+    text = (table.schema.metadata or {}).get(ABOUT)
+    if text is None:
+        raise ValueError("expected a file of maps, found none of their metadata in it")
+    about: dict[str, Any] = json.loads(text)
+    return about
+
+
+def maps_of(table: pa.Table) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """The image ids and maps, (H, W) or (C, H, W), of a file, in float32: views where they were so."""
+    shape = about_maps(table)["shape"]
+    for batch in table.to_batches():
+        values = batch["map"].flatten().to_numpy(zero_copy_only=True).reshape(len(batch), *shape)
+        scales = batch["scale"].to_numpy()
+        for name, scale, value in zip(batch["image_id"].to_pylist(), scales, values, strict=True):
+            yield (
+                name,
+                value if value.dtype == np.float32 and scale == 1 else value.astype(np.float32) * scale,
+            )
+
+
+def joined(parts: Sequence[pa.Table]) -> pa.Table:
+    """One table of the batches of a shard, in one piece."""
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def bytes_an_image(output: MapOutput | None, shape: tuple[int, int, int]) -> int:
+    """What an image's maps take before compression."""
+    if output is None:
+        return 0
+    values = shape[1] * shape[2] * (1 if output.channels == "sum" else shape[0])
+    return len(output.cells) * values * (2 if output.dtype == "float16" else 4)
+
+
+Kept = Mapping[Cell, Sequence[pa.Table]]
+"""What a stage has stored of maps so far: the tables of its batches."""
