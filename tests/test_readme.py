@@ -13,6 +13,7 @@ from PIL import Image
 from skimage import data
 from typer.testing import CliRunner
 
+import riemannopt_dist
 from riemannopt_dist.commands import app
 from riemannopt_dist.run.yaml_text import parse_yaml
 
@@ -21,9 +22,11 @@ BIN = Path(sys.executable).parent
 # make builds its own environment, and jobs need a head node: test_job.py submits one.
 ELSEWHERE = ("make", "ray", "kubectl")
 CUT = {
-    "grid": [{"placements": ["linear", "riemannopt"], "estimators": ["right"], "samples": [4]}],
+    "grid": [{"placements": ["linear", "riemannopt"], "estimators": ["left"], "samples": [4]}],
     "reference": {"intervals": 16},
 }
+READING = "ro.open_run"
+"""What stands in a block that reads the run that the commands have made."""
 FOLDER = "FOLDER"
 """What stands for the reader's own photos: a block with it takes hours, and is planned here instead."""
 
@@ -48,13 +51,15 @@ def place(tmp_path: Path) -> Path:
 
 
 def test_the_library_example_runs(place: Path) -> None:
-    code = "\n".join(blocks("python"))
+    code = "\n".join(block for block in blocks("python") if READING not in block)
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place)
     assert ended.returncode == 0, ended.stderr
     assert "torch.Size([2, 3, 224, 224])" in ended.stdout
 
 
-def test_every_command_runs_one_after_the_other(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_runs_one_after_the_other(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The first as a process of its own; the others in this one, which has imported torch already."""
     monkeypatch.chdir(place)
     ran: list[str] = []
@@ -72,6 +77,9 @@ def test_every_command_runs_one_after_the_other(place: Path, monkeypatch: pytest
     assert {path.name for path in (place / "runs/demo").iterdir()} >= {"summary.csv", "results", "report"}
     with Image.open(place / "explanation.png") as picture:
         assert min(picture.size) > 100
+    (reading,) = (block for block in blocks("python") if READING in block)
+    exec(reading, {"ro": riemannopt_dist})
+    assert "Name: reference_error" in capsys.readouterr().out
 
 
 def test_every_command_for_own_photos_has_a_plan(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ one of a higher term.
 A holder may be stopped for longer than a lease (SIGSTOP, a machine that stalls) and go on when it has been
 followed. So it looks at the lock before everything it writes (see `Storage.guarded`), and one that is gone or
 another's is lost for good. What remains is a stop between that look and the write, an upload that hangs for
-as long included: for that the store would have to refuse writes of an earlier term. S3 has conditional
-uploads; Arrow does not offer them.
+as long included: for that the store would have to refuse writes of an earlier term.
 
-On a local disk only one of several drivers that start together gets the lock. In an object store that rests
-on a short wait (see `Storage.create`): should two get it there all the same, the one whose name is
-overwritten learns it before it writes and stops.
+On a local disk and on S3 only one of several drivers that start together gets the lock, and on S3 a lock is
+renewed and taken over by conditional uploads alone: who was followed cannot overwrite his follower's. In a
+store without them that rests on a short wait (see `Storage.create`): should two get it there all the same,
+the one whose name is overwritten learns it before it writes and stops.
 """
 
 import json
@@ -42,6 +42,8 @@ RENEWAL = 15.0
 """Seconds between renewals."""
 LOOK = 2.0
 """Seconds between two looks at a lock that is being watched."""
+SETTLING = 1.0
+"""Seconds after which all who wanted to follow a driver have done so, where writes are not conditional."""
 LARGEST_PID = 1 << 31
 
 
@@ -168,8 +170,9 @@ class Lock:
     def renew(self) -> None:
         """Tell that its holder is alive. Raises TakenOver where it no longer is the holder."""
         self.check()
-        self.holder = self.holder.again()
-        self._storage.write_bytes(LOCK, self.holder.to_bytes())
+        before, self.holder = self.holder, self.holder.again()
+        if not self._storage.replace(LOCK, before.to_bytes(), self.holder.to_bytes()):
+            self.check()
 
     def release(self) -> None:
         """Remove it, if it is this driver's."""
@@ -210,8 +213,11 @@ def _acquire(storage: Storage) -> Holder:
             )
         logger.warning("%s: taking over from %s, which has ended", storage.root, other)
         mine = mine.after(other)
-        if not storage.replace(LOCK, mine.to_bytes()):
-            raise InUse(f"{storage.root}: another driver took this run over: {read_holder(storage)}")
+        followed = storage.replace(LOCK, other.to_bytes(), mine.to_bytes())
+        time.sleep(SETTLING)
+        now = read_holder(storage)
+        if not followed or now is None or now.token != mine.token:
+            raise InUse(f"{storage.root}: another driver took this run over: {now}")
         return mine
     return mine
 

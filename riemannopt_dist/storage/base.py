@@ -7,7 +7,6 @@ disk and renamed; an object store makes an object visible when its upload is com
 import copy
 import json
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +17,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from riemannopt_dist.storage.addresses import parse_address
+from riemannopt_dist.storage.conditional import ConditionalWrites
 from riemannopt_dist.storage.errors import DamagedFile, retried
 from riemannopt_dist.storage.local import Folder
-from riemannopt_dist.storage.object import SETTLING, ObjectStore
+from riemannopt_dist.storage.object import ObjectStore
 from riemannopt_dist.storage.redaction import one_line, without_secrets
 from riemannopt_dist.storage.seal import Broken, check_seal, sealed, unmarked
 
@@ -95,8 +95,8 @@ class Storage:
     def create(self, name: str, data: bytes) -> bool:
         """Write `name` unless it is there; whether it now holds `data` because of this call.
 
-        Exact on a local disk: of several writers one gets True. Arrow has no conditional upload to an object
-        store, so there it is a look, an upload and, `SETTLING` seconds later, a second look: of several
+        Exact on a local disk and on S3, whose uploads are conditional: of several writers one gets True. In a
+        store without them it is a look, an upload and, `SETTLING` seconds later, a second look: of several
         writers the last one gets True, if none of them took longer than that from its look to its upload.
         Give each writer data of its own.
         """
@@ -104,16 +104,15 @@ class Storage:
         self._before()
         return retried(lambda: self._place.create(name, data), self.uri(name))
 
-    def replace(self, name: str, data: bytes) -> bool:
-        """Write `name`; whether it still holds `data` after `SETTLING` seconds, so that of several writers
-        the last one gets True. Give each writer data of its own.
+    def replace(self, name: str, expected: bytes, data: bytes) -> bool:
+        """Put `data` in the place of a file that holds `expected`; whether it did, or holds `data` already.
+
+        Exact on S3: of several writers one gets True. Elsewhere it is a look and a write, and the last of
+        several writers stays. Give each writer data of its own.
         """
-        self.write_bytes(name, data)
-        time.sleep(SETTLING)
-        try:
-            return self.read_bytes(name) == data
-        except FileNotFoundError:
-            return False
+        _check(name)
+        self._before()
+        return retried(lambda: self._place.replace(name, expected, data), self.uri(name))
 
     def delete(self, name: str) -> None:
         """Remove the file `name`, if it is there."""
@@ -188,7 +187,8 @@ def _place(root: str) -> Folder | ObjectStore:
     except pa.ArrowInvalid as error:
         shown = f"{without_secrets(root)}: {one_line(error)}"
         raise ValueError(f"root: {shown} (a ? in a name is written %3F)") from None
-    return ObjectStore(file_system, address.key)
+    writes = ConditionalWrites(address) if address.scheme == "s3" else None
+    return ObjectStore(file_system, address.key, writes)
 
 
 def _nothing() -> None:

@@ -34,6 +34,17 @@ class Folder:
                 temporary.replace(path)  # no hard links here: as good as it can be done
         return True
 
+    def replace(self, name: str, expected: bytes, data: bytes) -> bool:
+        """Put `data` in the place of `expected`; whether it was there.
+
+        A look and a renaming: between the two another process may do the same, and the last one stays.
+        """
+        path = self._path(name)
+        if not path.is_file() or path.read_bytes() not in (expected, data):
+            return False
+        self.write(name, data)
+        return True
+
     def delete(self, name: str) -> None:
         """Delete `name`, if it is there."""
         self._path(name).unlink(missing_ok=True)

@@ -1,12 +1,14 @@
 """Whole files in an object store, s3:// or gs://: an object is there when its upload is complete."""
 
 import time
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 import pyarrow as pa
 from pyarrow import fs
 
 from riemannopt_dist.storage.bucket_file import BucketFile
+from riemannopt_dist.storage.conditional import ConditionalWrites, Unsupported
 
 SETTLING = 1.0
 """Seconds after which all who wanted to write a file at the same time have done so."""
@@ -15,9 +17,10 @@ SETTLING = 1.0
 class ObjectStore:
     """A root in an object store."""
 
-    def __init__(self, file_system: fs.FileSystem, root: str) -> None:
+    def __init__(self, file_system: fs.FileSystem, root: str, writes: ConditionalWrites | None) -> None:
         self._file_system = file_system
         self._root = PurePosixPath(root)
+        self._writes = writes
 
     def write(self, name: str, data: bytes | bytearray) -> None:
         """Make `data` the content of `name`, at a stroke."""
@@ -42,10 +45,27 @@ class ObjectStore:
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file, unless there is one; whether it holds `data` now."""
+        if self._writes is not None:
+            with suppress(Unsupported):
+                return self._writes.create(self._key(name), data)
         if not self.exists(name):  # it may be there from an attempt of this call that seemed to fail
             self.write(name, data)
             time.sleep(SETTLING)
         return self._holds(name, data)
+
+    def replace(self, name: str, expected: bytes, data: bytes) -> bool:
+        """Put `data` in the place of `expected`; whether the file holds `data` now."""
+        if self._writes is not None:
+            with suppress(Unsupported):
+                return self._writes.replace(self._key(name), expected, data)
+        if not self._holds(name, expected):
+            return self._holds(name, data)
+        self.write(name, data)
+        return True
+
+    def _key(self, name: str) -> str:
+        """The object's key in its bucket."""
+        return str(self._root / name).partition("/")[2]
 
     def _holds(self, name: str, data: bytes) -> bool:
         try:
