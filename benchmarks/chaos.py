@@ -163,7 +163,7 @@ class Disturbed:
         }
         # Rests of a second and a half.
         means = {"gpus_per_worker": 1 if environment else 0, "max_workers": 8, "patience": 60.0}
-        fields = small_fields(Path(), output, means=means) | {"images": images}
+        fields = small_fields(Path(), output, scaling=means) | {"images": images}
         fields["model"] = {"name": "riemannopt_dist.testing.small_world:counted_classifier"}
         self._config.write_text(json.dumps(fields))
 

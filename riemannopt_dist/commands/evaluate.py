@@ -36,12 +36,12 @@ def evaluate(
         typer.Option(
             min=1,
             help="Exactly so many workers; where there is no room for them, nodes are asked for. "
-            "Overrides the config's means.",
+            "Overrides the config's scaling.",
         ),
     ] = None,
     gpus_per_worker: Annotated[
         float | None,
-        typer.Option(help="Give it where the GPUs are still to come. Overrides the config's means."),
+        typer.Option(help="Give it where the GPUs are still to come. Overrides the config's scaling."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the run would do and take, and do none of it.")
@@ -59,9 +59,9 @@ def evaluate(
     from riemannopt_dist.run.config import load_config
 
     with errors():
-        means = {"min_workers": workers, "max_workers": workers, "gpus_per_worker": gpus_per_worker}
+        scaling = {"min_workers": workers, "max_workers": workers, "gpus_per_worker": gpus_per_worker}
         check_secrets(context, {"images": images, "labels": labels, "output": output})
-        overrides = {"images": images, "labels": labels, "output": output, "limit": limit, "means": means}
+        overrides = {"images": images, "labels": labels, "output": output, "limit": limit, "scaling": scaling}
         if rate is not None and not dry_run:
             raise ValueError("rate: goes with --dry-run only")
         chosen = load_config(str(config), overrides)
@@ -103,10 +103,8 @@ def run_config(config: "Config", finish: "Callable[[RunDirectory], None]") -> No
         directory = run(config, tell)
     except KeyboardInterrupt:
         raise Stopped("interrupted") from None
-    share, most = given_up_share(directory, config), config.means.max_given_up
+    share, most = given_up_share(directory, config), config.scaling.max_given_up
     if share > most:
-        say(
-            f"error: {share:.2%} of the images of a stage were given up on (means.max_given_up: {most:.2%})",
-            err=True,
-        )
+        limit = f"scaling.max_given_up: {most:.2%}"
+        say(f"error: {share:.2%} of the images of a stage were given up on ({limit})", err=True)
         raise typer.Exit(GAVE_UP)

@@ -1,38 +1,24 @@
 """The demo: the whole system on photos that come with scikit-image, in a table and a picture."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import torch
-from torch import Tensor
+from numpy.typing import ArrayLike
 
 from riemannopt_dist.data.classes import class_name
-from riemannopt_dist.data.files import files_of
-from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
-from riemannopt_dist.methods import integrate_path
-from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.models.folding import folded
-from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.objective import target_output
-from riemannopt_dist.paths.base import Path as AttributionPath
-from riemannopt_dist.paths.blur import BlurPath
-from riemannopt_dist.paths.straight import StraightPath
-from riemannopt_dist.quadrature.optimize import optimize_schedule
-from riemannopt_dist.quadrature.placement.equidistribution import density_partitions
-from riemannopt_dist.quadrature.profile import Profile
-from riemannopt_dist.quadrature.rules import linear_schedule, schedule_from_partition
+from riemannopt_dist.models.loading import RANDOM, load_model
+from riemannopt_dist.reader import RunReader
 from riemannopt_dist.reports.efficiency import sample_efficiency
 from riemannopt_dist.reports.figures import overlay_figure, picture
 from riemannopt_dist.reports.table_one import METHODS
 from riemannopt_dist.run.config import Config, load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
-from riemannopt_dist.run.memory import CPU_BATCH
-from riemannopt_dist.run.stages.batches import example_batches
-from riemannopt_dist.run.stages.engine import Engine
-from riemannopt_dist.run.stages.tally import Tally
+from riemannopt_dist.run.outputs.maps import CONVERGED
+from riemannopt_dist.run.stages.batches import read_tensor
 
 SAMPLES = 16
 PLACED: Mapping[str, str] = {
@@ -51,13 +37,8 @@ SHOWN: Mapping[str, str] = {
     "adaptive": "for this photo",
 }
 """What the picture calls the placements of the maps in it."""
-CONVERGED = 64
-"""The intervals of what is drawn as the converged map."""
-
-PATHS: Mapping[str, Callable[[Tensor], AttributionPath]] = {
-    "ig": StraightPath.from_black,
-    "blur_ig": BlurPath,
-}
+PATHS = ("ig", "blur_ig")
+"""The paths whose maps are drawn."""
 
 
 def demo_config(output: str, fit: bool = False) -> Config:
@@ -117,50 +98,35 @@ def _nearer(errors: "pd.Series[float]", equal: "pd.Series[float]") -> str:
 def draw_maps(directory: RunDirectory) -> list[str]:
     """Draw the maps of the first photos: equal points, RiemannOpt's, ours, and the converged map.
 
-    The names of the pictures.
+    They are those that the run has stored. The names of the pictures.
     """
     config = make_config(directory.storage.read_json("run.json")["config"], "run.json")
-    profiles = {name: Profile.from_fields(directory.read_profile(name) or {}) for name in PATHS}
-    model = folded(load_model(config.model.name, config.model.weights))
-    examples = evaluated_examples(directory.read_images() or [], config)[:PHOTOS]
-    engine = Engine(model, torch.device("cpu"), files_of(config.images), CPU_BATCH, Tally())
-    errors = {
-        (row["image_id"], row["path"], row["placement"]): row["reference_error"]
+    model = load_model(config.model.name, RANDOM)  # it tells how photos are cut
+    rows = {
+        (row["image_id"], row["path"], row["placement"]): row
         for row in directory.shard_rows("results")
         if row["samples"] == SAMPLES
     }
     names = []
-    for (example,), images, targets in example_batches(examples, engine, 1):
-        rows = []
-        for name, path in PATHS.items():
-            off = {p: errors[example.image.image_id, name, p] for p in SHOWN}
-            rows.append((METHODS[name][0], maps_beside(model, path(images), targets, profiles[name], off)))
-        probability = float(target_output(model, images, targets))
+    for example in evaluated_examples(directory.read_images() or [], config)[:PHOTOS]:
+        photo, image_id = read_tensor(example.image, model), example.image.image_id
+        lines = [(METHODS[path][0], maps_beside(directory, image_id, path, rows)) for path in PATHS]
+        probability = rows[image_id, PATHS[0], "linear"]["f_input"]
         title = f"{class_name(example.target)}, probability {probability:.2f}"
-        figure = overlay_figure(images[0].permute(1, 2, 0).double().numpy(), title, rows)
-        name = f"maps/{example.image.image_id.rsplit('.', 1)[0]}.png"
+        figure = overlay_figure(photo.permute(1, 2, 0).double().numpy(), title, lines)
+        name = f"maps/{image_id.rsplit('.', 1)[0]}.png"
         directory.storage.write_bytes(name, picture(figure))
         names.append(name)
     return names
 
 
 def maps_beside(
-    model: Classifier, path: AttributionPath, targets: Tensor, profile: Profile, errors: Mapping[str, float]
-) -> list[tuple[str, Tensor]]:
-    """Captions and maps (H, W) of the first image of a path; the last one is the converged map.
-
-    `errors` are the true errors that the run measured, by placement. What is shown as converged has but half
-    of the intervals that they were measured against: nobody sees the difference.
-    """
-    schedules = [
-        linear_schedule(SAMPLES),
-        optimize_schedule(profile, SAMPLES, "right", placement="riemannopt"),
-        schedule_from_partition(density_partitions(profile, "trapezoid", [CONVERGED])[0], "trapezoid"),
-    ]
-    equal, riemannopt, converged = integrate_path(model, path, targets, schedules)
-    ours = adaptive_rescale_attribution(model, path, targets, profile, SAMPLES)
-    shown = [
-        (f"{SAMPLES} {SHOWN[placement]}: {errors[placement]:.0%} off", result.maps[0].sum(0))
-        for placement, result in zip(SHOWN, (equal, riemannopt, ours), strict=True)
-    ]
-    return [*shown, ("converged", converged.maps[0].sum(0))]
+    directory: RunDirectory, image_id: str, path: str, rows: Mapping[tuple[str, str, str], Mapping[str, Any]]
+) -> list[tuple[str, ArrayLike]]:
+    """Captions, with true errors, and maps (H, W) of an image along a path; the last is the converged one."""
+    reader, lines = RunReader(directory), []
+    for placement, words in SHOWN.items():
+        off = rows[image_id, path, placement]["reference_error"]
+        values = dict(reader.maps(path=path, placement=placement, samples=SAMPLES))
+        lines.append((f"{SAMPLES} {words}: {off:.0%} off", values[image_id]))
+    return [*lines, ("converged", dict(reader.maps(path=path, estimator=CONVERGED))[image_id])]

@@ -1,4 +1,4 @@
-"""The configuration of a run: what is computed, which the fingerprint covers, and with what means."""
+"""The configuration of a run: what is computed, which the fingerprint covers, and with how many workers."""
 
 import fnmatch
 import importlib.util
@@ -37,7 +37,7 @@ from riemannopt_dist.tables import Table
 
 T = TypeVar("T")
 
-INDIFFERENT = ("output", "means", "maps", "batch_size", "internal_batch_size")
+INDIFFERENT = ("output", "scaling", "maps", "batch_size", "internal_batch_size")
 """Keys that change no result beyond rounding: a run goes on with others."""
 TOLD = 10
 """Problems that a message names."""
@@ -251,13 +251,16 @@ class MapsConfig(_Strict):
 
     Those of the `cells` whose names match one of the patterns, such as "ig/*/linear/16" (`*` is any text),
     and of the first `images` of those evaluated, in the order in which they were drawn; all unless said.
-    `channels` are summed or kept. float16 halves the space: values are in units of a map's largest one.
+    With `converged` those that the metric reference compares with are stored as well, of the paths that are
+    known beforehand. `channels` are summed or kept. float16 halves the space: values are in units of a map's
+    largest one.
     """
 
     channels: Literal["sum", "all"] = "sum"
     dtype: Literal["float16", "float32"] = "float16"
     cells: Annotated[Items[Text], Field(min_length=1)] = ("*",)
     images: PositiveInt | None = None
+    converged: bool = False
 
     def chosen(self, cells: Iterable[Cell]) -> frozenset[Cell]:
         """Of cells those that match. Raises ValueError for a pattern that none does."""
@@ -268,8 +271,8 @@ class MapsConfig(_Strict):
         return frozenset(c for c, name in names.items() if any(fnmatch.fnmatch(name, p) for p in self.cells))
 
 
-class Means(_Strict):
-    """What a run may use. None of it changes a result, so a run may be resumed with other means.
+class ScalingConfig(_Strict):
+    """What a run may use. None of it changes a result, so a run may be resumed with another.
 
     There are as many workers as the cluster has room for, which is looked up again all along: at most
     `max_workers`, and at least `min_workers`, for which room is asked where there is none, so that an
@@ -320,7 +323,7 @@ class Config(_Strict):
     batch_size    images computed together by a worker
     internal_batch_size   gradients computed at once, at most: bounds the memory. "auto" takes what a GPU has
                   room for, and 16 on a CPU. A worker whose device runs out of memory goes on with half of it
-    means         workers, attempts, time limits, patience
+    scaling       workers, attempts, time limits, patience
     """
 
     images: Text
@@ -340,7 +343,7 @@ class Config(_Strict):
     shard_size: PositiveInt = 32
     batch_size: PositiveInt = 8
     internal_batch_size: CountOrAuto = "auto"
-    means: Means = Means()
+    scaling: ScalingConfig = ScalingConfig()
 
     def cells(self) -> list[Cell]:
         """The grid's distinct cells, in order."""
@@ -354,13 +357,17 @@ class Config(_Strict):
     def _maps_of_cells(self) -> Self:
         if self.maps is not None:
             self.maps.chosen(self.cells())
+            if self.maps.converged and "reference" not in self.metrics:
+                raise ValueError("maps.converged: converged maps come with the metric reference")
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def _guided_with_its_path(cls, fields: Any) -> Any:
+    def _current_keys(cls, fields: Any) -> Any:
         if isinstance(fields, dict) and "guided" in fields:
             raise ValueError("'guided' is told with its path now: paths: [{path: guided_ig, fraction: 0.5}]")
+        if isinstance(fields, dict) and "means" in fields:
+            raise ValueError("'means' is called 'scaling' now")
         return fields
 
     def published(self) -> dict[str, Any]:

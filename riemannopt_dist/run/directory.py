@@ -331,6 +331,6 @@ def _has(value: Any, path: str) -> bool:
 
 def _differences(stored: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The names of the top-level keys whose values differ."""
-    skipped = ("output", "means", "maps", "batch_size", "internal_batch_size")
+    skipped = ("output", "scaling", "maps", "batch_size", "internal_batch_size")
     keys = (key for key in config if key not in skipped and stored.get(key) != config[key])
     return ", ".join(keys) or "the model's weights"

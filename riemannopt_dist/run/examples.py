@@ -8,7 +8,7 @@ from typing import Any
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.outputs.maps import MapOutput
+from riemannopt_dist.run.outputs.maps import MapOutput, converged_cell
 from riemannopt_dist.run.shards import Location, drawn_images, location_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.storage.redaction import without_secrets
@@ -61,10 +61,17 @@ def map_output(config: Config, images: Sequence[dict[str, Any]]) -> MapOutput | 
     """Which maps are stored of a run whose images.parquet has the rows `images`, and how."""
     if config.maps is None:
         return None
-    count = config.maps.images
-    first = evaluated_examples(images, config)[:count] if count is not None else None
-    ids = None if first is None else frozenset(example.image.image_id for example in first)
-    return MapOutput(config.maps.chosen(config.cells()), ids, config.maps.channels, config.maps.dtype)
+    maps, names = config.maps, [e.image.image_id for e in evaluated_examples(images, config)]
+    compared = frozenset(names[: config.reference.images])
+    fixed = [label for label, path in config.paths().items() if not path.walked]
+    converged = {converged_cell(path, config.reference.intervals): compared for path in fixed}
+    return MapOutput(
+        cells=maps.chosen(config.cells()),
+        images=None if maps.images is None else frozenset(names[: maps.images]),
+        channels=maps.channels,
+        dtype=maps.dtype,
+        converged=converged if maps.converged else {},
+    )
 
 
 def given_up_share(directory: RunDirectory, config: Config) -> float:

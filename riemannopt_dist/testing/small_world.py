@@ -46,7 +46,7 @@ def small_fields(images: Path, output: Path, /, **changes: Any) -> dict[str, Any
         "shard_size": 3,
         "batch_size": 2,
         "internal_batch_size": 8,
-        "means": {"max_workers": 1},
+        "scaling": {"max_workers": 1},
         **changes,
     }
 

@@ -57,12 +57,12 @@ def test_the_table_says_what_results_do() -> None:
     assert equal[:2] + equal[3:] == ["IG", "equal", "16", "", "0.5"]
     assert riemannopt[0:2] == ["IG", "RiemannOpt"]
     assert riemannopt[4:] == ["3 of 4", "0.5"]
-    assert ours[1] == "for each photo, secants"
+    assert ours[1] == "for each photo, Rescale rule"
     assert ours[2].startswith("0.05 [")
     assert ours[3:] == ["at least 64", "4 of 4", "0.5"]
     assert [row[:3] for row in walks] == [
         ["Guided IG", "equal", "0.50"],
-        ["Guided IG", "exact bound, end weights", "0.25"],
+        ["Guided IG", "exact bound, softmax-weighted", "0.25"],
     ]
     assert max(map(len, table_lines(demo_table(table), left=2))) <= 100
 

@@ -66,9 +66,9 @@ def test_defaults_are_the_papers() -> None:
         ({"image_extensions": ["."]}, "image_extensions.0: expected an extension such as jpg, got '.'$"),
         ({"output": ""}, "output: expected text, got ''$"),
         ({"seed": -1}, "seed: expected at least 0, got -1$"),
-        ({"means": {"time_limit": math.inf}}, "means.time_limit: expected a finite number, got inf$"),
-        ({"means": {"time_limit": math.nan}}, "means.time_limit: expected a finite number, got nan$"),
-        ({"means": {"gpus_per_worker": math.inf}}, "gpus_per_worker: expected a finite number, got inf$"),
+        ({"scaling": {"time_limit": math.inf}}, "scaling.time_limit: expected a finite number, got inf$"),
+        ({"scaling": {"time_limit": math.nan}}, "scaling.time_limit: expected a finite number, got nan$"),
+        ({"scaling": {"gpus_per_worker": math.inf}}, "gpus_per_worker: expected a finite number, got inf$"),
         ({"grid": [{"tolerances": [math.inf]}]}, "tolerances.0: expected a finite number, got inf$"),
         ({"grid": [{"paths": []}]}, r"grid.0.paths: expected at least one, got \[\]$"),
         ({"grid": [{"placements": []}]}, r"grid.0: placements: expected at least one, got \[\]$"),
@@ -108,8 +108,8 @@ def test_bad_fields_are_named_in_one_line(changes: dict[str, Any], named: str) -
         ({"grid": [{"samples": [8, True]}]}, "grid.0.samples.1: expected a whole number, got true"),
         ({"grid": [{"tolerances": [True]}]}, "grid.0.tolerances.0: expected a number, got true"),
         ({"grid": [{"tolerances": ["0.1"]}]}, "grid.0.tolerances.0: expected a number, got '0.1'"),
-        ({"means": {"time_limit": "60"}}, "means.time_limit: expected a number, got '60'"),
-        ({"means": {"gpus_per_worker": True}}, "means.gpus_per_worker: expected a number, got true"),
+        ({"scaling": {"time_limit": "60"}}, "scaling.time_limit: expected a number, got '60'"),
+        ({"scaling": {"gpus_per_worker": True}}, "scaling.gpus_per_worker: expected a number, got true"),
         ({"internal_batch_size": True}, "internal_batch_size: expected a count or auto, got true"),
         ({"internal_batch_size": "8"}, "internal_batch_size: expected a count or auto, got '8'"),
         ({"fit": {"refine": False}}, "fit.refine: expected one of 'auto', 'always' or 'never', got false"),
@@ -117,7 +117,7 @@ def test_bad_fields_are_named_in_one_line(changes: dict[str, Any], named: str) -
         ({"internal_batch_size": "big"}, "internal_batch_size: expected a count or auto, got 'big'"),
         ({"fit": {"images": 2.5}}, "fit.images: expected a whole number, got 2.5"),
         ({"limit": "all"}, "limit: expected a whole number, got 'all'"),
-        ({"means": {"time_limit": 0}}, "means.time_limit: expected a number above 0, got 0"),
+        ({"scaling": {"time_limit": 0}}, "scaling.time_limit: expected a number above 0, got 0"),
         ({"reference": {"intervals": 3}}, "reference.intervals: expected a multiple of 2, got 3"),
         ({"explain": "loss"}, "explain: expected one of 'probability' or 'logit', got 'loss'"),
     ],
@@ -156,7 +156,7 @@ def test_an_unknown_metric_is_told_once() -> None:
         ("a: \x00", "not YAML: unacceptable character"),
         ("a: !!str b", "expected a value without a tag"),
         ("seed: 1\nlimit: 5\nseed: 2", "yaml: key seed is given twice, line 3, column 1$"),
-        ("means:\n  attempts: 1\n  attempts: 2", "yaml: key attempts is given twice, line 3, column 3$"),
+        ("scaling:\n  attempts: 1\n  attempts: 2", "yaml: key attempts is given twice, line 3, column 3$"),
         ("images: \xff".encode("latin-1"), "not YAML: 'utf-8' codec"),
     ],
 )
@@ -212,12 +212,12 @@ def test_overrides_replace_keys(tmp_path: Path) -> None:
     path.write_text(json.dumps(BASE))
     config = load_config(str(path), {"images": "others", "output": None, "limit": 5})
     assert (config.images, config.output, config.limit) == ("others", "run", 5)
-    path.write_text(json.dumps({**BASE, "means": {"min_workers": 2, "attempts": 7}}))
-    means = load_config(str(path), {"means": {"min_workers": 9, "gpus_per_worker": None}}).means
+    path.write_text(json.dumps({**BASE, "scaling": {"min_workers": 2, "attempts": 7}}))
+    means = load_config(str(path), {"scaling": {"min_workers": 9, "gpus_per_worker": None}}).scaling
     assert (means.min_workers, means.gpus_per_worker, means.attempts) == (9, None, 7)
-    path.write_text(json.dumps({**BASE, "means": 3}))
-    with pytest.raises(ValueError, match=r"means: .*got 3"):
-        load_config(str(path), {"means": {"min_workers": 9}})
+    path.write_text(json.dumps({**BASE, "scaling": 3}))
+    with pytest.raises(ValueError, match=r"scaling: .*got 3"):
+        load_config(str(path), {"scaling": {"min_workers": 9}})
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_overrides_replace_keys(tmp_path: Path) -> None:
         ("internal_batch_size: on", "internal_batch_size: expected a count or auto, got 'on'"),
         ("grid: [{samples: [1:30]}]", "grid.0.samples.0: expected a whole number, got '1:30'"),
         ("grid: [{tolerances: [yes]}]", "grid.0.tolerances.0: expected a number, got 'yes'"),
-        ("means: {gpus_per_worker: yes}", "means.gpus_per_worker: expected a number, got 'yes'"),
+        ("scaling: {gpus_per_worker: yes}", "scaling.gpus_per_worker: expected a number, got 'yes'"),
         ("labels: 10", "labels: expected text, got 10"),
     ],
 )
@@ -248,11 +248,11 @@ def test_a_scalar_is_not_taken_for_another_type(tmp_path: Path, line: str, named
 
 def test_numbers_of_yaml_1_2_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    given = "limit: 0o17\nseed: 0x10\ngrid: [{tolerances: [.5, 1e-2, 1]}]\nmeans: {time_limit: 1e3}"
+    given = "limit: 0o17\nseed: 0x10\ngrid: [{tolerances: [.5, 1e-2, 1]}]\nscaling: {time_limit: 1e3}"
     path.write_text(f"images: y\noutput: 2026-11-26\nlabels: ~\nmodel: {{name: no}}\n{given}")
     config = load_config(str(path))
     assert (config.images, config.output, config.labels, config.model.name) == ("y", "2026-11-26", None, "no")
-    assert (config.limit, config.seed, config.means.time_limit) == (15, 16, 1000.0)
+    assert (config.limit, config.seed, config.scaling.time_limit) == (15, 16, 1000.0)
     assert config.grid[0].tolerances == (0.5, 0.01, 1.0)
 
 
@@ -292,7 +292,7 @@ def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:
         return make_config(small_fields(tmp_path, tmp_path, **changes), "test").fingerprint(digest)
 
     same = fingerprint()
-    assert same == fingerprint(output="elsewhere", means={"max_workers": 7, "time_limit": 5.0})
+    assert same == fingerprint(output="elsewhere", scaling={"max_workers": 7, "time_limit": 5.0})
     assert same == fingerprint(batch_size=5, internal_batch_size="auto", reference={"intervals": 1024})
     s3 = "s3://user:swordfish@bucket/photos?region=eu-west-1"
     assert fingerprint(images=s3) == fingerprint(images="s3://bucket/photos")

@@ -99,7 +99,7 @@ def test_damage_of_every_kind_is_accounted_for(tmp_path: Path) -> None:
     reasons = add_damage(folder)
     # What a link leads to may come back: such images are waited for, and given up on until the next time.
     means = {"patience": 0.5, "max_given_up": 0.1}
-    directory = evaluate(short_config(folder, tmp_path / "run", means=means))
+    directory = evaluate(short_config(folder, tmp_path / "run", scaling=means))
     images = directory.read_images()
     assert images is not None
     assert len(reasons) / len(images) >= 0.05

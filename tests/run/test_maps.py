@@ -137,6 +137,32 @@ def test_storing_maps_later_does_the_shards_again_and_changes_no_row(tmp_path: P
     assert len([*reader.maps(placement="exact", samples=8)]) == 7 - FIT
 
 
+def test_converged_maps_are_stored_of_the_images_that_are_compared(tmp_path: Path) -> None:
+    """A path's once, and none of a walk, which has as many as schedules."""
+    grid = [{"paths": ["ig", "guided_ig"], "placements": ["linear"], "estimators": ["left"], "samples": [4]}]
+    config = small_config(
+        make_pictures(tmp_path / "pictures", 8),
+        tmp_path / "run",
+        grid=grid,
+        metrics=["reference"],
+        reference={"images": 2, "intervals": 16},
+        maps={"images": 3, "converged": True, "channels": "all", "dtype": "float32"},
+    )
+    directory = evaluate(config)
+    assert list(problems(directory)) == []
+    reader, model = ro.open_run(config.output), load_model(config.model.name)
+    chosen = evaluated_examples(reader.images().to_pylist(), config)
+    stored = dict(reader.maps(estimator="converged"))
+    assert [*stored] == [example.image.image_id for example in chosen[:2]]
+    assert len(dict(reader.maps(path="guided_ig"))) == 3
+    for example in chosen[:2]:
+        image, target = read_tensor(example.image, model)[None], torch.tensor([example.target])
+        expected = ro.converge(model, ro.StraightPath.from_black(image), target, 16).maps[0].numpy()
+        np.testing.assert_allclose(stored[example.image.image_id], expected, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ValueError, match=r"maps.converged: converged maps come with the metric reference"):
+        small_config(tmp_path, tmp_path, maps={"converged": True})
+
+
 def cells(reader: RunReader) -> list[dict[str, object]]:
     return [about_maps(table)["cell"] for table in reader.map_tables()]
 

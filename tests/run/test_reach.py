@@ -34,7 +34,7 @@ def short_config(pictures: Path, output: Path, **means: Any) -> Config:
         grid=[{"placements": ["linear"], "estimators": ["left"], "samples": [4]}],
         fit={"images": FIT, "samples": 4},
         metrics=["completeness"],
-        means={"max_workers": 1, **means},
+        scaling={"max_workers": 1, **means},
     )
 
 

@@ -120,7 +120,7 @@ def test_workers_compute_in_ieee_float32(finished: tuple[Config, RunDirectory]) 
 
 def test_two_workers_give_equal_rows(finished: tuple[Config, RunDirectory], tmp_path: Path) -> None:
     config, directory = finished
-    again = evaluate(small_config(Path(config.images), tmp_path / "run", means={"max_workers": 2}))
+    again = evaluate(small_config(Path(config.images), tmp_path / "run", scaling={"max_workers": 2}))
     assert results(again) == results(directory)
 
 
@@ -162,10 +162,10 @@ def test_a_storage_that_does_not_answer_stops_the_run_and_costs_no_image(
     in_the_way = tmp_path / "run/selection/shard-00001.parquet"
     in_the_way.mkdir(parents=True)
     with pytest.raises(Stopped, match=r"selection: no answer for 0.5 s \(.*shard-00001.parquet"):
-        evaluate(small_config(pictures, output, means={"patience": 0.5}))
+        evaluate(small_config(pictures, output, scaling={"patience": 0.5}))
     assert not (tmp_path / "run/images.parquet").exists()
     threading.Timer(2.0, in_the_way.rmdir).start()
-    found = evaluate(small_config(pictures, output, means={"patience": 60.0}))
+    found = evaluate(small_config(pictures, output, scaling={"patience": 60.0}))
     assert found.read_failures() == []
     assert results(found) == results(directory)
 
@@ -174,7 +174,7 @@ def test_schedules_stay_when_a_fit_image_can_be_read_again(tmp_path: Path) -> No
     pictures, output = make_pictures(tmp_path / "pictures", 8), tmp_path / "run"
     fit = {"images": FIT, "samples": 16, "refine": "always"}
     means = {"patience": 0.1, "max_given_up": 1.0}
-    config = small_config(pictures, output, fit=fit, shard_size=1, means=means)
+    config = small_config(pictures, output, fit=fit, shard_size=1, scaling=means)
     directory = evaluate(config)
     # As if the run were just behind the selection, and an image of the fit subset gone.
     for folder in ("fit", "refine", "schedules", "results"):
@@ -206,7 +206,7 @@ def test_schedules_stay_when_a_fit_image_can_be_read_again(tmp_path: Path) -> No
 def test_a_fit_subset_of_which_nothing_can_be_read_is_one_line(tmp_path: Path) -> None:
     pictures, output = make_pictures(tmp_path / "pictures", 6), tmp_path / "run"
     means = {"patience": 0.1, "max_given_up": 1.0}
-    config = small_config(pictures, output, fit={"images": 2, "samples": 8}, means=means)
+    config = small_config(pictures, output, fit={"images": 2, "samples": 8}, scaling=means)
     directory = evaluate(config)
     for folder in ("fit", "schedules", "results"):
         shutil.rmtree(output / folder)
@@ -433,7 +433,7 @@ def test_columns_carry_their_meaning(finished: tuple[Config, RunDirectory]) -> N
 
 
 def test_signals_stop_a_run_and_the_same_command_goes_on(pictures: Path, tmp_path: Path) -> None:
-    fields = small_fields(pictures, tmp_path / "run", means={"max_workers": 1})
+    fields = small_fields(pictures, tmp_path / "run", scaling={"max_workers": 1})
     fields |= {"model": {"name": "riemannopt_dist.testing.small_world:slow_classifier"}, "shard_size": 1}
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(fields))

@@ -163,7 +163,9 @@ def test_a_run_reads_each_byte_about_once_a_stage(tmp_path: Path, ray_here: None
     web = CountedWeb(tmp_path)
     thread = threading.Thread(target=web.server.serve_forever)
     thread.start()
-    config = small_config(web.address("x.parquet"), tmp_path / "run", shard_size=4, means={"max_workers": 1})
+    config = small_config(
+        web.address("x.parquet"), tmp_path / "run", shard_size=4, scaling={"max_workers": 1}
+    )
     directory = evaluate(config)
     web.server.shutdown()
     thread.join()

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from riemannopt_dist.run.grid import Cell
+from riemannopt_dist.run.grid import NONE, Cell
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
 FOLDER = "maps"
+CONVERGED = "converged"
+"""What stands for an estimator in the cells of converged maps."""
 ABOUT = b"maps"
 """The key of a file's metadata under which a JSON object describes its maps."""
 
@@ -33,21 +35,32 @@ _TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 @dataclass(frozen=True)
 class MapOutput:
-    """Which maps are stored, and how: those of `cells`, of `images` or of all (None)."""
+    """Which maps are stored, and how: those of `cells`, of `images` or of all (None).
+
+    `converged` are cells that stand for the converged maps of a path, with the images that are compared with
+    them.
+    """
 
     cells: frozenset[Cell]
     images: frozenset[str] | None
     channels: Channels
     dtype: Precision
+    converged: Mapping[Cell, frozenset[str]] = field(default_factory=dict)
 
     def files(self, shard: str, image_ids: Collection[str]) -> dict[str, frozenset[str]]:
         """The files of a shard of such images, and the ids of those that have a map in each."""
-        chosen = frozenset(image_ids if self.images is None else self.images.intersection(image_ids))
-        return {map_file(cell, shard): chosen for cell in sorted(self.cells)} if chosen else {}
+        chosen = {cell: self.chosen(cell, image_ids) for cell in sorted({*self.cells, *self.converged})}
+        return {map_file(cell, shard): names for cell, names in chosen.items() if names}
+
+    def chosen(self, cell: Cell, image_ids: Collection[str]) -> frozenset[str]:
+        """Those of the images whose map of a cell is stored."""
+        names = frozenset(image_ids if self.images is None else self.images.intersection(image_ids))
+        return names & self.converged[cell] if cell in self.converged else names
 
     def table(self, cell: Cell, image_ids: Sequence[str], maps: Tensor) -> pa.Table:
         """The table of maps (B, C, H, W) of a cell, as far as these images have one."""
-        places = [n for n, name in enumerate(image_ids) if self.images is None or name in self.images]
+        chosen = self.chosen(cell, image_ids)
+        places = [n for n, name in enumerate(image_ids) if name in chosen]
         values = maps[places].float()
         if self.channels == "sum":
             values = values.sum(1, keepdim=True)
@@ -76,6 +89,11 @@ class MapOutput:
             {ABOUT: json.dumps(about)},
         )
         return pa.table([[image_ids[n] for n in places], scales, lists], schema=schema)
+
+
+def converged_cell(path: str, intervals: int) -> Cell:
+    """What stands for the converged maps of a path, from the trapezoid on so many intervals."""
+    return Cell(path, CONVERGED, NONE, intervals)
 
 
 def map_file(cell: Cell, shard: str) -> str:

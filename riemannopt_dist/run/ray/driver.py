@@ -26,7 +26,7 @@ from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refi
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array, Schedule
 from riemannopt_dist.run.classifier import check_for_run, check_labels
-from riemannopt_dist.run.config import Config, Means
+from riemannopt_dist.run.config import Config, ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
 from riemannopt_dist.run.examples import KNOWN, Example, draw, evaluated_examples, example_of, map_output
 from riemannopt_dist.run.grid import Cell, place
@@ -92,7 +92,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     if not refs:
         check_resumption(directory, config, model)
     with ray_session():
-        scaling = find_scaling(config.means)
+        scaling = find_scaling(config.scaling)
         with hold(directory.storage) as lock, _stop_signal() as stop:
             guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
             _or_aside(guarded, FAILURES, guarded.read_failures)
@@ -105,7 +105,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
                     pool,
                     DriverTelemetry(directory.storage.root),
                     lambda: stop() or lock.lost(),
-                    lambda: scaling_now(scaling, config.means).workers,
+                    lambda: scaling_now(scaling, config.scaling).workers,
                     "GPU" if scaling.gpus else "CPU",
                 )
                 _run_stages(run)
@@ -184,22 +184,22 @@ def ray_session() -> Iterator[None]:
         ray.shutdown()
 
 
-def find_scaling(means: Means) -> Scaling:
+def find_scaling(config: ScalingConfig) -> Scaling:
     """One worker a GPU where the cluster has any, else one for every `cpus_per_worker` CPUs."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = means.gpus_per_worker
+    gpus = config.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
     room = math.floor(
-        resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / means.cpus_per_worker
+        resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / config.cpus_per_worker
     )
-    workers = max(means.min_workers, min(room, means.max_workers or room))
-    return Scaling(workers, means.cpus_per_worker, gpus)
+    workers = max(config.min_workers, min(room, config.max_workers or room))
+    return Scaling(workers, config.cpus_per_worker, gpus)
 
 
-def scaling_now(scaling: Scaling, means: Means) -> Scaling:
+def scaling_now(scaling: Scaling, config: ScalingConfig) -> Scaling:
     """The scaling for what is there now, as nodes come and go; what a worker takes stays as it was."""
-    return find_scaling(means.model_copy(update={"gpus_per_worker": scaling.gpus}))
+    return find_scaling(config.model_copy(update={"gpus_per_worker": scaling.gpus}))
 
 
 def _new_listing(

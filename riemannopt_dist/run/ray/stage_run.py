@@ -118,7 +118,7 @@ def _deleted(run: Run, stage: Stage, shards: Shards) -> list[str]:
 
 def _do(run: Run, stage: Stage, shards: Shards, left: Sequence[str], last: bool) -> None:
     """Do the shards `left`."""
-    means, total = run.config.means, sum(map(len, shards.values()))
+    scaling, total = run.config.scaling, sum(map(len, shards.values()))
     chosen = {key: shards[key] for key in left}
     images = sum(map(len, chosen.values()))
     run.telemetry.workers(len(run.pool.alive), len(run.pool.starting))
@@ -128,10 +128,10 @@ def _do(run: Run, stage: Stage, shards: Shards, left: Sequence[str], last: bool)
             _tasks(chosen, max(run.config.shard_size, math.ceil(images / run.pool.workers))),
             run.pool,
             arguments=(ray.put(stage),),
-            attempts=means.attempts,
-            time_limit=means.time_limit,
+            attempts=scaling.attempts,
+            time_limit=scaling.time_limit,
             release=last,
-            patience=means.patience,
+            patience=scaling.patience,
             stop=lambda: run.stop() or outcomes.cause != "",
         )
         for event in events:
@@ -174,7 +174,7 @@ class _Outcomes:
                 self._run.telemetry.done(self._stage.name, len(kept))
                 self._settle(len(kept))
             case Failed(loss="unanswered", reason=reason):  # no fault of the images': the run can only stop
-                self.cause = f"no answer for {self._run.config.means.patience:g} s ({reason})"
+                self.cause = f"no answer for {self._run.config.scaling.patience:g} s ({reason})"
             case Failed():
                 self._given_up(event)
             case Lost(task=task, reason=reason):
@@ -200,7 +200,7 @@ class _Outcomes:
         self._run.telemetry.failed(stage, len(given_up))
         self._settle(len(given_up))
         self._absent += sum(failure.out_of_reach for failure in given_up)
-        share = self._run.config.means.max_given_up
+        share = self._run.config.scaling.max_given_up
         if self._absent > share * self._total:
             self.cause = f"{self._absent} images are out of reach, more than {share:.1%} ({event.reason})"
 
@@ -218,7 +218,7 @@ class _Outcomes:
         """Tell what does not answer, at once and then now and then."""
         if time.monotonic() - self._told >= SAID:
             self._told = time.monotonic()
-            patience = self._run.config.means.patience
+            patience = self._run.config.scaling.patience
             logger.warning(
                 "%s waits for a storage, which is asked again every %.3g s, for %g s at most: %s",
                 self._stage.name,
@@ -250,7 +250,7 @@ def scarcity(kind: str) -> str:
     )
     return (
         f"{free:g} of {there:g} {kind}s are free. Another run on this cluster may hold the others until it "
-        "ends; means.max_workers in its configuration leaves room for this one"
+        "ends; scaling.max_workers in its configuration leaves room for this one"
     )
 
 

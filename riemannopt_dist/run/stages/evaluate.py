@@ -63,11 +63,11 @@ class Evaluation:
             size = engine.internal_batch_size
             batch = _Batch(images, Objective(engine.model, targets, self.explain, size))
             mapped = list(self._mapped(batch))
-            self._keep(engine, [example.image.image_id for example in examples], mapped)
             mapped += [_control(batch, name, mapped[0].attribution) for name in self.controls]
             places = [n for n, s in enumerate(examples) if s.image.image_id in self.reference_images]
             cells = [mapping.cell for mapping in mapped]
             converged = self._references_at(places, batch, cells) if places else []
+            self._keep(engine, [example.image.image_id for example in examples], mapped, converged)
             columns = self._columns(batch, mapped, converged)
             for index, mapping in enumerate(mapped):
                 evaluations = mapping.attribution.gradient_evaluations.tolist()
@@ -88,14 +88,25 @@ class Evaluation:
         """The files of a shard's maps, where they are stored, and the images in each."""
         return {} if self.maps is None else self.maps.files(shard, image_ids)
 
-    def _keep(self, engine: Engine, image_ids: Sequence[str], mapped: Sequence["_Mapped"]) -> None:
-        """Give the engine the maps that are stored."""
-        if self.maps is None or not self.maps.files("", image_ids):
+    def _keep(
+        self,
+        engine: Engine,
+        image_ids: Sequence[str],
+        mapped: Sequence["_Mapped"],
+        converged: Sequence[Reference | None],
+    ) -> None:
+        """Give the engine the maps that are stored, converged ones once a path."""
+        if self.maps is None:
             return
-        for mapping in mapped:
-            if mapping.cell in self.maps.cells:
-                table = self.maps.table(mapping.cell, image_ids, mapping.attribution.maps)
-                engine.tables.setdefault(map_file(mapping.cell, SHARD), []).append(table)
+        maps = {m.cell: m.attribution.maps for m in mapped if m.cell in self.maps.cells}
+        for mapping, reference in zip(mapped, converged, strict=bool(converged)):
+            for cell in self.maps.converged:
+                if reference is not None and cell.path == mapping.cell.path:
+                    maps[cell] = reference.maps
+        for cell, values in maps.items():
+            table = self.maps.table(cell, image_ids, values)
+            if len(table):
+                engine.tables.setdefault(map_file(cell, SHARD), []).append(table)
 
     def _mapped(self, batch: "_Batch") -> Iterator["_Mapped"]:
         """Every cell's maps. Cells of a path that share samples are computed together, others one by one."""

@@ -101,7 +101,7 @@ def config(tmp_path: Path, faults: Path, ray_here: None) -> Config:
         grid=[{"placements": ["linear"], "estimators": ["trapezoid"], "samples": [4]}],
         fit={"images": 2, "samples": 4},
         metrics=["completeness"],
-        means={"max_workers": 1, "attempts": 1},
+        scaling={"max_workers": 1, "attempts": 1},
         shard_size=2,
         seed=1,
     )
