@@ -1,9 +1,11 @@
 """`riemannopt summarize`: the table of a run."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from riemannopt_dist.commands.application import app
-from riemannopt_dist.commands.console import errors, print_table, say, storage_at
+from riemannopt_dist.commands.console import errors, say, storage_at
 from riemannopt_dist.commands.options import RunArgument
 
 if TYPE_CHECKING:
@@ -11,26 +13,42 @@ if TYPE_CHECKING:
 
 
 @app.command()
-def summarize(run: RunArgument) -> None:
+def summarize(
+    run: RunArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, a record a cell.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print it as CSV.")] = False,
+) -> None:
     """Print the table of a run, finished or not, and write it into the run, with what follows from it.
 
     summary.csv and summary.parquet; and where the run has something for them comparisons.csv (fitted against
     equal intervals), efficiency.csv and tolerances.csv (with converged maps), controls.csv (with controls).
     """
     with errors():
-        print_summary(storage_at(run))
+        if as_json and as_csv:
+            raise ValueError("json: expected --json or --csv, got both")
+        if as_json or as_csv:
+            from riemannopt_dist.reports.summary import csv_of, summarize
+            from riemannopt_dist.run.results import read_results
+
+            table = summarize(read_results(storage_at(run)))
+            typer.echo(table.to_json(orient="records", indent=2) if as_json else csv_of(table).rstrip())
+        else:
+            print_summary(storage_at(run))
 
 
 def print_summary(storage: "Storage") -> None:
     """Print the table of a run, and write it and what follows from it into the run."""
+    from riemannopt_dist.metrics.metric import summaries_of
     from riemannopt_dist.reports.inputs import IMAGES, inputs_sentence
     from riemannopt_dist.reports.summary import comparison_files, summarize, summary_files
+    from riemannopt_dist.reports.tables import summary_lines
     from riemannopt_dist.run.directory import RunDirectory
     from riemannopt_dist.run.results import read_results, write_files
 
     results = read_results(storage)
     summary = summarize(results)
-    print_table(summary, "errors: lower is better; insertion, cosine and rank: higher is better")
+    for line in summary_lines(summary, {s.name: s.direction for s in summaries_of(results)}):
+        say(line)
     if storage.exists(IMAGES):
         say(f"{inputs_sentence(RunDirectory(storage).table(IMAGES))}: see {storage.uri(IMAGES)}")
     for name in write_files(storage, summary_files(summary) | comparison_files(results)):
