@@ -17,6 +17,7 @@ METRICS: Table[Metric] = Table(
         "information_fast": f"{_HERE}.information:INFORMATION_FAST",
         "information_official_png": f"{_HERE}.information:INFORMATION_OFFICIAL_PNG",
         "information_official_ms_ssim": f"{_HERE}.information:INFORMATION_OFFICIAL_MS_SSIM",
+        "infidelity": f"{_HERE}.infidelity:INFIDELITY",
         "reference": f"{_HERE}.reference:REFERENCE",
     },
 )
