@@ -360,3 +360,12 @@ def test_evaluate_prints_the_table_and_what_it_wrote(config_file: Path, tmp_path
     assert written == pictures | {"table1.md", "table1.tex", "table1.csv"}
     # The table is the same; only the progress of the run itself is not repeated.
     assert again.output.splitlines()[:5] == ended.stdout.splitlines()[:5]
+
+
+def test_the_module_is_the_command() -> None:
+    ended = [
+        subprocess.run([*command, "--version"], capture_output=True, text=True, check=False)
+        for command in (CLI, [sys.executable, "-m", "riemannopt_dist"])
+    ]
+    assert [run.returncode for run in ended] == [0, 0]
+    assert ended[0].stdout == ended[1].stdout != ""
