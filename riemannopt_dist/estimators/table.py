@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Cost, Estimator, Placed
 from riemannopt_dist.quadrature.rules import PARTITION_RULES, intervals, linear_schedule
-from riemannopt_dist.tables import Table
+from riemannopt_dist.registry import Registry
 
 if TYPE_CHECKING:
     from riemannopt_dist.attribution import Attribution
@@ -48,7 +48,7 @@ class _Sampled:
         """Any model with a gradient will do."""
 
     def cost(self, path: PathFamily, placed: Sequence[Placed], output: Output, at_once: int) -> Cost:
-        """The distinct points of all schedules."""
+        """What the path has to sample: the distinct points of all schedules, or every schedule's walk."""
         return Cost(*path.sampling([each.fixed for each in placed], self.early))
 
     def attribute(
@@ -244,7 +244,7 @@ def _count_refusal(rule: str, placement: str, samples: int) -> str | None:
     return None
 
 
-ESTIMATORS: Table[Estimator] = Table(
+ESTIMATORS: Registry[Estimator] = Registry(
     "estimator",
     "riemannopt_dist.estimators",
     {

@@ -65,7 +65,7 @@ def squares(images: Tensor, seed: int) -> Tensor:
 
 
 def _compute(batch: MapBatch) -> dict[str, Tensor]:
-    found = infidelity(
+    values = infidelity(
         batch.model,
         batch.images,
         batch.targets,
@@ -74,7 +74,7 @@ def _compute(batch: MapBatch) -> dict[str, Tensor]:
         output=batch.output,
         internal_batch_size=batch.internal_batch_size,
     )
-    return {"infidelity": found}
+    return {"infidelity": values}
 
 
 INFIDELITY = Metric(

@@ -1,11 +1,11 @@
 """The metrics by name: what a configuration may ask for. A new one is a file, and an entry here."""
 
 from riemannopt_dist.metrics.metric import Metric
-from riemannopt_dist.tables import Table
+from riemannopt_dist.registry import Registry
 
 _HERE = "riemannopt_dist.metrics"
 
-METRICS: Table[Metric] = Table(
+METRICS: Registry[Metric] = Registry(
     "metric",
     "riemannopt_dist.metrics",
     {

@@ -13,7 +13,7 @@ import numpy as np
 
 from riemannopt_dist.paths.base import PathFamily, Sampling
 from riemannopt_dist.quadrature.rules import partition_of
-from riemannopt_dist.tables import Table
+from riemannopt_dist.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,7 +129,9 @@ class Blur(_Fixed):
 
 @dataclass(frozen=True)
 class Guided:
-    """Guided IG's walk (Kapishnikov et al., CVPR 2021), by the original's defaults.
+    """What Guided IG's walk (Kapishnikov et al., CVPR 2021) is given and costs, by the original's defaults.
+
+    The walk itself is `paths.guided.GuidedPath`.
 
     `fraction` in (0, 1] of the features, those with the smallest gradients, move at a time; none strays from
     the straight line by more than `max_dist` in [0, 1], in units of α. `closeness` is how near, relative or
@@ -182,7 +184,7 @@ class Guided:
         return sum(WALK_PIECES * (len(partition) - 1) + 1 for partition in distinct)
 
 
-PATHS: Table[Callable[..., PathFamily]] = Table(
+PATHS: Registry[Callable[..., PathFamily]] = Registry(
     "path", "riemannopt_dist.paths", {"ig": Straight, "blur_ig": Blur, "guided_ig": Guided}
 )
 

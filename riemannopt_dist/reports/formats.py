@@ -5,14 +5,14 @@ A part makes files, by name, of a run's data. A new one is a file here, and an e
 
 from collections.abc import Callable
 
+from riemannopt_dist.registry import Registry
 from riemannopt_dist.reports.data import RunData
-from riemannopt_dist.tables import Table
 
 Format = Callable[[RunData], dict[str, bytes]]
 
 _HERE = "riemannopt_dist.reports"
 
-FORMATS: Table[Format] = Table(
+FORMATS: Registry[Format] = Registry(
     "format",
     "riemannopt_dist.formats",
     {

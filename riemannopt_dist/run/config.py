@@ -28,12 +28,12 @@ from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.paths.table import PATHS, path_family
 from riemannopt_dist.quadrature.placement.table import PLACEMENTS
+from riemannopt_dist.registry import Registry
 from riemannopt_dist.run.grid import Cell, make_cell
 from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.storage.digest import digest_of_values
 from riemannopt_dist.storage.redaction import scrubbed, without_secrets
-from riemannopt_dist.tables import Table
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def _current(name: Any) -> Any:
     return name
 
 
-def _entry_of(table: Table[Any]) -> Callable[[str], str]:
+def _entry_of(table: Registry[Any]) -> Callable[[str], str]:
     """What checks that a table has an entry of a name."""
 
     def checked(name: str) -> str:

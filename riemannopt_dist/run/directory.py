@@ -66,7 +66,7 @@ PACKAGES = ("riemannopt-dist", "torch", "torchvision", "timm", "ray", "numpy", "
 
 @dataclass(frozen=True)
 class Failure:
-    """An image given up on in one of the stages."""
+    """A row of failures.parquet: an image given up on in one of the stages. A shard fails by its images."""
 
     stage: str
     image_id: str

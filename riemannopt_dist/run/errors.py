@@ -1,4 +1,4 @@
-"""How a run can end before its end."""
+"""How a whole run can end before its end. An image that is given up on is a `Failure` of the directory."""
 
 
 class StartError(RuntimeError):

@@ -1,1 +1,1 @@
-"""Placements: from a profile to the partitions that a rule's points are made of, a file each."""
+"""Placements: from a profile to the partitions that a rule's points are made of, by name in `table`."""

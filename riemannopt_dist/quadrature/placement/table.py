@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Array
-from riemannopt_dist.tables import Table
+from riemannopt_dist.registry import Registry
 
 Placement = Callable[[Profile, str, list[int]], list[Array]]
 
 _HERE = "riemannopt_dist.quadrature.placement"
 
-PLACEMENTS: Table[Placement] = Table(
+PLACEMENTS: Registry[Placement] = Registry(
     "placement",
     "riemannopt_dist.placements",
     {

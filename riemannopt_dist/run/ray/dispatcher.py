@@ -36,7 +36,7 @@ from riemannopt_dist.run.ray.task_tracker import (
     Done,
     Failed,
     Loss,
-    Probed,
+    PassedAlone,
     Task,
     TaskTracker,
 )
@@ -79,7 +79,7 @@ class Slow:
     median: float
 
 
-Event = Done | Probed | Failed | Lost | Waiting | Slow | PoolState
+Event = Done | PassedAlone | Failed | Lost | Waiting | Slow | PoolState
 
 
 def dispatch(
@@ -98,9 +98,9 @@ def dispatch(
     """Run every task on the pool's actors; yield events as they come.
 
     Every item of every task ends in exactly one `Done` or `Failed`. `Lost` tells of each replaced actor,
-    `Waiting` of each call that a storage did not answer, `Probed` of an isolated item that went through, and
-    a `PoolState` comes every `heartbeat` seconds. Tasks are drawn lazily, at most a worker's number ahead. An
-    actor gets work (at most `in_flight` calls) once its constructor has returned, so actors that wait for
+    `Waiting` of each call that a storage did not answer, `PassedAlone` of an isolated item that did not fail,
+    and a `PoolState` comes every `heartbeat` seconds. Tasks are drawn lazily, at most a worker's number ahead.
+    An actor gets work (at most `in_flight` calls) once its constructor has returned, so actors that wait for
     resources hold nothing back. `arguments` go to every call, before its key and items. `time_limit` is in
     seconds a call, and follows the median of those that ended where that makes it shorter (`Pace`); `Slow`
     tells of a call that takes far longer than they did. `patience` is in seconds since a call's storage first

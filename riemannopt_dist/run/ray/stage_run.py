@@ -19,7 +19,7 @@ from riemannopt_dist.run.outputs.maps import FOLDER as MAPS
 from riemannopt_dist.run.progress import Meter, meter
 from riemannopt_dist.run.ray.dispatcher import Event, Lost, PoolState, Slow, Waiting, dispatch
 from riemannopt_dist.run.ray.pool import Pool
-from riemannopt_dist.run.ray.task_tracker import RESTS, Done, Failed, Probed, Task
+from riemannopt_dist.run.ray.task_tracker import RESTS, Done, Failed, PassedAlone, Task
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
 from riemannopt_dist.run.ray.trial import Trial
 from riemannopt_dist.run.shards import Piece, runs_of, shards_of
@@ -166,7 +166,7 @@ class _Outcomes:
     def take(self, event: Event) -> None:
         """Store and tell what an event means."""
         match event:
-            case Probed():
+            case PassedAlone():
                 self._trial.passed()
             case Done(items=kept):
                 self._trial.passed()

@@ -57,7 +57,7 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Probed:
+class PassedAlone:
     """`items` of a task that failed as a whole went through alone; their `Done` comes once all are probed."""
 
     task: Task
@@ -207,7 +207,7 @@ class TaskTracker:
         """The calls that run, and for how many seconds."""
         return [(self._held[worker][0], now - since) for worker, since in self._since.items()]
 
-    def succeeded(self, worker: int, result: Any, now: float) -> list[Done | Probed]:
+    def succeeded(self, worker: int, result: Any, now: float) -> list[Done | PassedAlone]:
         """The head of `worker` returned `result`: what that tells of its items."""
         call, seconds = self._pop_head(worker, now)
         self._refused = 0
@@ -215,7 +215,7 @@ class TaskTracker:
             assert call.isolation is not None
             call.isolation.kept += call.positions
             self._probed(call, call.isolation)
-            return [Probed(call.task, call.items)]
+            return [PassedAlone(call.task, call.items)]
         return [Done(call.task, call.items, result, seconds)]
 
     def lost(self, worker: int, reason: str, loss: Loss, now: float) -> list[Done | Failed]:

@@ -19,7 +19,7 @@ from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.run.errors import StartError
 from riemannopt_dist.run.ray.dispatcher import Event, Lost, PoolState, Slow, Waiting, dispatch
 from riemannopt_dist.run.ray.pool import Pool
-from riemannopt_dist.run.ray.task_tracker import Done, Failed, Probed, Task, TaskTracker
+from riemannopt_dist.run.ray.task_tracker import Done, Failed, PassedAlone, Task, TaskTracker
 from riemannopt_dist.storage.errors import StorageError
 
 ENVIRONMENT = {
@@ -363,7 +363,7 @@ def test_a_task_whose_probes_all_pass_is_tried_once_more_whole() -> None:
         for item in ("a", "b"):
             ((_, call),) = tracker.hand_out(0.0)
             assert (call.method, call.items) == ("probe", (item,))
-            assert tracker.succeeded(1, None, 1.0) == [Probed(task, (item,))]
+            assert tracker.succeeded(1, None, 1.0) == [PassedAlone(task, (item,))]
         ((_, call),) = tracker.hand_out(2.0)
         assert (call.method, call.items) == ("process", ("a", "b"))
         if second_works:
@@ -464,9 +464,9 @@ def test_an_image_that_stays_out_of_reach_is_given_up_on_alone() -> None:
         away = call.items == ("gone",)
         seen += tracker.returned(0, "gone", "unreachable", now) if away else tracker.succeeded(0, None, now)
     assert seen == [
-        Probed(task, ("a",)),
+        PassedAlone(task, ("a",)),
         Failed(task, ("gone",), "gone", 1, "unreachable"),
-        Probed(task, ("b",)),
+        PassedAlone(task, ("b",)),
     ]
     ((_, call),) = tracker.hand_out(85.0)
     assert tracker.succeeded(0, "result", 86.0) == [Done(task, ("a", "b"), "result", 1.0)]

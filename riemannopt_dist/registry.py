@@ -1,6 +1,6 @@
-"""Tables of what is chosen by name: paths, estimators, metrics. Users add to them without touching them.
+"""What is chosen by name: paths, estimators, placements, metrics, parts of a report. Packages add to it.
 
-An installed package adds entries by entry points of the table's group; `package.module:name` is looked up
+An installed package adds entries by entry points of the registry's group; `package.module:name` is looked up
 where it is. A built-in entry may be the address of a module's value, which is imported when it is asked for:
 to know the names takes no torch.
 """
@@ -16,7 +16,7 @@ from riemannopt_dist.choices import check_choice
 T = TypeVar("T")
 
 
-class Table(Mapping[str, T], Generic[T]):
+class Registry(Mapping[str, T], Generic[T]):
     """Values by name. `kind` is what they are, in words; `group` that of entry points which add to them."""
 
     def __init__(self, kind: str, group: str, entries: Mapping[str, T | str]) -> None:
