@@ -13,7 +13,7 @@ from riemannopt_dist.commands.options import RunArgument
 def report(
     run: RunArgument,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="Only this part of it: table1 or figures.")
+        list[str] | None, typer.Option("--format", help="Only this part of it: table1, figures or worst.")
     ] = None,
 ) -> None:
     """Write Table 1 of the paper and the figures of a run, and print what its schedules save.
@@ -21,6 +21,7 @@ def report(
     Table 1: relative error by method and samples, linear and RiemannOpt, in Markdown, LaTeX and CSV, beside
     the paper's numbers where the model is InceptionV3.
     Figures: errors against gradient evaluations, each profile with its points and those of single images.
+    Worst: the ten images that each cell serves worst, and their share in its error.
     Tables: gradient evaluations that equal intervals need for the same true error, over those of each cell;
     what a tolerance costs. Numbers come with 95 % intervals.
     """
