@@ -99,7 +99,7 @@ def dispatch(
 
     Every item of every task ends in exactly one `Done` or `Failed`. `Lost` tells of each replaced actor,
     `Waiting` of each call that a storage did not answer, `PassedAlone` of an isolated item that did not fail,
-    and a `PoolState` comes every `heartbeat` seconds. Tasks are drawn lazily, at most a worker's number ahead.
+    and a `PoolState` comes every `heartbeat` seconds. Tasks are drawn lazily, one ahead a worker at most.
     An actor gets work (at most `in_flight` calls) once its constructor has returned, so actors that wait for
     resources hold nothing back. `arguments` go to every call, before its key and items. `time_limit` is in
     seconds a call, and follows the median of those that ended where that makes it shorter (`Pace`); `Slow`
