@@ -2,4 +2,5 @@
 
 from riemannopt_dist.commands import app
 
-app(prog_name="riemannopt")
+if __name__ == "__main__":
+    app(prog_name="riemannopt")

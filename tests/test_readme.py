@@ -24,6 +24,7 @@ ELSEWHERE = ("make", "ray", "kubectl")
 CUT = {
     "grid": [{"placements": ["linear", "riemannopt"], "estimators": ["left"], "samples": [4]}],
     "reference": {"intervals": 16},
+    "maps": {"images": 1, "cells": ["ig/*/4"]},
 }
 READING = "ro.open_run"
 """What stands in a block that reads the run that the commands have made."""

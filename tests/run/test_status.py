@@ -248,9 +248,11 @@ def test_a_driver_that_loses_its_lock_stops(
     def usurp() -> None:
         while not (output / "images.parquet").exists():
             time.sleep(0.01)
-        # Again where a renewal that had begun came after it: that is what a driver sees that takes over.
-        while not Storage(output).replace(LOCK, usurper.to_bytes()):
-            pass
+        storage, mine = Storage(output), usurper.to_bytes()
+        # Again where a renewal that had begun came after it, as a driver does that takes over.
+        while storage.read_bytes(LOCK) != mine:
+            storage.write_bytes(LOCK, mine)
+            time.sleep(0.3)
 
     thread = threading.Thread(target=usurp)
     thread.start()
