@@ -357,7 +357,7 @@ def test_evaluate_prints_the_table_and_what_it_wrote(config_file: Path, tmp_path
     written = {path.name for path in (tmp_path / "run/report").iterdir()}
     names = ("insertion", "relative_error_mean", "profile_ig", "profiles_ig")
     pictures = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
-    assert written == pictures | {"table1.md", "table1.tex", "table1.csv"}
+    assert written == pictures | {"table1.md", "table1.tex", "table1.csv", "worst.csv"}
     # The table is the same; only the progress of the run itself is not repeated.
     assert again.output.splitlines()[:5] == ended.stdout.splitlines()[:5]
 
