@@ -25,7 +25,7 @@ from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.methods import guided_ig, integrate_path
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.objective import Objective, value_and_gradient
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.blur import BlurPath
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.profile import Profile, equispaced
@@ -90,7 +90,7 @@ def pair_methods(
     ) -> dict[str, np.ndarray]:
         given = torch.from_numpy(inputs).to(images).movedim(3, 1)
         target = torch.full((len(given),), call_model_args, device=images.device)
-        _, found = value_and_gradient(model, given, target, internal_batch_size=batch)
+        _, found = Objective(model, target, internal_batch_size=batch).gradients(given)
         return {pair.INPUT_OUTPUT_GRADIENTS: found.movedim(1, 3).cpu().numpy()}
 
     photos = [image.movedim(0, 2).cpu().numpy() for image in images]
@@ -128,7 +128,7 @@ def main() -> None:
 
         def bare(model: Classifier = model, images: Tensor = images, targets: Tensor = targets) -> None:
             for _ in range(options.samples):
-                value_and_gradient(model, images, targets, internal_batch_size=options.batch)
+                Objective(model, targets, internal_batch_size=options.batch).gradients(images)
 
         timed(bare, options.device, clock)
         gradients = options.batch * options.samples

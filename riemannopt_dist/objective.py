@@ -93,52 +93,24 @@ class Objective:
 
     def values(self, images: Tensor) -> Tensor:
         """f of images (B, C, H, W), (B,), without gradients."""
-        size = self.internal_batch_size
-        return target_output(self.model, images, self.targets, output=self.output, internal_batch_size=size)
+        with torch.no_grad():
+            parts = [
+                explained_output(logits_of(self.model, images[part]), self.targets[part], self.output)
+                for part in micro_batches(len(images), self.internal_batch_size)
+            ]
+        return torch.cat(parts)
 
     def gradients(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """f, (B,), and ∂f/∂x, (B, C, H, W), for images (B, C, H, W)."""
-        size = self.internal_batch_size
-        return value_and_gradient(
-            self.model, images, self.targets, output=self.output, internal_batch_size=size
-        )
-
-
-def target_output(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> Tensor:
-    """f(x) for images (B, C, H, W) and class indices (B,): the explained output, (B,), without gradients."""
-    with torch.no_grad():
-        parts = [
-            explained_output(logits_of(model, images[part]), targets[part], output)
-            for part in micro_batches(len(images), internal_batch_size)
-        ]
-    return torch.cat(parts)
-
-
-def value_and_gradient(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    *,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> tuple[Tensor, Tensor]:
-    """f(x), (B,), and ∂f/∂x, (B, C, H, W), for images (B, C, H, W) and class indices (B,)."""
-    values, gradients = [], []
-    for part in micro_batches(len(images), internal_batch_size):
-        with torch.enable_grad(), ieee_float32():
-            inputs = images[part].detach().requires_grad_()
-            value = explained_output(logits_of(model, inputs), targets[part], output)
-            (gradient,) = torch.autograd.grad(value.sum(), inputs)
-        values.append(value.detach())
-        gradients.append(gradient.to(sum_type(gradient.dtype)))
-    return (values[0], gradients[0]) if len(values) == 1 else (torch.cat(values), torch.cat(gradients))
+        values, gradients = [], []
+        for part in micro_batches(len(images), self.internal_batch_size):
+            with torch.enable_grad(), ieee_float32():
+                inputs = images[part].detach().requires_grad_()
+                value = explained_output(logits_of(self.model, inputs), self.targets[part], self.output)
+                (gradient,) = torch.autograd.grad(value.sum(), inputs)
+            values.append(value.detach())
+            gradients.append(gradient.to(sum_type(gradient.dtype)))
+        return (values[0], gradients[0]) if len(values) == 1 else (torch.cat(values), torch.cat(gradients))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.objective import value_and_gradient
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.run.memory import CPU_BATCH, LARGEST, measured_batch_size
 
 # A process of its own, because a process's peak never falls. 8 images of 3 × 64 × 64 at 48 samples are 384
@@ -66,5 +66,5 @@ def test_what_a_gpu_is_given_fits(photos: torch.Tensor) -> None:
     assert 1 <= size <= LARGEST
     images = photos[:1].to(device).expand(size, -1, -1, -1)
     targets = torch.zeros(size, dtype=torch.int64, device=device)
-    value_and_gradient(model, images, targets, internal_batch_size=size)
+    Objective(model, targets, internal_batch_size=size).gradients(images)
     assert torch.cuda.max_memory_allocated() < torch.cuda.get_device_properties(device).total_memory

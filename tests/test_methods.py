@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from riemannopt_dist.estimators.riemann import weights_at
 from riemannopt_dist.methods import integrate_path, integrated_gradients
 from riemannopt_dist.metrics.completeness import completeness_delta
-from riemannopt_dist.objective import target_output
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.estimation import estimate_profile
 from riemannopt_dist.quadrature.optimize import optimize_schedule
@@ -211,9 +211,11 @@ def test_the_ends_are_right_whether_sampled_or_not(
             smooth_net, images, targets, linear_schedule(4, rule), baselines=baselines
         )
     assert sum(calls) == 3 * (4 + ends)
-    torch.testing.assert_close(result.f_input, target_output(smooth_net, images, targets), rtol=1e-12, atol=0)
     torch.testing.assert_close(
-        result.f_baseline, target_output(smooth_net, baselines, targets), rtol=1e-12, atol=0
+        result.f_input, Objective(smooth_net, targets).values(images), rtol=1e-12, atol=0
+    )
+    torch.testing.assert_close(
+        result.f_baseline, Objective(smooth_net, targets).values(baselines), rtol=1e-12, atol=0
     )
 
 

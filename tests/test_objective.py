@@ -14,8 +14,6 @@ from riemannopt_dist.objective import (
     explained_output,
     micro_batches,
     sample_path,
-    target_output,
-    value_and_gradient,
 )
 from riemannopt_dist.paths.straight import StraightPath
 
@@ -24,7 +22,7 @@ from riemannopt_dist.paths.straight import StraightPath
 def test_value_and_gradient_are_those_of_autograd_by_hand(
     smooth_net: nn.Module, images: Tensor, targets: Tensor, output: Output
 ) -> None:
-    values, gradients = value_and_gradient(smooth_net, images, targets, output=output)
+    values, gradients = Objective(smooth_net, targets, output=output).gradients(images)
     for row, target in enumerate(targets):
         image = images[row : row + 1].clone().requires_grad_()
         logits = smooth_net(image)
@@ -39,11 +37,11 @@ def test_the_gradient_equals_central_differences(
     smooth_net: nn.Module, images: Tensor, targets: Tensor, output: Output
 ) -> None:
     step = 1e-5
-    _, gradients = value_and_gradient(smooth_net, images[:1], targets[:1], output=output)
+    _, gradients = Objective(smooth_net, targets[:1], output=output).gradients(images[:1])
     steps = step * torch.eye(images[0].numel(), dtype=torch.float64).view(-1, *images.shape[1:])
     same = targets[:1].expand(len(steps))
     above, below = (
-        target_output(smooth_net, images[:1] + sign * steps, same, output=output) for sign in (1, -1)
+        Objective(smooth_net, same, output=output).values(images[:1] + sign * steps) for sign in (1, -1)
     )
     torch.testing.assert_close((above - below) / (2 * step), gradients.flatten(), rtol=1e-6, atol=1e-9)
 
@@ -52,12 +50,12 @@ def test_the_gradient_of_a_probability_is_that_of_the_logits_through_softmax(
     smooth_net: nn.Module, images: Tensor, targets: Tensor
 ) -> None:
     # ∂p_c = p_c (∂z_c − Σ_j p_j ∂z_j)
-    probabilities, gradients = value_and_gradient(smooth_net, images, targets)
+    probabilities, gradients = Objective(smooth_net, targets).gradients(images)
     with torch.no_grad():
         shares = smooth_net(images).softmax(1)
     logit_gradients = torch.stack(
         [
-            value_and_gradient(smooth_net, images, torch.full_like(targets, label), output="logit")[1]
+            Objective(smooth_net, torch.full_like(targets, label), output="logit").gradients(images)[1]
             for label in range(shares.shape[1])
         ],
         dim=1,
@@ -83,10 +81,10 @@ def test_explained_output_by_hand() -> None:
 def test_micro_batches_change_nothing(
     smooth_net: nn.Module, images: Tensor, targets: Tensor, size: int
 ) -> None:
-    whole = value_and_gradient(smooth_net, images, targets)
-    parts = value_and_gradient(smooth_net, images, targets, internal_batch_size=size)
+    whole = Objective(smooth_net, targets).gradients(images)
+    parts = Objective(smooth_net, targets, internal_batch_size=size).gradients(images)
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-15)
-    values = target_output(smooth_net, images, targets, internal_batch_size=size)
+    values = Objective(smooth_net, targets, internal_batch_size=size).values(images)
     torch.testing.assert_close(values, whole[0], rtol=1e-12, atol=0)
 
 
@@ -103,8 +101,8 @@ def test_parameters_and_images_are_left_alone(
 ) -> None:
     network = copy.deepcopy(smooth_net).requires_grad_(trainable)
     inputs = images.clone().requires_grad_(trainable)
-    values, gradients = value_and_gradient(network, inputs, targets)
-    target_output(network, inputs, targets)
+    values, gradients = Objective(network, targets).gradients(inputs)
+    Objective(network, targets).values(inputs)
     assert all(parameter.grad is None for parameter in network.parameters())
     assert all(parameter.requires_grad is trainable for parameter in network.parameters())
     assert inputs.grad is None
@@ -115,8 +113,8 @@ def test_parameters_and_images_are_left_alone(
 
 def test_gradients_are_found_under_no_grad(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
     with torch.no_grad():
-        found = value_and_gradient(smooth_net, images, targets)
-    expected = value_and_gradient(smooth_net, images, targets)
+        found = Objective(smooth_net, targets).gradients(images)
+    expected = Objective(smooth_net, targets).gradients(images)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 
 
@@ -134,7 +132,7 @@ def test_samples_of_a_path_come_image_by_image_each_with_its_own_position(
         for place, (row, column) in enumerate(zip(batch.rows, batch.columns, strict=True)):
             image, baseline, alpha = images[row], images[2 - row], alphas[row, column]
             point = baseline + alpha * (image - baseline)
-            value, gradient = value_and_gradient(smooth_net, point[None], targets[row : row + 1])
+            value, gradient = Objective(smooth_net, targets[row : row + 1]).gradients(point[None])
             torch.testing.assert_close(batch.values[place], value[0], rtol=1e-12, atol=0)
             torch.testing.assert_close(
                 batch.integrand[place], gradient[0] * (image - baseline), rtol=1e-10, atol=1e-14
@@ -143,8 +141,8 @@ def test_samples_of_a_path_come_image_by_image_each_with_its_own_position(
 
 def test_bad_arguments_are_refused_by_name(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
     with pytest.raises(ValueError, match="output: expected one of probability, logit, got 'loss'"):
-        value_and_gradient(smooth_net, images, targets, output="loss")  # type: ignore[arg-type]
+        Objective(smooth_net, targets, output="loss").gradients(images)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"internal_batch_size: .* got 0"):
-        value_and_gradient(smooth_net, images, targets, internal_batch_size=0)
+        Objective(smooth_net, targets, internal_batch_size=0).gradients(images)
     with pytest.raises(ValueError, match=r"internal_batch_size: .* got 2.5"):
-        target_output(smooth_net, images, targets, internal_batch_size=2.5)  # type: ignore[arg-type]
+        Objective(smooth_net, targets, internal_batch_size=2.5).values(images)  # type: ignore[arg-type]

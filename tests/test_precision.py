@@ -20,8 +20,6 @@ from riemannopt_dist.objective import (
     logits_of,
     output_rounding,
     sample_path,
-    target_output,
-    value_and_gradient,
 )
 from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type, use_ieee_float32
 from tests.public_calls import EXACT, MAPS, SCORES
@@ -100,14 +98,14 @@ def test_samples_are_where_they_say_they_are(small: Tensor, classes: Tensor) -> 
 
 def test_gradients_pass_through_what_is_written(small: Tensor, classes: Tensor) -> None:
     """Those by hand: half of the logits' and so on; and an input that no copy can be written to."""
-    values, gradients = value_and_gradient(Normalising(in_place=True), small, classes, output="logit")
+    values, gradients = Objective(Normalising(in_place=True), classes, output="logit").gradients(small)
     inputs = small.clone().requires_grad_()
     score = network()((inputs - 0.5) / 0.5).gather(1, classes[:, None])
     (expected,) = torch.autograd.grad(score.sum(), inputs)
     torch.testing.assert_close(gradients, expected)
     torch.testing.assert_close(values, score.detach()[:, 0])
     everywhere = small[:1].expand(4, -1, -1, -1)
-    found = target_output(Normalising(in_place=True), everywhere, classes[:1].repeat(4), output="logit")
+    found = Objective(Normalising(in_place=True), classes[:1].repeat(4), output="logit").values(everywhere)
     torch.testing.assert_close(found, values[:1].expand(4))
 
 
@@ -254,9 +252,10 @@ def test_nothing_leaks_between_samples_or_from_a_model_that_fails(small: Tensor,
         def forward(self, images: Tensor) -> Tensor:
             raise RuntimeError("out of order")
 
-    for call in (target_output, value_and_gradient):
+    failing = Objective(Failing(), classes)
+    for call in (failing.values, failing.gradients):
         with pytest.raises(RuntimeError, match="out of order"):
-            call(Failing(), small, classes)
+            call(small)
         assert settings() == TF32
 
 

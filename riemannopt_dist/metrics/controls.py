@@ -1,11 +1,11 @@
 """Maps that know nothing of the model: what an attribution has to beat on a score to mean something."""
 
-import zlib
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from riemannopt_dist.metrics.seeds import content_seeds
 from riemannopt_dist.precision import ieee_float32, sum_type
 
 LUMA = (0.299, 0.587, 0.114)
@@ -17,10 +17,10 @@ def random_map(images: Tensor) -> Tensor:
 
     Float32 or wider.
     """
-    maps = []
-    for image in images.float().cpu():
-        seed = zlib.crc32(image.contiguous().numpy().tobytes())
-        maps.append(torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)))
+    maps = [
+        torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed))
+        for seed in content_seeds(images)
+    ]
     return torch.stack(maps).to(images.device, sum_type(images.dtype))
 
 

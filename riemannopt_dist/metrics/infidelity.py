@@ -6,15 +6,14 @@ one is better; a map of zeros has the mean square of f's own changes. Squares ar
 content: the same in any batch, and for all maps.
 """
 
-import zlib
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_images, check_model, check_positive, check_targets
+from riemannopt_dist.arguments import check_images
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
+from riemannopt_dist.metrics.seeds import content_seeds
 from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Objective, Output
 
 SQUARES = 16
@@ -35,45 +34,38 @@ def infidelity(
     From `SQUARES + 1` forward passes an image, whatever the number of maps. Raises ValueError for images,
     targets and maps that do not fit.
     """
-    check_model(model)
     check_images(images)
-    check_targets(targets, images, model)
-    check_maps(maps, images)
-    check_positive(internal_batch_size, "internal_batch_size")
     objective = Objective(model, targets, output, internal_batch_size)
-    f_input = objective.values(images).double()
-    stacked = maps.reshape(-1, *images.shape).double()
-    total = stacked.new_zeros(stacked.shape[:2])
-    for number in range(SQUARES):
-        removed = squares(images, seed + number)
-        foretold = (stacked * removed).sum((2, 3, 4))
-        total += (foretold - (f_input - objective.values(images * ~removed).double())).square()
+    objective.check(images)
+    check_maps(maps, images)
+    return _infidelity(objective, images, maps, objective.values(images), seed)
+
+
+def _infidelity(objective: Objective, images: Tensor, maps: Tensor, f_input: Tensor, seed: int) -> Tensor:
+    saliency = maps.reshape(-1, *images.shape).sum(2, dtype=torch.float64)
+    total = saliency.new_zeros(saliency.shape[:2])
+    for removed in squares(images, seed):
+        foretold = (saliency * removed[:, 0]).sum((2, 3))
+        loss = f_input.double() - objective.values(images * ~removed).double()
+        total += (foretold - loss).square()
     return (total / SQUARES).view(maps.shape[:-3])
 
 
 def squares(images: Tensor, seed: int) -> Tensor:
-    """A random square of each image, of up to half its shorter side, anywhere in it: bool (B, 1, H, W)."""
+    """Random squares of each image, of up to half its shorter side, anywhere: bool (SQUARES, B, 1, H, W)."""
     height, width = images.shape[2:]
-    masks = images.new_zeros(len(images), 1, height, width, dtype=torch.bool)
-    for mask, image in zip(masks, images.float().cpu(), strict=True):
-        content = zlib.crc32(image.contiguous().numpy().tobytes())
+    masks = torch.zeros(SQUARES, len(images), 1, height, width, dtype=torch.bool)
+    for column, content in enumerate(content_seeds(images)):
         random = np.random.default_rng([seed, content])
-        side = int(random.integers(1, max(1, min(height, width) // 2), endpoint=True))
-        top, left = random.integers(0, (height - side, width - side), endpoint=True)
-        mask[:, top : top + side, left : left + side] = True
-    return masks
+        for row in range(SQUARES):
+            side = int(random.integers(1, max(1, min(height, width) // 2), endpoint=True))
+            top, left = random.integers(0, (height - side, width - side), endpoint=True)
+            masks[row, column, :, top : top + side, left : left + side] = True
+    return masks.to(images.device)
 
 
 def _compute(batch: MapBatch) -> dict[str, Tensor]:
-    values = infidelity(
-        batch.model,
-        batch.images,
-        batch.targets,
-        batch.maps,
-        seed=batch.seed,
-        output=batch.output,
-        internal_batch_size=batch.internal_batch_size,
-    )
+    values = _infidelity(batch.objective, batch.images, batch.maps, batch.f_input, batch.seed)
     return {"infidelity": values}
 
 
@@ -82,6 +74,6 @@ INFIDELITY = Metric(
     columns=(Column("infidelity", "f squared", "lower"),),
     summaries=(Summary("infidelity_mean", "mean", ("infidelity",), "lower"),),
     compute=_compute,
-    passes_an_image=SQUARES + 1,
+    passes_an_image=SQUARES,
     against_controls="infidelity",
 )

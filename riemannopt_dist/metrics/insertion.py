@@ -14,16 +14,14 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
+from riemannopt_dist.arguments import check_choice, check_images
 from riemannopt_dist.metrics.metric import Column, Direction, MapBatch, Metric, Summary
 from riemannopt_dist.objective import (
     DEFAULT_INTERNAL_BATCH_SIZE,
+    Objective,
     Output,
-    explained_output,
-    logits_of,
     micro_batches,
     output_rounding,
-    target_output,
 )
 from riemannopt_dist.precision import ieee_float32, sum_type
 
@@ -91,9 +89,8 @@ def insertion(
     """
     check_images(images)
     start = rise_blur(images) if convention == "rise" else torch.zeros_like(images)
-    fractions, curve = _replacement_curve(
-        model, start, images, targets, maps, convention, output, f_start, f_input, internal_batch_size
-    )
+    objective = Objective(model, targets, output, internal_batch_size)
+    fractions, curve = _replacement_curve(objective, start, images, maps, convention, f_start, f_input)
     return Curve(fractions, curve, curve[..., -1], output)
 
 
@@ -162,62 +159,46 @@ def deletion(
     """
     check_images(images)
     black = torch.zeros_like(images)
-    fractions, curve = _replacement_curve(
-        model, images, black, targets, maps, convention, output, f_input, f_end, internal_batch_size
-    )
+    objective = Objective(model, targets, output, internal_batch_size)
+    fractions, curve = _replacement_curve(objective, images, black, maps, convention, f_input, f_end)
     return Curve(fractions, curve, curve[..., 0], output)
 
 
 def _replacement_curve(
-    model: nn.Module,
+    objective: Objective,
     before: Tensor,
     after: Tensor,
-    targets: Tensor,
     maps: Tensor,
     convention: Convention,
-    output: Output,
     f_before: Tensor | None,
     f_after: Tensor | None,
-    internal_batch_size: int,
 ) -> tuple[Tensor, Tensor]:
     """Fractions (K,) and the curve (…, B, K) from `before` to `after` for maps (…, B, C, H, W)."""
     check_choice(convention, CONVENTIONS, "convention")
-    check_model(model)
-    check_targets(targets, before, model)
+    objective.check(before)
     check_maps(maps, before)
     pixels = before.shape[-2] * before.shape[-1]
     counts = official_counts(pixels) if convention == "official" else rise_counts(pixels)
     saliency = pixel_saliency(maps)
+    rows = torch.arange(len(before), device=before.device).expand(saliency.shape[:-2]).flatten()
+    ranks = pixel_ranks(saliency.flatten(0, -3))
     curve = replacement_curves(
-        model,
-        before,
-        after,
-        targets,
-        torch.arange(len(before), device=before.device).expand(saliency.shape[:-2]).flatten(),
-        pixel_ranks(saliency.flatten(0, -3)),
-        counts,
-        f_before=f_before,
-        f_after=f_after,
-        output=output,
-        internal_batch_size=internal_batch_size,
+        objective, before, after, rows, ranks, counts, f_before=f_before, f_after=f_after
     )
     fractions = torch.tensor(counts, device=before.device, dtype=curve.dtype) / pixels
     return fractions, curve.view(*saliency.shape[:-2], len(counts))
 
 
 def replacement_curves(
-    model: nn.Module,
+    objective: Objective,
     before: Tensor,
     after: Tensor,
-    targets: Tensor,
     rows: Tensor,
     ranks: Tensor,
     counts: Sequence[int],
     *,
     f_before: Tensor | None = None,
     f_after: Tensor | None = None,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Tensor:
     """f as the pixels of `before` give way to those of `after`, both (B, C, H, W), for N maps: (N, K).
 
@@ -226,23 +207,20 @@ def replacement_curves(
     evaluated once for all its maps, or taken from `f_before` and `f_after`, (B,).
     """
     if f_before is None:
-        f_before = target_output(
-            model, before, targets, output=output, internal_batch_size=internal_batch_size
-        )
+        f_before = objective.values(before)
     if f_after is None:
-        f_after = target_output(model, after, targets, output=output, internal_batch_size=internal_batch_size)
+        f_after = objective.values(after)
     inner = torch.tensor(counts[1:-1], device=before.device, dtype=ranks.dtype)
     maps, steps = len(ranks), len(inner)
     job_maps = torch.arange(maps, device=before.device).repeat_interleave(steps)
     job_counts = inner.repeat(maps)
     values = [f_before.new_empty(0)]
-    with torch.no_grad():
-        for part in micro_batches(maps * steps, internal_batch_size):
-            chosen = job_maps[part]
-            image = rows[chosen]
-            replaced = ranks[chosen] < job_counts[part, None, None]
-            mixed = torch.where(replaced[:, None], after[image], before[image])
-            values.append(explained_output(logits_of(model, mixed), targets[image], output))
+    for part in micro_batches(maps * steps, objective.internal_batch_size):
+        chosen = job_maps[part]
+        image = rows[chosen]
+        replaced = ranks[chosen] < job_counts[part, None, None]
+        mixed = torch.where(replaced[:, None], after[image], before[image])
+        values.append(objective.of(image).values(mixed))
     middle = torch.cat(values).view(maps, steps)
     return torch.cat([f_before[rows, None], middle, f_after[rows, None]], dim=1)
 

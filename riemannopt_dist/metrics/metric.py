@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from riemannopt_dist.estimators.converged import Reference
+    from riemannopt_dist.objective import Objective
 
 SUMMARIES = "summaries"
 """The key of a table's metadata under which the summaries of its columns are, as a JSON list."""
@@ -49,17 +50,16 @@ class MapBatch:
     references: Sequence[Reference | None] = ()
 
     @cached_property
+    def objective(self) -> Objective:
+        """What is explained of the images."""
+        from riemannopt_dist.objective import Objective
+
+        return Objective(self.model, self.targets, self.output, self.internal_batch_size)
+
+    @cached_property
     def f_black(self) -> Tensor:
         """f at the black image, (B,): one pass an image, when a metric asks for it."""
-        from riemannopt_dist.objective import target_output
-
-        return target_output(
-            self.model,
-            self.images.clone().zero_(),
-            self.targets,
-            output=self.output,
-            internal_batch_size=self.internal_batch_size,
-        )
+        return self.objective.values(self.images.clone().zero_())
 
 
 @dataclass(frozen=True)

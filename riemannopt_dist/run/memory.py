@@ -5,7 +5,7 @@ import math
 import torch
 
 from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.objective import value_and_gradient
+from riemannopt_dist.objective import Objective
 
 CPU_BATCH = 16
 """On a CPU: more do not make a gradient cheaper."""
@@ -39,5 +39,5 @@ def _peak(model: Classifier, device: torch.device, count: int) -> int:
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     targets = torch.zeros(count, dtype=torch.int64, device=device)
-    value_and_gradient(model, torch.zeros(shape, device=device), targets, internal_batch_size=count)
+    Objective(model, targets, internal_batch_size=count).gradients(torch.zeros(shape, device=device))
     return int(torch.cuda.max_memory_allocated(device) - before)

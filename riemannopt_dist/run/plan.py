@@ -24,7 +24,7 @@ from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.folding import channels_last, folded
 from riemannopt_dist.models.loading import RANDOM, load_model, weights_file
-from riemannopt_dist.objective import target_output, value_and_gradient
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.quadrature.optimize import optimize_schedules
 from riemannopt_dist.quadrature.profile import Profile
@@ -335,9 +335,9 @@ def measure_speed(config: Config) -> Speed:
         batch = min(batch, MEASURED_BATCH)
     images = torch.rand(batch, 3, model.input_size, model.input_size, device=device)
     targets = torch.zeros(batch, dtype=torch.int64, device=device)
-    settings: dict[str, Any] = {"output": config.explain, "internal_batch_size": batch}
-    gradients = batch / _seconds(lambda: value_and_gradient(model, images, targets, **settings)[0])
-    passes = batch / _seconds(lambda: target_output(model, images, targets, **settings))
+    objective = Objective(model, targets, config.explain, batch)
+    gradients = batch / _seconds(lambda: objective.gradients(images)[0])
+    passes = batch / _seconds(lambda: objective.values(images))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     source = f"measured on this machine's {name} with random weights, {batch} images at once"
     return Speed(gradients, passes, source)

@@ -17,7 +17,7 @@ from riemannopt_dist.estimators.adaptive import (
 )
 from riemannopt_dist.methods import integrate_path, integrated_gradients
 from riemannopt_dist.metrics.completeness import completeness_delta
-from riemannopt_dist.objective import target_output
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import Path
 from riemannopt_dist.paths.blur import BlurPath
 from riemannopt_dist.paths.straight import StraightPath
@@ -180,7 +180,7 @@ def test_every_evaluation_is_counted_and_the_ends_are_right(
     # A look at each start comes first, where its probability may be flat.
     assert sum(calls) == 3 * samples + (3 if output == "probability" else 0)
     for found, ends in ((result.f_input, path.images), (result.f_baseline, path.baselines)):
-        expected = target_output(smooth_net, ends, targets, output=output)
+        expected = Objective(smooth_net, targets, output=output).values(ends)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     assert result.gradient_evaluations.dtype == torch.int64
     assert result.maps.shape == images.shape

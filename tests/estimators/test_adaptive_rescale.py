@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d
 from riemannopt_dist.estimators.adaptive_rescale import FIRST, adaptive_rescale_attribution, divided
 from riemannopt_dist.estimators.rescale import rescale_attribution
 from riemannopt_dist.metrics.reference import compare
-from riemannopt_dist.objective import Output, target_output
+from riemannopt_dist.objective import Objective, Output
 from riemannopt_dist.paths.base import Path
 from riemannopt_dist.paths.blur import BlurPath
 from riemannopt_dist.paths.straight import StraightPath
@@ -75,8 +75,8 @@ def test_sums_are_the_change_of_the_output(
     path = kind(images)
     found = adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, EVEN, 5, output=output)
     start, _ = path.at(torch.arange(3), torch.zeros(3, dtype=torch.float64))
-    torch.testing.assert_close(found.f_input, target_output(TWO_LAYERS, images, CLASSES, output=output))
-    torch.testing.assert_close(found.f_baseline, target_output(TWO_LAYERS, start, CLASSES, output=output))
+    torch.testing.assert_close(found.f_input, Objective(TWO_LAYERS, CLASSES, output=output).values(images))
+    torch.testing.assert_close(found.f_baseline, Objective(TWO_LAYERS, CLASSES, output=output).values(start))
     change = found.f_input - found.f_baseline
     torch.testing.assert_close(found.maps.flatten(1).sum(1), change, rtol=0, atol=1e-10)
 

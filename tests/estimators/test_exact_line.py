@@ -11,7 +11,7 @@ from riemannopt_dist.estimators.exact_line import breakpoints, exact_integrated_
 from riemannopt_dist.methods import integrate_path, integrated_gradients
 from riemannopt_dist.metrics.completeness import completeness_delta
 from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.objective import value_and_gradient
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.rules import linear_schedule
 
@@ -237,7 +237,7 @@ def test_the_gradient_is_constant_between_breakpoints_and_jumps_at_each() -> Non
     def gradients(share: float) -> Tensor:
         alphas = edges[:-1] + share * edges.diff()
         inputs = alphas[:, None, None, None] * image
-        return value_and_gradient(model, inputs, torch.zeros(len(alphas)).long(), output="logit")[1]
+        return Objective(model, torch.zeros(len(alphas)).long(), output="logit").gradients(inputs)[1]
 
     early, late = gradients(0.1).flatten(1), gradients(0.9).flatten(1)
     torch.testing.assert_close(late, early, rtol=0, atol=1e-12)

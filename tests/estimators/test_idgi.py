@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.estimators.idgi import squared_shares
 from riemannopt_dist.methods import idgi, integrate_path
-from riemannopt_dist.objective import value_and_gradient
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import PATHS
@@ -23,7 +23,7 @@ RULES = ("left", "right", "trapezoid")
 def plainly(model: nn.Module, images: Tensor, targets: Tensor, schedule: Schedule) -> Tensor:
     """The formula, interval by interval, on the straight path from black."""
     edges, rule = partition_of(schedule)
-    found = [value_and_gradient(model, images * edge, targets) for edge in edges]
+    found = [Objective(model, targets).gradients(images * edge) for edge in edges]
     shares = [squared_shares(gradient) for _, gradient in found]
     maps = torch.zeros_like(images)
     for i in range(len(edges) - 1):

@@ -19,7 +19,7 @@ from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
 from riemannopt_dist.estimators.rescale import check_rescale, mean_output_slopes, rescale_attribution
 from riemannopt_dist.metrics.reference import compare
 from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.objective import Output, target_output
+from riemannopt_dist.objective import Objective, Output
 from riemannopt_dist.paths.blur import BlurPath
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.profile import Profile
@@ -71,8 +71,8 @@ def test_sums_are_the_change_of_the_output(images: Tensor, kind: type, output: O
     classes, path = torch.tensor([2, 0, 1]), kind(images)
     found = rescale_attribution(TWO_LAYERS, path, classes, UNEVEN, output=output)
     start, _ = path.at(torch.arange(3), torch.zeros(3, dtype=torch.float64))
-    torch.testing.assert_close(found.f_input, target_output(TWO_LAYERS, images, classes, output=output))
-    torch.testing.assert_close(found.f_baseline, target_output(TWO_LAYERS, start, classes, output=output))
+    torch.testing.assert_close(found.f_input, Objective(TWO_LAYERS, classes, output=output).values(images))
+    torch.testing.assert_close(found.f_baseline, Objective(TWO_LAYERS, classes, output=output).values(start))
     change = found.f_input - found.f_baseline
     torch.testing.assert_close(found.maps.flatten(1).sum(1), change, rtol=0, atol=1e-10)
 

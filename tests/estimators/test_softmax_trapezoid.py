@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.estimators.softmax_trapezoid import end_weights
 from riemannopt_dist.methods import integrate_path
-from riemannopt_dist.objective import Output, value_and_gradient
+from riemannopt_dist.objective import Objective, Output
 from riemannopt_dist.paths.base import Path
 from riemannopt_dist.paths.blur import BlurPath
 from riemannopt_dist.paths.guided import GuidedPath
@@ -39,7 +39,7 @@ def plainly(model: nn.Module, path: Path, targets: Tensor, points: tuple[float, 
     """The formula, interval by interval."""
     rows = torch.arange(len(targets))
     places = [path.at(rows, torch.full((len(rows),), point, dtype=torch.float64))[0] for point in points]
-    found = [value_and_gradient(model, place, targets) for place in places]
+    found = [Objective(model, targets).gradients(place) for place in places]
     total = torch.zeros_like(path.images)
     for i in range(len(points) - 1):
         (f_a, g_a), (f_b, g_b) = found[i], found[i + 1]
@@ -130,8 +130,8 @@ def test_without_the_start_the_rest_is_as_with_it(
     rows = torch.arange(len(images))
     place, _ = path.at(rows, first)
     start, _ = path.at(rows, first * 0)
-    f_first, gradient = value_and_gradient(smooth_net, place, targets)
-    f_start, _ = value_and_gradient(smooth_net, start, targets)
+    f_first, gradient = Objective(smooth_net, targets).gradients(place)
+    f_start, _ = Objective(smooth_net, targets).gradients(start)
     z = torch.logit(f_first) - torch.logit(f_start)
     weight = (f_first - f_start) / z / (f_first * (1 - f_first))
     opening = weight[:, None, None, None] * gradient * (place - start)

@@ -22,6 +22,7 @@ from riemannopt_dist.metrics.insertion import (
     smoothed_insertion,
 )
 from riemannopt_dist.metrics.metric import MapBatch
+from riemannopt_dist.objective import Objective
 
 
 class OnePixel(nn.Module):
@@ -226,7 +227,7 @@ def test_maps_of_one_image_alone_go_through_the_core(
     maps = torch.randn(5, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     black = torch.zeros_like(images)
     curves = replacement_curves(
-        smooth_net, black, images, targets, rows, pixel_ranks(maps.abs()), official_counts(36)
+        Objective(smooth_net, targets), black, images, rows, pixel_ranks(maps.abs()), official_counts(36)
     )
     for row, attribution, curve in zip(rows.tolist(), maps, curves, strict=True):
         lone = insertion(

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import folded
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.objective import value_and_gradient
+from riemannopt_dist.objective import Objective
 
 
 def norms(model: nn.Module) -> int:
@@ -42,7 +42,7 @@ class Copies(TorchDispatchMode):
 
 def copies(model: nn.Module, images: Tensor) -> int:
     with Copies() as found:
-        value_and_gradient(model, images, torch.zeros(len(images), dtype=torch.int64))
+        Objective(model, torch.zeros(len(images), dtype=torch.int64)).gradients(images)
     return found.count
 
 
@@ -66,8 +66,8 @@ def test_outputs_and_gradients_stay(name: str) -> None:
     result = folded(model)
     assert norms(result) < norms(model) / 2
     for after, before in zip(
-        value_and_gradient(result, images, targets, output="logit"),
-        value_and_gradient(model, images, targets, output="logit"),
+        Objective(result, targets, output="logit").gradients(images),
+        Objective(model, targets, output="logit").gradients(images),
         strict=True,
     ):
         torch.testing.assert_close(after, before, rtol=1e-8, atol=1e-10)

@@ -14,7 +14,7 @@ from riemannopt_dist.estimators.converged import references
 from riemannopt_dist.estimators.passes import sums_along
 from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.methods import guided_ig, integrated_gradients
-from riemannopt_dist.objective import Objective, target_output
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.guided import GuidedPath, WalkStep, advance
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import Guided
@@ -177,7 +177,7 @@ def test_moves_end_at_the_image_and_stay_within_reach(
 def test_the_last_step_stands_at_the_image(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
     *_, arrival = walk_of(smooth_net, images, targets, linear_partition(4))
     assert not arrival.move.any()
-    torch.testing.assert_close(arrival.values, target_output(smooth_net, images, targets))
+    torch.testing.assert_close(arrival.values, Objective(smooth_net, targets).values(images))
 
 
 def gap(result: Attribution) -> Tensor:
@@ -207,7 +207,7 @@ def test_a_walk_feeds_idgi(smooth_net: nn.Module, images: Tensor, targets: Tenso
         squares = step.gradients**2
         shares = squares / squares.flatten(1).sum(1)[:, None, None, None]
         total += shares * (following.values - step.values)[:, None, None, None]
-    ends = [target_output(smooth_net, end, targets) for end in (images, torch.zeros_like(images))]
+    ends = [Objective(smooth_net, targets).values(end) for end in (images, torch.zeros_like(images))]
     torch.testing.assert_close(total.flatten(1).sum(1), ends[0] - ends[1])
 
 

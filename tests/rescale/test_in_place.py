@@ -14,7 +14,7 @@ from torch.nn import functional
 from riemannopt_dist.estimators.converged import converge
 from riemannopt_dist.estimators.rescale import rescale_attribution
 from riemannopt_dist.metrics.reference import compare
-from riemannopt_dist.objective import target_output
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.rules import linear_schedule
 
@@ -167,7 +167,7 @@ def test_what_writes_to_a_part_of_a_tensor_is_right(first: str, image: Tensor) -
         assert error < 1e-2, f"{name} on {place}: {error:.2g}"
         gap = float(result.maps.sum() - (result.f_input - result.f_baseline))
         assert abs(gap) < 1e-9, f"{name} on {place}: incomplete by {gap:.2g}"
-        torch.testing.assert_close(result.f_input, target_output(model, image, target, output="logit"))
+        torch.testing.assert_close(result.f_input, Objective(model, target, output="logit").values(image))
 
 
 @pytest.mark.parametrize("name", REFUSED)
