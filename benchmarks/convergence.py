@@ -21,7 +21,7 @@ from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.estimation import estimate_profile
 from riemannopt_dist.quadrature.optimize import optimize_schedule
 from riemannopt_dist.quadrature.rules import FITTED_RULES, RELEASED, linear_schedule
-from riemannopt_dist.reports.figures import error_figure
+from riemannopt_dist.reports.figures import error_figure, picture
 from tests.estimators.test_exact_line import stripes, trained_relu_net
 
 COUNTS = [16, 32, 64, 128, 256, 512, 1024]
@@ -77,7 +77,7 @@ def main() -> None:
             f"reference of {intervals} intervals: error {errors.mean():.5f} (largest {errors.max():.5f}), "
             f"its own residual {reference.residual.mean():.5f}"
         )
-    options.output.write_bytes(error_figure(rows, "error"))
+    options.output.write_bytes(picture(error_figure(rows, "error"), "png"))
     print(f"wrote {options.output}")
 
 

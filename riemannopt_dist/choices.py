@@ -18,18 +18,6 @@ DEFAULT_AVERAGE: Average = "normalised_mean"
 PATIENCE = 600.0
 """Seconds for which a storage that does not answer is asked again."""
 
-RENAMED = {
-    "powell": "eq9",
-    "density": "equidistribution",
-    "rough": "roughness",
-    "end_weights": "softmax_trapezoid",
-    "secant": "rescale",
-    "ig_idgi": "ig, with the estimator idgi",
-    "blur_ig_idgi": "blur_ig, with the estimator idgi",
-    "guided_ig_idgi": "guided_ig, with the estimator idgi",
-}
-"""Names of paths, estimators and placements that are no more, and what they are called now."""
-
 
 def check_positive(value: int, name: str) -> None:
     """Raise ValueError unless `value` is a whole number of at least one."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_images
+from riemannopt_dist.arguments import check_images
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed
 from riemannopt_dist.estimators.idgi import IdgiSums
@@ -20,7 +20,7 @@ from riemannopt_dist.paths.base import Path, PathFamily
 from riemannopt_dist.paths.blur import BlurPath
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.straight import StraightPath
-from riemannopt_dist.paths.table import PATHS, Guided, path_family
+from riemannopt_dist.paths.table import Guided, path_family
 from riemannopt_dist.quadrature.optimize import optimize_schedule
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_schedule
@@ -160,7 +160,6 @@ def idgi(
 
     The schedule's rule is left, right or trapezoid (ValueError otherwise; guided_ig has no right).
     """
-    check_choice(path, tuple(PATHS), "path")
     objective = Objective(model, targets, output, internal_batch_size)
     return _sum(path_family(path).through(images), objective, IdgiSums, schedule)
 

@@ -20,6 +20,7 @@ from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
 from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
+from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.stages.names import RESULTS
 from riemannopt_dist.storage.base import Storage
 
@@ -61,7 +62,7 @@ class RunReader:
         """A row for each cell, as `riemannopt summarize` has it, of the results that are there now."""
         from riemannopt_dist.reports.summary import summarize
 
-        return pa.Table.from_pandas(summarize(self.results()), preserve_index=False)
+        return pa.Table.from_pandas(summarize(read_results(self.directory.storage)), preserve_index=False)
 
     def images(self) -> pa.Table:
         """Every input: label, prediction, whether it was selected, or why it could not be used."""
@@ -69,20 +70,15 @@ class RunReader:
 
     def profile(self, path: str) -> Profile:
         """The profile |g′| of a path. Raises ValueError where none was fitted."""
-        fields = self.directory.read_profile(path)
-        if fields is None:
-            raise ValueError(f"{self.directory.storage.root}: no profile of the path {path!r} in it")
-        return Profile.from_fields(fields)
+        return Profile.from_fields(self._fitted(path)["profile"])
 
     def schedules(self, path: str) -> dict[tuple[str, str, int], Schedule]:
         """The schedules fitted to a path's profile, by estimator, placement and samples."""
-        self.profile(path)
-        fitted = self.directory.storage.read_json(f"schedules/{path}.json")["schedules"]
         return {
             (e["estimator"], e["placement"], e["samples"]): Schedule(
                 tuple(e["points"]), tuple(e["weights"]), e.get("reach", 1.0)
             )
-            for e in fitted
+            for e in self._fitted(path)["schedules"]
         }
 
     def maps(self, **cells: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -105,6 +101,12 @@ class RunReader:
         if not seen:
             what = ", ".join(f"{key} {value}" for key, value in cells.items()) or "any cell"
             raise ValueError(f"{self.directory.storage.root}: no maps of {what} are stored in it")
+
+    def _fitted(self, path: str) -> dict[str, Any]:
+        fitted = self.directory.read_schedules(path)
+        if fitted is None:
+            raise ValueError(f"{self.directory.storage.root}: no profile of the path {path!r} in it")
+        return fitted
 
     def _repr_html_(self) -> str:
         """For notebooks: what the run is, and its summary."""

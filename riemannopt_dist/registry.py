@@ -17,12 +17,31 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """Values by name. `kind` is what they are, in words; `group` that of entry points which add to them."""
+    """Values by name. `kind` is what they are, in words; `group` that of entry points which add to them.
 
-    def __init__(self, kind: str, group: str, entries: Mapping[str, T | str]) -> None:
+    `renamed` tells of names that are no more what they are called now.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        entries: Mapping[str, T | str],
+        renamed: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind = kind
         self._group = group
         self._entries = entries
+        self._renamed = renamed or {}
+
+    def check(self, name: str, besides: tuple[str, ...] = ()) -> None:
+        """Raise ValueError for a name of nothing, that is not `besides` either. An address is imported."""
+        if name in self._renamed:
+            raise ValueError(f"{self.kind}: {name!r} is called {self._renamed[name]}")
+        if ":" in name:
+            self[name]
+        else:
+            check_choice(name, (*besides, *self), self.kind)
 
     def __getitem__(self, name: str) -> T:
         if name in self._entries:
@@ -32,7 +51,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return cast(T, self._loaded(name, self._added[name]))
         if ":" in name:
             return self._imported(name, name)
-        check_choice(name, tuple(self), self.kind)
+        self.check(name)
         raise KeyError(name)
 
     def __contains__(self, name: object) -> bool:

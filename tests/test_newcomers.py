@@ -1,4 +1,4 @@
-"""What somebody else adds: a baseline by YAML; an estimator, a path and a metric of their own package."""
+"""What somebody else adds: a baseline by YAML, and an estimator, placement, path and metric of their own."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,15 @@ PACKAGE = {
 
         SIMPSON = Simpson("simpson")
     """,
+    "middling.py": """
+        \"""Points closer together in the middle, whatever the profile: a placement of the user's own.\"""
+
+        import numpy as np
+
+
+        def middle(profile, rule, counts):
+            return [(1 - np.cos(np.pi * np.linspace(0, 1, count + 1))) / 2 for count in counts]
+    """,
     "sparseness.py": """
         \"""How few features hold a map's magnitude, of the user's own: a metric.\"""
 
@@ -114,6 +124,7 @@ def test_an_estimator_and_a_metric_of_their_own_go_through_a_run(package: Path, 
     """By name, through a Ray of its own, the fingerprint, the summary, and the intervals against controls."""
     grid = [
         {"estimators": ["simpson_rule:SIMPSON", "trapezoid"], "placements": ["linear"], "samples": [17]},
+        {"estimators": ["left"], "placements": ["middling:middle"], "samples": [17]},
     ]
     changes = {"metrics": ["completeness", "sparseness:GINI"], "controls": ["random"]}
     config = small_config(make_pictures(tmp_path / "pictures", 7), tmp_path / "run", grid=grid, **changes)
@@ -121,7 +132,9 @@ def test_an_estimator_and_a_metric_of_their_own_go_through_a_run(package: Path, 
     assert list(problems(directory)) == []
     results = read_results(directory.storage)
     summary = summarize(results).set_index("estimator")
-    assert set(summary.index) == {"simpson_rule:SIMPSON", "trapezoid", "random"}
+    assert set(summary.index) == {"simpson_rule:SIMPSON", "trapezoid", "left", "random"}
+    (theirs,) = directory.storage.read_json("schedules/ig.json")["schedules"]
+    assert theirs["points"] == pytest.approx((1 - np.cos(np.pi * np.arange(17) / 17)) / 2)
     assert (summary["images"] == 7 - FIT).all()
     errors = summary["relative_error_mean"]
     assert errors["simpson_rule:SIMPSON"] < errors["trapezoid"] / 10  # the network is smooth

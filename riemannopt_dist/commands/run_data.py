@@ -20,7 +20,7 @@ def run_data(storage: Storage, results: pa.Table) -> RunData:
     """What a report on result rows of a run is made of."""
     model, promised = _model_and_images(storage, results)
     paths = [name.rsplit("/", 1)[-1].removesuffix(".json") for name in storage.list("schedules")]
-    fitted = {path: storage.read_json(f"schedules/{path}.json") for path in paths}
+    fitted = {path: RunDirectory(storage).read_schedules(path) or {} for path in paths}
     singles = {path: _single_images(storage, path) for path in paths}
     return RunData(results, summarize(results), model, promised, fitted, singles)
 
@@ -28,7 +28,7 @@ def run_data(storage: Storage, results: pa.Table) -> RunData:
 def _model_and_images(storage: Storage, results: pa.Table) -> tuple[str, int]:
     """The model's name, and how many images the run is to evaluate; of bare results those that are there."""
     there = pc.count_distinct(results["image_id"]).as_py()
-    if RUN not in storage.list(""):
+    if not storage.exists(RUN):
         return "a model that is not told", there
     status = read_status(storage)
     return status.model, status.stages[-1].images or there

@@ -14,7 +14,7 @@ from riemannopt_dist.reader import RunReader
 from riemannopt_dist.reports.efficiency import sample_efficiency
 from riemannopt_dist.reports.figures import overlay_figure, picture
 from riemannopt_dist.reports.table_one import METHODS
-from riemannopt_dist.run.config import Config, load_config, make_config
+from riemannopt_dist.run.config import Config, FitConfig, load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.outputs.maps import CONVERGED
@@ -46,7 +46,7 @@ def demo_config(output: str, fit: bool = False) -> Config:
     config = load_config(str(Path(__file__).with_name("demo.yaml")), {"output": output})
     if not fit:
         return config
-    return make_config({**config.published(), "fit": {"images": 4, "samples": 64}}, "demo.yaml")
+    return config.model_copy(update={"fit": FitConfig(images=4, samples=64)})
 
 
 # --- The table ---

@@ -152,14 +152,13 @@ class Secants:
 
     rows and columns (N,), on the host, say which image and which edge each sample is at; values (N,) is f
     there. parts (N − 1, C, H, W) are the attributions over the interval from each sample to the next, where
-    both are of one image (`inside`), else 0.
+    both are of one image, else 0.
     """
 
     rows: Index
     columns: Index
     values: Tensor
     parts: Tensor
-    inside: Tensor
 
 
 def secants(objective: Objective, path: Path, edges: Array) -> Iterator[Secants]:
@@ -171,7 +170,7 @@ def secants(objective: Objective, path: Path, edges: Array) -> Iterator[Secants]
         places, _ = path.at(index, torch.from_numpy(edges[columns]).to(device))
         inside = index[1:] == index[:-1]
         values, gradients = mean_gradients(objective.of(index), places, inside)
-        yield Secants(rows, columns, values, products(gradients, places[:-1], places[1:]), inside)
+        yield Secants(rows, columns, values, products(gradients, places[:-1], places[1:]))
 
 
 def products(gradients: Tensor, places: Tensor, neighbours: Tensor) -> Tensor:

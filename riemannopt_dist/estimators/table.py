@@ -258,4 +258,5 @@ ESTIMATORS: Registry[Estimator] = Registry(
         "softmax_trapezoid": SoftmaxTrapezoid(),
         "rescale": Rescale(),
     },
+    renamed={"end_weights": "'softmax_trapezoid' now", "secant": "'rescale' now"},
 )

@@ -185,7 +185,12 @@ class Guided:
 
 
 PATHS: Registry[Callable[..., PathFamily]] = Registry(
-    "path", "riemannopt_dist.paths", {"ig": Straight, "blur_ig": Blur, "guided_ig": Guided}
+    "path",
+    "riemannopt_dist.paths",
+    {"ig": Straight, "blur_ig": Blur, "guided_ig": Guided},
+    renamed={
+        f"{path}_idgi": f"'{path}, with the estimator idgi' now" for path in ("ig", "blur_ig", "guided_ig")
+    },
 )
 
 

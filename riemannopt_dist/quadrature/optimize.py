@@ -9,7 +9,7 @@ the expected error of integrands that behave like random walks.
 import logging
 from collections.abc import Iterable
 
-from riemannopt_dist.choices import RENAMED, check_choice
+from riemannopt_dist.choices import check_choice
 from riemannopt_dist.quadrature.placement.equidistribution import (
     warped_gauss_legendre,
 )
@@ -47,7 +47,7 @@ def optimize_schedules(
     counts = list(samples)
     if not counts:
         raise ValueError("samples: expected at least one sample count, got none")
-    check_placement(placement)
+    PLACEMENTS.check(placement)
     schedules: dict[tuple[str, int], Schedule] = {}
     for rule in rules:
         check_choice(rule, FITTED_RULES, "rule")
@@ -64,10 +64,3 @@ def optimize_schedules(
             for count, partition in zip(counts, partitions, strict=True)
         }
     return schedules
-
-
-def check_placement(name: str) -> None:
-    """Raise ValueError if no placement is called `name`."""
-    if name in RENAMED:
-        raise ValueError(f"placement: {name!r} is called {RENAMED[name]!r} now")
-    check_choice(name, tuple(PLACEMENTS), "placement")

@@ -10,13 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.text import printable, table_lines
 
 WIDTH = 80
 CELL = 11
 """The columns that a number takes at most, with its mark and the gap before it."""
-NONE = "none"
-"""The path and placement of a control map."""
 
 
 def summary_lines(summary: pd.DataFrame, directions: Mapping[str, str]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import fnmatch
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from riemannopt_dist.choices import DEFAULT_AVERAGE, PATIENCE, RENAMED, Average, Output, Refine, check_choice
+from riemannopt_dist.choices import DEFAULT_AVERAGE, PATIENCE, Average, Output, Refine
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
@@ -30,6 +30,7 @@ from riemannopt_dist.paths.table import PATHS, path_family
 from riemannopt_dist.quadrature.placement.table import PLACEMENTS
 from riemannopt_dist.registry import Registry
 from riemannopt_dist.run.grid import Cell, make_cell
+from riemannopt_dist.run.outputs.maps import Channels, Precision
 from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.storage.digest import digest_of_values
@@ -43,32 +44,14 @@ TOLD = 10
 """Problems that a message names."""
 
 
-def _current(name: Any) -> Any:
-    if isinstance(name, str) and name in RENAMED:
-        hint = " (RiemannOpt as its authors run it is 'riemannopt')" if name == "powell" else ""
-        raise ValueError(f"{name!r} is called {RENAMED[name]!r} now{hint}")
-    return name
-
-
-def _entry_of(table: Registry[Any]) -> Callable[[str], str]:
-    """What checks that a table has an entry of a name."""
+def _entry_of(registry: Registry[Any], *besides: str) -> Callable[[str], str]:
+    """What checks that a registry has an entry of a name, or that it is one of `besides`."""
 
     def checked(name: str) -> str:
-        if ":" in name:
-            table[name]
-        else:  # none is imported for its name
-            check_choice(name, tuple(table), table.kind)
+        registry.check(name, besides)
         return name
 
     return checked
-
-
-def _placement(name: str) -> str:
-    if ":" in name:
-        PLACEMENTS[name]
-        return name
-    check_choice(name, (LINEAR, *PLACEMENTS, ADAPTIVE), "placement")
-    return name
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -97,9 +80,9 @@ Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 MetricName = Annotated[str, AfterValidator(_entry_of(METRICS))]
-PathName = Annotated[str, AfterValidator(_entry_of(PATHS)), BeforeValidator(_current)]
-EstimatorName = Annotated[str, AfterValidator(_entry_of(ESTIMATORS)), BeforeValidator(_current)]
-PlacementName = Annotated[str, AfterValidator(_placement), BeforeValidator(_current)]
+PathName = Annotated[str, AfterValidator(_entry_of(PATHS))]
+EstimatorName = Annotated[str, AfterValidator(_entry_of(ESTIMATORS))]
+PlacementName = Annotated[str, AfterValidator(_entry_of(PLACEMENTS, LINEAR, ADAPTIVE))]
 CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_count_or_auto)]
 ControlName = Literal["random", "edges"]
 Extension = Annotated[Text, AfterValidator(_extension)]
@@ -256,8 +239,8 @@ class MapsConfig(_Strict):
     largest one.
     """
 
-    channels: Literal["sum", "all"] = "sum"
-    dtype: Literal["float16", "float32"] = "float16"
+    channels: Channels = "sum"
+    dtype: Precision = "float16"
     cells: Annotated[Items[Text], Field(min_length=1)] = ("*",)
     images: PositiveInt | None = None
     converged: bool = False
@@ -369,6 +352,16 @@ class Config(_Strict):
         if isinstance(fields, dict) and "means" in fields:
             raise ValueError("'means' is called 'scaling' now")
         return fields
+
+    def fitted_paths(self) -> list[str]:
+        """The paths that some cell of the grid takes fitted points on."""
+        return sorted({cell.path for cell in self.cells() if cell.fitted})
+
+    def differences(self, stored: Mapping[str, Any]) -> str:
+        """The keys that change results and differ from those of a published configuration, in words."""
+        mine = self.published()
+        keys = (key for key in mine if key not in INDIFFERENT and stored.get(key) != mine[key])
+        return ", ".join(keys) or "the model's weights"
 
     def published(self) -> dict[str, Any]:
         """All keys as plain values, without the credentials and options that addresses hold."""

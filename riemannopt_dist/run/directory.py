@@ -128,7 +128,7 @@ class RunDirectory:
             return False
         run = self.read_run()
         if run["fingerprint"] != config.fingerprint(weights_digest or run["weights_digest"]):
-            differing = _differences(run["config"], config.published())
+            differing = config.differences(run["config"])
             raise ValueError(
                 f"{self.storage.root}: holds a run of another configuration (differs in: {differing}); "
                 f"choose another output, or remove it"
@@ -265,14 +265,19 @@ class RunDirectory:
 
     def read_profile(self, path: str) -> dict[str, Any] | None:
         """The fields of a path's profile, None where it is not there yet; DamagedFile if it is damaged."""
+        fitted = self.read_schedules(path)
+        profile: dict[str, Any] | None = None if fitted is None else fitted["profile"]
+        return profile
+
+    def read_schedules(self, path: str) -> dict[str, Any] | None:
+        """A path's profile and the schedules fitted to it, as `write_schedules` writes them, or None."""
         name = f"schedules/{path}.json"
         if not self.storage.exists(name):
             return None
         content = self.storage.read_json(name)
         if not isinstance(content, dict) or content.pop("digest", None) != digest_of_values(content):
             raise DamagedFile(f"{self.storage.uri(name)}: damaged: its digest is not that of its content")
-        profile: dict[str, Any] = content["profile"]
-        return profile
+        return content
 
     def write_schedules(self, path: str, profile: Profile, schedules: Mapping[Cell, Schedule]) -> None:
         """Commit a path's profile and the `schedules` fitted to it."""
@@ -327,10 +332,3 @@ def _has(value: Any, path: str) -> bool:
             return False
         value = value[key]
     return True
-
-
-def _differences(stored: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """The names of the top-level keys whose values differ."""
-    skipped = ("output", "scaling", "maps", "batch_size", "internal_batch_size")
-    keys = (key for key in config if key not in skipped and stored.get(key) != config[key])
-    return ", ".join(keys) or "the model's weights"

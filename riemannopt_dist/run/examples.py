@@ -57,21 +57,25 @@ def evaluated_examples(images: Sequence[dict[str, Any]], config: Config) -> list
     return [example_of(by_id[image_id]) for image_id in chosen]
 
 
-def map_output(config: Config, images: Sequence[dict[str, Any]]) -> MapOutput | None:
-    """Which maps are stored of a run whose images.parquet has the rows `images`, and how."""
+def map_output(config: Config, image_ids: Sequence[str]) -> MapOutput | None:
+    """Which maps are stored of a run that evaluates these images, in the order they were drawn, and how."""
     if config.maps is None:
         return None
-    maps, names = config.maps, [e.image.image_id for e in evaluated_examples(images, config)]
-    compared = frozenset(names[: config.reference.images])
-    fixed = [label for label, path in config.paths().items() if not path.walked]
-    converged = {converged_cell(path, config.reference.intervals): compared for path in fixed}
+    maps, fixed = config.maps, [label for label, path in config.paths().items() if not path.walked]
+    converged = (converged_cell(path, config.reference.intervals) for path in fixed)
     return MapOutput(
         cells=maps.chosen(config.cells()),
-        images=None if maps.images is None else frozenset(names[: maps.images]),
+        images=None if maps.images is None else frozenset(image_ids[: maps.images]),
         channels=maps.channels,
         dtype=maps.dtype,
-        converged=converged if maps.converged else {},
+        converged=frozenset(converged if maps.converged else ()),
+        compared=compared_images(config, image_ids),
     )
+
+
+def compared_images(config: Config, image_ids: Sequence[str]) -> frozenset[str]:
+    """Those of the evaluated images whose maps are compared with converged ones."""
+    return frozenset(image_ids[: config.reference.images])
 
 
 def given_up_share(directory: RunDirectory, config: Config) -> float:

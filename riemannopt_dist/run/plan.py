@@ -33,10 +33,9 @@ from riemannopt_dist.run import schemas
 from riemannopt_dist.run.classifier import check_for_run, check_labels, check_operations
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.examples import located
+from riemannopt_dist.run.examples import located, map_output
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
-from riemannopt_dist.run.outputs.maps import MapOutput, bytes_an_image
 from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.redaction import without_secrets
@@ -160,9 +159,12 @@ def make_plan(config: Config) -> Plan:
         )
     rest = usable - config.fit.images
     evaluated = rest if config.limit is None else min(rest, config.limit)
+    drawn = _evaluated(refs, config)
+    image_ids = [ref.image_id for ref in drawn]
+    stored = map_output(config, image_ids)
     cells = config.cells()
     maps = len(cells) + len(config.controls)
-    work = [Work("selection", "predictions", usable, 0, 1), *_fitting(config, cells)]
+    work = [Work("selection", "predictions", usable, 0, 1), *_fitting(config)]
     work += [*_evaluation(config, cells, evaluated), *_metrics(config, evaluated, maps)]
     return Plan(
         config=config,
@@ -172,11 +174,11 @@ def make_plan(config: Config) -> Plan:
         evaluated=evaluated,
         cells=len(cells),
         work=tuple(work),
-        result_files=len(shards_of(_evaluated(refs, config), config.shard_size, located)),
+        result_files=len(shards_of(drawn, config.shard_size, located)),
         result_rows=evaluated * maps,
         result_bytes=evaluated * maps * _bytes_a_row(config),
         begun=begun,
-        map_bytes=_map_bytes(config, evaluated, side),
+        map_bytes=0 if stored is None else stored.bytes_of(image_ids, (3, side, side)),
     )
 
 
@@ -185,15 +187,6 @@ def _evaluated(refs: Sequence[ImageRef], config: Config) -> list[ImageRef]:
     by_id = {ref.image_id: ref for ref in refs if ref.reason is None}
     chosen = drawn_order(list(by_id), config.seed)[config.fit.images :][: config.limit]
     return [by_id[name] for name in chosen]
-
-
-def _map_bytes(config: Config, images: int, side: int) -> float:
-    """What the maps take that are stored, of images of `side` pixels."""
-    if config.maps is None:
-        return 0.0
-    cells, maps = config.maps.chosen(config.cells()), config.maps
-    output = MapOutput(cells, None, maps.channels, maps.dtype)
-    return min(images, maps.images or images) * bytes_an_image(output, (3, side, side))
 
 
 def _check_model(config: Config) -> tuple[int, int]:
@@ -211,13 +204,12 @@ def _check_model(config: Config) -> tuple[int, int]:
     return check_for_run(model, config), model.input_size
 
 
-def _fitting(config: Config, cells: Sequence[Cell]) -> Iterator[Work]:
+def _fitting(config: Config) -> Iterator[Work]:
     """The profiles: every path that has fitted points in the grid, with a second pass if need be."""
     if config.fit.profiles is not None:
         return
-    paths = sorted({cell.path for cell in cells if cell.fitted})
     for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
-        for path in paths:
+        for path in config.fitted_paths():
             # A walk has a gradient a step, not one at its end.
             gradients = config.fit.samples - config.paths()[path].walked
             yield Work(stage, path, config.fit.images, gradients, 0)

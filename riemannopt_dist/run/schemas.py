@@ -115,7 +115,7 @@ def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
 PROBES = pa.schema(
     [
         _field("image_id", pa.string(), "the image's id in images.parquet"),
-        _field("digest", pa.string(), "SHA-256 of the image's file, in hexadecimal"),
+        _field("digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits"),
         _field("logits", pa.list_(pa.float64()), "the model's logits of it"),
     ]
 )

@@ -39,8 +39,9 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     cells = [*config.cells(), *map(control_cell, config.controls)]
     metrics = [METRICS[name] for name in config.metrics]
     given_up = {f.image_id for f in directory.read_failures() if f.stage == RESULTS}
-    maps = map_output(config, images)
-    shards = shards_of(evaluated_examples(images, config), config.shard_size, located)
+    evaluated = evaluated_examples(images, config)
+    maps = map_output(config, [example.image.image_id for example in evaluated])
+    shards = shards_of(evaluated, config.shard_size, located)
     done = directory.done_shards(RESULTS)
     for key in sorted(done - set(shards)):
         yield f"{RESULTS}/{key}.parquet: not a shard of this run"

@@ -71,6 +71,8 @@ def test_the_configuration_takes_the_profiles_that_come_along() -> None:
     config = demo_config("runs/x")
     assert (config.output, config.fit.images, config.fit.profiles) == ("runs/x", 0, "demo:")
     assert demo_config("runs/x", fit=True).fit.images == 4
+    elsewhere = "s3://bucket/x?region=eu-north-1"
+    assert demo_config(elsewhere, fit=True).output == demo_config(elsewhere).output == elsewhere
     profiles = read_profiles("demo:", ["ig", "blur_ig", "guided_ig"])
     for name, profile in profiles.items():
         assert profile.medians is not None, name

@@ -40,7 +40,10 @@ def test_defaults_are_the_papers() -> None:
             "gauss_legendre/exact/16: exp",
         ),
         ({"grid": [{"estimators": ["trapezoid"], "samples": [1]}]}, "trapezoid needs at least 2"),
-        ({"grid": [{"placements": ["powell"]}]}, r"grid.0.placements.0: 'powell' is called 'eq9' now \("),
+        (
+            {"grid": [{"placements": ["powell"]}]},
+            r"grid.0.placements.0: placement: 'powell' is called 'eq9' now \(",
+        ),
         (
             {"grid": [{"estimators": ["released"], "samples": [20]}]},
             "grid.0: ig/released/linear/20: samples: .* divides 128, got 20$",
@@ -55,9 +58,13 @@ def test_defaults_are_the_papers() -> None:
         ({"grid": [{"paths": [{"path": "ig", "baseline": "grey"}]}]}, "baseline: expected black, white or"),
         ({"grid": [{"paths": ["curved"]}]}, "paths.0.path: path: expected one of ig, .* got 'curved'$"),
         ({"grid": [{"paths": ["ig_idgi"]}]}, "'ig_idgi' is called 'ig, with the estimator idgi' now$"),
+        ({"grid": [{"placements": ["secant"]}]}, "placement: expected one of linear, adaptive, riemannopt"),
         ({"grid": [{"methods": ["ig"]}]}, "grid.0: 'methods' is called 'paths' now$"),
         ({"grid": [{"rules": ["left"]}]}, "grid.0: 'rules' is called 'estimators' now$"),
-        ({"grid": [{"estimators": ["secant"]}]}, "estimators.0: 'secant' is called 'rescale' now$"),
+        (
+            {"grid": [{"estimators": ["secant"]}]},
+            "estimators.0: estimator: 'secant' is called 'rescale' now$",
+        ),
         ({"explain": "loss"}, "explain: .*got 'loss'"),
         ({"images": ""}, "images: expected text, got ''$"),
         ({"labels": ""}, "labels: expected text, got ''$"),

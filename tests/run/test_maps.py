@@ -18,7 +18,7 @@ from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.outputs.maps import ABOUT, MapOutput, about_maps, maps_of
-from riemannopt_dist.run.plan import make_plan
+from riemannopt_dist.run.plan import assumed_speed, make_plan
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
@@ -195,8 +195,9 @@ def test_what_is_not_there_is_named(stored: Config, reader: RunReader, tmp_path:
         [*reader.maps(rule="left")]
     with pytest.raises(ValueError, match=r"columns: expected some of image_id, .* got 'errors'"):
         reader.results(["errors"])
-    with pytest.raises(ValueError, match=r"no profile of the path 'blur_ig'"):
-        reader.profile("blur_ig")
+    for read in (reader.profile, reader.schedules):
+        with pytest.raises(ValueError, match=r"no profile of the path 'blur_ig'"):
+            read("blur_ig")
     with pytest.raises(ValueError, match="no run in it"):
         ro.open_run(str(tmp_path))
     with pytest.raises(ValueError, match=r"maps.cells: no cell of the grid is called 'ig/secant/\*'"):
@@ -209,6 +210,15 @@ def test_the_plan_counts_their_bytes(stored: Config, tmp_path: Path) -> None:
     maps = {"channels": "all", "dtype": "float32", "images": 5}
     full = make_plan(small_config(Path(stored.images), tmp_path / "new", maps=maps))
     assert full.map_bytes == 5 * 8 * 3 * SIDE * SIDE * 4
-    assert "0.0691 MB before compression" in " ".join(
-        full.lines(__import__("riemannopt_dist.run.plan", fromlist=["x"]).assumed_speed(9.0))
+    assert "0.0691 MB before compression" in " ".join(full.lines(assumed_speed(9.0)))
+    # The converged map of the one path, of the two images that are compared.
+    compared = make_plan(
+        small_config(
+            Path(stored.images),
+            tmp_path / "new",
+            maps={**maps, "converged": True},
+            metrics=["completeness", "reference"],
+            reference={"intervals": 32, "images": 2},
+        )
     )
+    assert compared.map_bytes == (5 * 8 + 2) * 3 * SIDE * SIDE * 4

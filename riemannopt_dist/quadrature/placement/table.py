@@ -24,4 +24,9 @@ PLACEMENTS: Registry[Placement] = Registry(
         "equidistribution": f"{_HERE}.equidistribution:density_partitions",
         "roughness": f"{_HERE}.equidistribution:rough_partitions",
     },
+    renamed={
+        "powell": "'eq9' now (RiemannOpt as its authors run it is 'riemannopt')",
+        "density": "'equidistribution' now",
+        "rough": "'roughness' now",
+    },
 )

@@ -9,8 +9,8 @@ The file's metadata tell the cell, the shape, the units and what the channels ar
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -37,25 +37,31 @@ _TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 class MapOutput:
     """Which maps are stored, and how: those of `cells`, of `images` or of all (None).
 
-    `converged` are cells that stand for the converged maps of a path, with the images that are compared with
-    them.
+    `converged` are cells that stand for the converged maps of a path, of the images `compared` with them.
     """
 
     cells: frozenset[Cell]
     images: frozenset[str] | None
     channels: Channels
     dtype: Precision
-    converged: Mapping[Cell, frozenset[str]] = field(default_factory=dict)
+    converged: frozenset[Cell] = frozenset()
+    compared: frozenset[str] = frozenset()
 
     def files(self, shard: str, image_ids: Collection[str]) -> dict[str, frozenset[str]]:
         """The files of a shard of such images, and the ids of those that have a map in each."""
-        chosen = {cell: self.chosen(cell, image_ids) for cell in sorted({*self.cells, *self.converged})}
+        chosen = {cell: self.chosen(cell, image_ids) for cell in sorted(self.cells | self.converged)}
         return {map_file(cell, shard): names for cell, names in chosen.items() if names}
 
     def chosen(self, cell: Cell, image_ids: Collection[str]) -> frozenset[str]:
         """Those of the images whose map of a cell is stored."""
         names = frozenset(image_ids if self.images is None else self.images.intersection(image_ids))
-        return names & self.converged[cell] if cell in self.converged else names
+        return names & self.compared if cell in self.converged else names
+
+    def bytes_of(self, image_ids: Collection[str], shape: tuple[int, int, int]) -> int:
+        """What the maps of such images take before compression, the images being of `shape` (C, H, W)."""
+        maps = sum(len(self.chosen(cell, image_ids)) for cell in self.cells | self.converged)
+        values = shape[1] * shape[2] * (1 if self.channels == "sum" else shape[0])
+        return maps * values * (2 if self.dtype == "float16" else 4)
 
     def table(self, cell: Cell, image_ids: Sequence[str], maps: Tensor) -> pa.Table:
         """The table of maps (B, C, H, W) of a cell, as far as these images have one."""
@@ -126,15 +132,3 @@ def maps_of(table: pa.Table) -> Iterator[tuple[str, NDArray[np.float32]]]:
 def joined(parts: Sequence[pa.Table]) -> pa.Table:
     """One table of the batches of a shard, in one piece."""
     return pa.concat_tables(parts).combine_chunks()
-
-
-def bytes_an_image(output: MapOutput | None, shape: tuple[int, int, int]) -> int:
-    """What an image's maps take before compression."""
-    if output is None:
-        return 0
-    values = shape[1] * shape[2] * (1 if output.channels == "sum" else shape[0])
-    return len(output.cells) * values * (2 if output.dtype == "float16" else 4)
-
-
-Kept = Mapping[Cell, Sequence[pa.Table]]
-"""What a stage has stored of maps so far: the tables of its batches."""

@@ -28,7 +28,15 @@ from riemannopt_dist.quadrature.schedule import Array, Schedule
 from riemannopt_dist.run.classifier import check_for_run, check_labels
 from riemannopt_dist.run.config import Config, ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
-from riemannopt_dist.run.examples import KNOWN, Example, draw, evaluated_examples, example_of, map_output
+from riemannopt_dist.run.examples import (
+    KNOWN,
+    Example,
+    compared_images,
+    draw,
+    evaluated_examples,
+    example_of,
+    map_output,
+)
 from riemannopt_dist.run.grid import Cell, place
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.origin import Origin
@@ -85,7 +93,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     state = model_state(model)
     digest = weights_digest(state)
     if config.fit.profiles is not None:
-        read_profiles(config.fit.profiles, fitted_paths(config))
+        read_profiles(config.fit.profiles, config.fitted_paths())
     directory = RunDirectory(Storage(config.output))
     refs = _new_listing(directory, config, digest, classes)
     probes = probes_of(model, files_of(config.images), refs)
@@ -123,17 +131,18 @@ def _run_stages(run: Run) -> None:
     for path, profile in profiles.items():
         run.directory.write_schedules(path, profile, _fitted_schedules(placed, path))
     examples = evaluated_examples(images, config)
+    image_ids = [example.image.image_id for example in examples]
     stage = Evaluation(
         placed=placed,
         paths=config.paths(),
         controls=config.controls,
         metrics=config.metrics,
         reference_edges=_reference_edges(config, profiles),
-        reference_images=frozenset(s.image.image_id for s in examples[: config.reference.images]),
+        reference_images=compared_images(config, image_ids),
         explain=config.explain,
         batch_size=config.batch_size,
         seed=config.seed,
-        maps=map_output(config, images),
+        maps=map_output(config, image_ids),
     )
     run_stage(run, stage, examples, last=True)
 
@@ -286,7 +295,7 @@ def _profiles(run: Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
     sampled then may be sampled now.
     """
     fit = run.config.fit
-    paths = fitted_paths(run.config)
+    paths = run.config.fitted_paths()
     stored = {path: _stored_profile(run.directory, path) for path in paths}
     known = {path: Profile.from_fields(fields) for path, fields in stored.items() if fields is not None}
     if len(known) == len(paths):
@@ -317,11 +326,6 @@ def _or_aside(directory: RunDirectory, name: str, read: Callable[[], T]) -> T | 
     except DamagedFile as error:
         directory.put_aside(name, error)
         return None
-
-
-def fitted_paths(config: Config) -> list[str]:
-    """The paths that some cell of the grid takes fitted points on."""
-    return sorted({cell.path for cell in config.cells() if cell.fitted})
 
 
 def _sampled_positions(run: Run, stage: str) -> dict[str, Array]:
