@@ -1,9 +1,10 @@
 """Disturb one run at random in every way there is, and count what is lost, doubled, wrong or left out.
 
 A Ray cluster of several nodes on this machine, with fake GPUs and a small classifier, and images in a bucket.
-Workers, nodes and drivers are killed, drivers stopped and followed by others; the images are gone, denied or
-cut short for a while; files of the run are truncated, swapped, deleted and copied. The run is started again
-after each end of its driver. Its rows are compared with those of a run that nobody disturbs.
+Workers, nodes and drivers are killed, drivers stopped and followed by others, some of them with a clock that
+is wrong; the images are gone, denied or cut short for a while; files of the run are truncated, swapped,
+deleted and copied, and single bits of them turned. The run is started again after each end of its driver. Its
+rows are compared with those of a run that nobody disturbs.
 
     python -m benchmarks.chaos [--faults 45] [--nodes 3] [--seed 0]
 """
@@ -49,8 +50,13 @@ PATIENCE = 240.0
 ENDS = 3
 """How often the last driver may end at damage that it finds, until another one mends it."""
 
+SKEW = 600.0
+"""Seconds by which a wrong clock is early or late."""
+
 DRIVER = f"""
-import sys
+import os, sys, time
+right, skew = time.time, float(os.environ.get("CLOCK_SKEW", 0))
+time.time = lambda: right() + skew
 from riemannopt_dist.run import lock
 lock.LEASE, lock.RENEWAL, lock.LOOK = {LEASE}, 0.5, 0.2
 from riemannopt_dist.commands import app
@@ -115,8 +121,8 @@ def disturbed_run(
     finally:
         cluster.shutdown()
     shards = -(-(pictures - FIT) // SHARD)
-    in_flight = done["worker"] + done["node"] + nodes * (done["driver"] + done["stop"])
-    again = sum(done[kind] for kind in ("truncate", "swap", "delete"))
+    in_flight = done["worker"] + done["node"] + nodes * (done["driver"] + done["stop"] + done["skew"])
+    again = sum(done[kind] for kind in ("truncate", "flip", "flip", "swap", "delete"))
     return _compared(run, plain, done, shards, (in_flight + again) / shards, time.monotonic() - start)
 
 
@@ -167,11 +173,12 @@ class Disturbed:
         fields["model"] = {"name": "riemannopt_dist.testing.small_world:counted_classifier"}
         self._config.write_text(json.dumps(fields))
 
-    def start(self) -> "subprocess.Popen[bytes]":
-        """A driver of its own process."""
+    def start(self, skew: float = 0.0) -> "subprocess.Popen[bytes]":
+        """A driver of its own process, whose clock is off by `skew` seconds."""
         command = [sys.executable, "-c", DRIVER, "--config", str(self._config)]
+        environment = self._environment | {"CLOCK_SKEW": str(skew)}
         with self.log.open("ab") as log:
-            return subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
     def last_words(self) -> str:
         """The end of the drivers' log."""
@@ -215,7 +222,7 @@ class World:
         self.rng.shuffle(plan)
         self.driver = self.run.start()
         # What was damaged last is found when the command is repeated.
-        ends = 0 if {*kinds} & {"truncate", "swap", "copy", "delete"} else 1
+        ends = 0 if {*kinds} & {"truncate", "flip", "swap", "copy", "delete"} else 1
         seen, moved, pause = 0, time.monotonic(), self.rng.uniform(0.5, 4)
         while True:
             time.sleep(0.1)
@@ -242,9 +249,9 @@ class World:
             end()
         self.over = [(at, end) for at, end in self.over if now < at]
 
-    def replace_driver(self) -> None:
+    def replace_driver(self, skew: float = 0.0) -> None:
         """Start another driver, which is the one that counts."""
-        self.driver = self.run.start()
+        self.driver = self.run.start(skew)
 
 
 def kill_worker(world: World) -> bool:
@@ -278,11 +285,16 @@ def kill_driver(world: World) -> bool:
     return True
 
 
-def stop_driver(world: World) -> bool:
+def skew_driver(world: World) -> bool:
+    """Stop the driver until one whose clock is minutes off has followed it."""
+    return stop_driver(world, world.rng.choice((-SKEW, SKEW)))
+
+
+def stop_driver(world: World, skew: float = 0.0) -> bool:
     """Stop the driver until another has followed it; then it goes on, and must find out."""
     stopped = world.driver
     stopped.send_signal(signal.SIGSTOP)
-    world.replace_driver()
+    world.replace_driver(skew)
 
     def go_on() -> None:
         stopped.send_signal(signal.SIGCONT)
@@ -325,6 +337,14 @@ def truncate(shards: list[Path], rng: random.Random) -> None:
     shards[0].write_bytes(content[: rng.choice((0, 4, len(content) // 2, len(content) - 1))])
 
 
+def flip(shards: list[Path], rng: random.Random) -> None:
+    """Turn one bit in each."""
+    for shard in shards:
+        content = bytearray(shard.read_bytes())
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        shard.write_bytes(content)
+
+
 def swap(shards: list[Path], rng: random.Random) -> None:
     shutil.copyfile(*shards)
 
@@ -353,19 +373,23 @@ FAULTS: Mapping[str, Callable[[World], bool]] = {
     "node": kill_node,
     "driver": kill_driver,
     "stop": stop_driver,
+    "skew": skew_driver,
     "away": out_of_reach("away"),
     "denied": out_of_reach("denied"),
     "cut": out_of_reach("cut"),
     "truncate": damaged(truncate),
+    "flip": damaged(flip),
     "swap": damaged(swap),
     "copy": damaged(copy),
     "delete": delete,
 }
 TOLD = {
     "stop": "has taken this run over",
+    "skew": "has taken this run over",
     "away": "no such file",
     "denied": "ACCESS_DENIED",
     "truncate": "not a Parquet file",
+    "flip": "its digest is not that of its content",
     "swap": "is no image of this shard",
     "copy": "not a shard of this run",
 }
