@@ -17,6 +17,7 @@ from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
 from riemannopt_dist.estimators.rescale import rescale_attribution
 from riemannopt_dist.methods import integrate_path
 from riemannopt_dist.metrics.reference import compare
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.estimation import estimate_profile
 from riemannopt_dist.quadrature.optimize import optimize_schedule
@@ -37,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     model = trained_relu_net()
     fitted, classes = stripes(IMAGES, seed=3)
-    profile = estimate_profile(model, fitted, classes, output="logit", internal_batch_size=1024)
+    profile = estimate_profile(Objective(model, classes, output="logit", internal_batch_size=1024), fitted)
     images, targets = stripes(IMAGES, seed=2)
     exact = exact_integrated_gradients(model, images, targets).maps
     cells = {
@@ -52,9 +53,11 @@ def main() -> None:
     }
     settings = {"output": "logit", "internal_batch_size": 1024}
     path = StraightPath.from_black(images)
-    found = integrate_path(model, path, targets, list(cells.values()), **settings)
+    found = integrate_path(Objective(model, targets, **settings), path, list(cells.values()))
     secants = {(name, "rescale", count): cells[name, "right", count] for name, _, count in cells}
-    found += [rescale_attribution(model, path, targets, one, **settings) for one in secants.values()]
+    found += [
+        rescale_attribution(Objective(model, targets, **settings), path, one) for one in secants.values()
+    ]
     rows = pd.DataFrame(
         {
             "path": "ig",
@@ -71,7 +74,7 @@ def main() -> None:
         errors = " ".join(f"{error:.2g}" for error in group["error"])
         print(f"{name} {rule}: order {-slope:.2f}; errors at {COUNTS}: {errors}")
     for intervals in (1024, 4096, 16384):
-        reference = converge(model, path, targets, intervals, **settings)
+        reference = converge(Objective(model, targets, **settings), path, intervals)
         errors = compare(reference.maps, exact).error
         print(
             f"reference of {intervals} intervals: error {errors.mean():.5f} (largest {errors.max():.5f}), "

@@ -18,6 +18,7 @@ from riemannopt_dist.methods import guided_ig
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.metrics.insertion import insertion
 from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.quadrature.rules import linear_schedule
 
 PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
@@ -42,7 +43,7 @@ def main() -> None:
         result = guided_ig(
             model.to(dtype), given, targets, linear_schedule(options.samples), internal_batch_size=batch
         )
-        score = insertion(model.to(dtype), given, targets, result.maps).score
+        score = insertion(Objective(model.to(dtype), targets), given, result.maps).score
         errors = ", ".join(f"{error:.3f}" for error in relative_error(result).tolist())
         scores = ", ".join(f"{value:.3f}" for value in score.tolist())
         print(f"{label:32} relative error {errors}; insertion {scores}", end="")

@@ -51,20 +51,21 @@ def methods(
     objective = Objective(model, targets, internal_batch_size=batch)
     return {
         "IG": lambda: integrate_path(
-            model, StraightPath.from_black(images), targets, [schedule], internal_batch_size=batch
+            Objective(model, targets, internal_batch_size=batch), StraightPath.from_black(images), [schedule]
         ),
         "Blur IG": lambda: integrate_path(
-            model, BlurPath(images), targets, [schedule], internal_batch_size=batch
+            Objective(model, targets, internal_batch_size=batch), BlurPath(images), [schedule]
         ),
         "IG's Rescale rule": lambda: rescale_attribution(
-            model,
+            Objective(model, targets, internal_batch_size=batch),
             StraightPath.from_black(images),
-            targets,
             linear_schedule(samples),
-            internal_batch_size=batch,
         ),
         "IG's adaptive Rescale rule": lambda: adaptive_rescale_attribution(
-            model, StraightPath.from_black(images), targets, even, samples, internal_batch_size=batch
+            Objective(model, targets, internal_batch_size=batch),
+            StraightPath.from_black(images),
+            even,
+            samples,
         ),
         "Guided IG": lambda: guided_ig(model, images, targets, schedule, internal_batch_size=batch),
         "IG and IDGI": lambda: sums_along(

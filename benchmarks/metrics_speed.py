@@ -24,6 +24,7 @@ from riemannopt_dist.metrics.information import CONVENTIONS, information_curve
 from riemannopt_dist.metrics.insertion import insertion
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.run.shards import drawn_order
 
 
@@ -88,7 +89,8 @@ def measure(model: Classifier, photos: list[Tensor], batch: int, options: argpar
     taken = dict.fromkeys(options.conventions, 0.0)
     skipped = dict.fromkeys(options.conventions, 0)
     for image in photos:
-        given = (model, image, model(image).argmax(dim=1), maps_of(image, options.maps))
+        objective = Objective(model, model(image).argmax(dim=1), internal_batch_size=batch)
+        given = (objective, image, maps_of(image, options.maps))
         pictures = image.expand(batch, -1, -1, -1).contiguous()
 
         @torch.no_grad()
@@ -97,7 +99,7 @@ def measure(model: Classifier, photos: list[Tensor], batch: int, options: argpar
                 model(pictures[: min(batch, passes - start)])
 
         def inserted(given: tuple[object, ...] = given) -> None:
-            insertion(*given, internal_batch_size=batch)
+            insertion(*given)
 
         if image is photos[0]:
             seconds(bare, options.device)
@@ -108,8 +110,7 @@ def measure(model: Classifier, photos: list[Tensor], batch: int, options: argpar
         for convention in options.conventions:
 
             def curves(given: tuple[object, ...] = given, convention: str = convention) -> None:
-                settings = {"workers": options.workers, "internal_batch_size": batch}
-                result = information_curve(*given, convention=convention, **settings)
+                result = information_curve(*given, convention=convention, workers=options.workers)
                 skipped[convention] += result.sic_skipped[0] is not None
 
             taken[convention] += seconds(curves, options.device)

@@ -17,6 +17,7 @@ from riemannopt_dist.estimators.converged import converge
 from riemannopt_dist.estimators.rescale import rescale_attribution
 from riemannopt_dist.metrics.reference import compare
 from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.rules import linear_schedule
 
@@ -51,8 +52,8 @@ def measured(name: str, image: Tensor, intervals: int, fine: int) -> tuple[float
     model, path = network(name), StraightPath.from_black(image)
     with torch.no_grad():
         target = model(image).argmax(1)
-    result = rescale_attribution(model, path, target, linear_schedule(intervals), output="logit")
-    reference = converge(model, path, target, fine, output="logit")
+    result = rescale_attribution(Objective(model, target, output="logit"), path, linear_schedule(intervals))
+    reference = converge(Objective(model, target, output="logit"), path, fine)
     change = result.f_input - result.f_baseline
     gap = (result.maps.sum() - change).abs() / change.abs()
     return float(compare(result.maps, reference.maps).error), float(gap)

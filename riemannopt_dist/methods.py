@@ -164,17 +164,8 @@ def idgi(
     return _sum(path_family(path).through(images), objective, IdgiSums, schedule)
 
 
-def integrate_path(
-    model: nn.Module,
-    path: Path,
-    targets: Tensor,
-    schedules: Sequence[Schedule],
-    *,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> list[Attribution]:
+def integrate_path(objective: Objective, path: Path, schedules: Sequence[Schedule]) -> list[Attribution]:
     """Riemann sums along a path under several schedules, which share the gradients at common points."""
-    objective = Objective(model, targets, output, internal_batch_size)
     return sums_along(path, objective, [(RiemannSums, schedule) for schedule in schedules])
 
 

@@ -34,7 +34,7 @@ def _with_end_weights(model: nn.Module, x: Tensor, t: Tensor, size: int) -> Tens
 
 def _profile(path: str) -> Call:
     def call(model: nn.Module, x: Tensor, t: Tensor, size: int) -> Tensor:
-        found = ro.estimate_profile(model, x, t, path=path, samples=7, internal_batch_size=size)
+        found = ro.estimate_profile(ro.Objective(model, t, internal_batch_size=size), x, path=path, samples=7)
         return torch.tensor([found.magnitudes], dtype=torch.float64)
 
     return call
@@ -59,23 +59,27 @@ MAPS: dict[str, Call] = {
     **{f"idgi {path}": _idgi(path) for path in PATHS},
     "integrate_path": _with_end_weights,
     "adaptive_attribution": lambda model, x, t, size: (
-        ro.adaptive_attribution(model, _straight(x), t, RISING, 9, internal_batch_size=size).maps
+        ro.adaptive_attribution(
+            ro.Objective(model, t, internal_batch_size=size), _straight(x), RISING, 9
+        ).maps
     ),
     "adaptive_to_tolerance": lambda model, x, t, size: (
         ro.adaptive_to_tolerance(
-            model, _straight(x), t, RISING, 0.1, maximum=12, internal_batch_size=size
+            ro.Objective(model, t, internal_batch_size=size), _straight(x), RISING, 0.1, maximum=12
         ).maps
     ),
     "rescale_attribution": lambda model, x, t, size: (
         ro.rescale_attribution(
-            model, _straight(x), t, ro.linear_schedule(5, "left"), internal_batch_size=size
+            ro.Objective(model, t, internal_batch_size=size), _straight(x), ro.linear_schedule(5, "left")
         ).maps
     ),
     "adaptive_rescale_attribution": lambda model, x, t, size: (
-        ro.adaptive_rescale_attribution(model, _straight(x), t, RISING, 6, internal_batch_size=size).maps
+        ro.adaptive_rescale_attribution(
+            ro.Objective(model, t, internal_batch_size=size), _straight(x), RISING, 6
+        ).maps
     ),
     "converge": lambda model, x, t, size: (
-        ro.converge(model, _straight(x), t, 8, internal_batch_size=size).maps
+        ro.converge(ro.Objective(model, t, internal_batch_size=size), _straight(x), 8).maps
     ),
     "converge_walk": lambda model, x, t, size: (
         converge_walk(
@@ -91,17 +95,21 @@ MAPS: dict[str, Call] = {
 SCORES: dict[str, Call] = {
     "estimate_profile": _profile("blur_ig"),
     "estimate_profile guided_ig": _profile("guided_ig"),
-    "insertion": lambda model, x, t, size: ro.insertion(model, x, t, x, internal_batch_size=size).curve,
+    "insertion": lambda model, x, t, size: (
+        ro.insertion(ro.Objective(model, t, internal_batch_size=size), x, x).curve
+    ),
     "insertion rise": lambda model, x, t, size: (
-        ro.insertion(model, x, t, x, convention="rise", internal_batch_size=size).curve
+        ro.insertion(ro.Objective(model, t, internal_batch_size=size), x, x, convention="rise").curve
     ),
     "smoothed_insertion": lambda model, x, t, size: (
-        ro.smoothed_insertion(model, x, t, x, internal_batch_size=size).curve
+        ro.smoothed_insertion(ro.Objective(model, t, internal_batch_size=size), x, x).curve
     ),
-    "deletion": lambda model, x, t, size: ro.deletion(model, x, t, x, internal_batch_size=size).curve,
+    "deletion": lambda model, x, t, size: (
+        ro.deletion(ro.Objective(model, t, internal_batch_size=size), x, x).curve
+    ),
     "information_curve": lambda model, x, t, size: (
         ro.information_curve(
-            model, x, t, x, convention="fast", workers=1, internal_batch_size=size
+            ro.Objective(model, t, internal_batch_size=size), x, x, convention="fast", workers=1
         ).probability
     ),
 }

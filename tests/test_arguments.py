@@ -16,6 +16,7 @@ from riemannopt_dist.estimators.rescale import rescale_attribution
 from riemannopt_dist.methods import guided_ig, integrated_gradients
 from riemannopt_dist.metrics.information import information_curve
 from riemannopt_dist.metrics.insertion import deletion, insertion
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import PATHS
 from riemannopt_dist.quadrature.estimation import estimate_profile
@@ -68,20 +69,24 @@ FOUR = linear_schedule(4)
 CALLS: dict[str, Callable[[nn.Module, Tensor, Tensor], object]] = {
     "riemann": lambda model, images, targets: integrated_gradients(model, images, targets, FOUR),
     "guided": lambda model, images, targets: guided_ig(model, images, targets, FOUR),
-    "rescale": lambda model, images, targets: rescale_attribution(model, line(images), targets, FOUR),
+    "rescale": lambda model, images, targets: rescale_attribution(
+        Objective(model, targets), line(images), FOUR
+    ),
     "adaptive": lambda model, images, targets: adaptive_attribution(
-        model, line(images), targets, RISING, 4, output="logit"
+        Objective(model, targets, output="logit"), line(images), RISING, 4
     ),
     "adaptive secant": lambda model, images, targets: adaptive_rescale_attribution(
-        model, line(images), targets, RISING, 4
+        Objective(model, targets), line(images), RISING, 4
     ),
     "exact": exact_integrated_gradients,
-    "insertion": lambda model, images, targets: insertion(model, images, targets, images),
-    "deletion": lambda model, images, targets: deletion(model, images, targets, images),
-    "information": lambda model, images, targets: information_curve(model, images, targets, images),
+    "insertion": lambda model, images, targets: insertion(Objective(model, targets), images, images),
+    "deletion": lambda model, images, targets: deletion(Objective(model, targets), images, images),
+    "information": lambda model, images, targets: information_curve(
+        Objective(model, targets), images, images
+    ),
 } | {
     f"profile of {path}": lambda model, images, targets, path=path: estimate_profile(
-        model, images, targets, path=path, samples=4
+        Objective(model, targets), images, path=path, samples=4
     )
     for path in PATHS
 }

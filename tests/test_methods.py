@@ -121,7 +121,7 @@ def test_completeness_converges_at_the_rules_order(
     smooth_net: nn.Module, images: Tensor, targets: Tensor, rule: str, ratio: int
 ) -> None:
     schedules = [schedule_from_partition(linear_partition(count), rule) for count in (32, 64)]
-    results = integrate_path(smooth_net, StraightPath.from_black(images), targets, schedules)
+    results = integrate_path(Objective(smooth_net, targets), StraightPath.from_black(images), schedules)
     coarse, fine = (completeness_delta(result) for result in results)
     torch.testing.assert_close(coarse / fine, torch.full_like(coarse, ratio), rtol=0.05, atol=0)
 
@@ -129,7 +129,7 @@ def test_completeness_converges_at_the_rules_order(
 def test_optimised_schedules_converge_to_the_same_map(
     smooth_net: nn.Module, images: Tensor, targets: Tensor
 ) -> None:
-    profile = estimate_profile(smooth_net, images, targets, samples=33)
+    profile = estimate_profile(Objective(smooth_net, targets), images, samples=33)
     reference = integrated_gradients(smooth_net, images, targets, linear_schedule(24, "gauss_legendre"))
     assert completeness_delta(reference).abs().max() < 1e-10
     for rule in ("trapezoid", "midpoint"):
@@ -178,12 +178,12 @@ def test_several_schedules_are_each_alone_at_the_cost_of_their_distinct_points(
 ) -> None:
     path = StraightPath.from_black(images)
     with counted(smooth_net) as calls:
-        together = integrate_path(smooth_net, path, targets, SCHEDULES, internal_batch_size=7)
+        together = integrate_path(Objective(smooth_net, targets, internal_batch_size=7), path, SCHEDULES)
     # 0, 1/16 … 1 and five Gauss-Legendre points, of which one is 1/2.
     assert sum(calls) == 3 * (17 + 4)
     assert max(calls) == 7
     for schedule, found in zip(SCHEDULES, together, strict=True):
-        (alone,) = integrate_path(smooth_net, path, targets, [schedule])
+        (alone,) = integrate_path(Objective(smooth_net, targets), path, [schedule])
         assert l1_distance(found.maps, alone.maps) < 1e-12
         torch.testing.assert_close(found.f_input, alone.f_input, rtol=1e-12, atol=0)
         torch.testing.assert_close(found.f_baseline, alone.f_baseline, rtol=1e-12, atol=0)
@@ -195,7 +195,7 @@ def test_nested_linear_schedules_cost_nothing_beside_the_longest(
 ) -> None:
     schedules = [linear_schedule(samples, "left") for samples in (16, 32, 64, 128)]
     with counted(smooth_net) as calls:
-        integrate_path(smooth_net, StraightPath.from_black(images[:1]), targets[:1], schedules)
+        integrate_path(Objective(smooth_net, targets[:1]), StraightPath.from_black(images[:1]), schedules)
     assert sum(calls) == 128 + 1  # and f(x), which the left rule does not sample
 
 
@@ -292,7 +292,7 @@ def test_bad_images_and_targets_are_refused_by_name(
         with pytest.raises(ValueError, match=complaint):
             integrated_gradients(smooth_net, images, targets, schedule, baselines=bad)
     with pytest.raises(ValueError, match="schedules: expected at least one"):
-        integrate_path(smooth_net, StraightPath(images, images), targets, [])
+        integrate_path(Objective(smooth_net, targets), StraightPath(images, images), [])
 
 
 @pytest.fixture(scope="module")

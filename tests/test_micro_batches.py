@@ -70,26 +70,32 @@ def end_weighted(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings:
 
 def adaptive(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
     path = ro.BlurPath(x, 2.0)
-    return ro.adaptive_attribution(model, path, t, PROFILES["late"], count, **settings).maps
+    return ro.adaptive_attribution(ro.Objective(model, t, **settings), path, PROFILES["late"], count).maps
 
 
 def to_tolerance(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
     path, profile = ro.StraightPath(x, x.flip(2) / 2), PROFILES["rising"]
-    return ro.adaptive_to_tolerance(model, path, t, profile, 0.05, maximum=count, **settings).maps
+    return ro.adaptive_to_tolerance(
+        ro.Objective(model, t, **settings), path, profile, 0.05, maximum=count
+    ).maps
 
 
 def secants(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
     path = ro.StraightPath.from_black(x)
-    return ro.rescale_attribution(model, path, t, ro.linear_schedule(count, "left"), **settings).maps
+    return ro.rescale_attribution(
+        ro.Objective(model, t, **settings), path, ro.linear_schedule(count, "left")
+    ).maps
 
 
 def adaptive_secants(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
     path = ro.StraightPath.from_black(x)
-    return ro.adaptive_rescale_attribution(model, path, t, PROFILES["rising"], count, **settings).maps
+    return ro.adaptive_rescale_attribution(
+        ro.Objective(model, t, **settings), path, PROFILES["rising"], count
+    ).maps
 
 
 def converged(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
-    return ro.converge(model, ro.StraightPath.from_black(x), t, 2 * count, **settings).maps
+    return ro.converge(ro.Objective(model, t, **settings), ro.StraightPath.from_black(x), 2 * count).maps
 
 
 def converged_walk(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
@@ -99,18 +105,21 @@ def converged_walk(model: nn.Module, x: Tensor, t: Tensor, count: int, **setting
 
 
 def profile(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
-    found = ro.estimate_profile(model, x, t, samples=count, refine="always", **settings)
+    found = ro.estimate_profile(ro.Objective(model, t, **settings), x, samples=count, refine="always")
     return torch.tensor([found.magnitudes], dtype=torch.float64)
 
 
 def guided_profile(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
-    found = ro.estimate_profile(model, x, t, path="guided_ig", samples=count, refine="never", **settings)
+    found = ro.estimate_profile(
+        ro.Objective(model, t, **settings), x, path="guided_ig", samples=count, refine="never"
+    )
     return torch.tensor([found.magnitudes], dtype=torch.float64)
 
 
 def curves(model: nn.Module, x: Tensor, t: Tensor, count: int, **settings: object) -> Tensor:
     maps = torch.stack([x.roll(shift, 3) for shift in range(count)])
-    return torch.cat([curve(model, x, t, maps, **settings).curve for curve in (ro.insertion, ro.deletion)])
+    objective = ro.Objective(model, t, **settings)
+    return torch.cat([curve(objective, x, maps).curve for curve in (ro.insertion, ro.deletion)])
 
 
 ESTIMATORS: dict[str, Estimator] = {

@@ -362,9 +362,11 @@ def test_sums_in_half_precision_lose_nothing(name: str, dtype: torch.dtype) -> N
     points = ro.linear_schedule(65, "trapezoid")
     settings = {"output": "logit", "internal_batch_size": 1}
     (result,) = {
-        "integrated_gradients": lambda: ro.integrate_path(model, path, targets, [points], **settings),
+        "integrated_gradients": lambda: ro.integrate_path(
+            ro.Objective(model, targets, **settings), path, [points]
+        ),
         "integrate_path": lambda: integrate(model, path, targets, [], softmax=[points], **settings),
-        "converge": lambda: [ro.converge(model, path, targets, 64, **settings)],
+        "converge": lambda: [ro.converge(ro.Objective(model, targets, **settings), path, 64)],
         "guided_ig": lambda: [ro.guided_ig(model, images, targets, points, **settings)],
     }[name]()
     weights = model[1].weight.detach()[targets].view_as(images).float()

@@ -20,14 +20,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from riemannopt_dist.arguments import check_positive
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.estimators.base import Placed
 from riemannopt_dist.estimators.softmax_trapezoid import end_weights
 from riemannopt_dist.objective import (
-    DEFAULT_INTERNAL_BATCH_SIZE,
     Objective,
     Output,
     micro_batches,
@@ -53,16 +52,13 @@ FLAT = 0.01
 
 
 def adaptive_attribution(
-    model: nn.Module,
+    objective: Objective,
     path: Path,
-    targets: Tensor,
     profile: Profile,
     samples: int,
     *,
     start: int = START,
     at_a_time: int = AT_A_TIME,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Attribution:
     """The attribution of each image from `samples` gradient evaluations, placed where its map needs them.
 
@@ -74,22 +70,19 @@ def adaptive_attribution(
 
     Raises ValueError unless samples and start are at least 2, and for targets that do not fit the images.
     """
-    objective = Objective(model, targets, output, internal_batch_size)
-    return refined(objective, path, profile, samples, start=start, at_a_time=at_a_time)
+    _check_ends(samples, "samples")
+    return _refine(_Sampler(objective, path, profile), start, at_a_time, samples, lambda _: False)
 
 
 def adaptive_to_tolerance(
-    model: nn.Module,
+    objective: Objective,
     path: Path,
-    targets: Tensor,
     profile: Profile,
     tolerance: float,
     *,
     maximum: int = 256,
     start: int = START,
     at_a_time: int = AT_A_TIME,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Attribution:
     """The attribution of each image, refined until its estimated error is at most `tolerance`.
 
@@ -102,35 +95,6 @@ def adaptive_to_tolerance(
     Raises ValueError unless tolerance is positive and finite and maximum and start are at least 2, and for
     targets that do not fit the images.
     """
-    objective = Objective(model, targets, output, internal_batch_size)
-    return refined_to(objective, path, profile, tolerance, maximum, start=start, at_a_time=at_a_time)
-
-
-def refined(
-    objective: Objective,
-    path: Path,
-    profile: Profile,
-    samples: int,
-    *,
-    start: int = START,
-    at_a_time: int = AT_A_TIME,
-) -> Attribution:
-    """`adaptive_attribution` of an objective."""
-    _check_ends(samples, "samples")
-    return _refine(_Sampler(objective, path, profile), start, at_a_time, samples, lambda _: False)
-
-
-def refined_to(
-    objective: Objective,
-    path: Path,
-    profile: Profile,
-    tolerance: float,
-    maximum: int,
-    *,
-    start: int = START,
-    at_a_time: int = AT_A_TIME,
-) -> Attribution:
-    """`adaptive_to_tolerance` of an objective."""
     if not 0 < tolerance < math.inf:
         raise ValueError(f"tolerance: expected a positive finite number, got {tolerance!r}")
     _check_ends(maximum, "maximum")
@@ -147,8 +111,8 @@ def refined_where_needed(objective: Objective, path: Path | GuidedPath, placed: 
         raise ValueError("path: points per image need a path that is known beforehand")
     profile = placed.known_profile
     if placed.tolerance is None:
-        return refined(objective, path, profile, placed.samples)
-    return refined_to(objective, path, profile, placed.tolerance, placed.samples)
+        return adaptive_attribution(objective, path, profile, placed.samples)
+    return adaptive_to_tolerance(objective, path, profile, placed.tolerance, maximum=placed.samples)
 
 
 class _Point(NamedTuple):

@@ -17,7 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.estimators.rescale import (
@@ -28,7 +28,6 @@ from riemannopt_dist.estimators.rescale import (
     products,
 )
 from riemannopt_dist.objective import (
-    DEFAULT_INTERNAL_BATCH_SIZE,
     Index,
     Objective,
     Output,
@@ -50,14 +49,7 @@ FLOOR = 1e-3
 
 
 def adaptive_rescale_attribution(
-    model: nn.Module,
-    path: Path,
-    targets: Tensor,
-    profile: Profile,
-    samples: int,
-    *,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
+    objective: Objective, path: Path, profile: Profile, samples: int
 ) -> Attribution:
     """The attribution of each image from `samples` secants, over intervals where its map needs them.
 
@@ -68,11 +60,6 @@ def adaptive_rescale_attribution(
     Raises ValueError unless samples is at least 2, for a profile without roughness, and as
     `rescale_attribution` does.
     """
-    return adaptively_rescaled(Objective(model, targets, output, internal_batch_size), path, profile, samples)
-
-
-def adaptively_rescaled(objective: Objective, path: Path, profile: Profile, samples: int) -> Attribution:
-    """`adaptive_rescale_attribution` of an objective."""
     objective.check(path.images)
     if samples < 2:
         raise ValueError(f"samples: expected at least 2, for intervals that can be placed, got {samples}")

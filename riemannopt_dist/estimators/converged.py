@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from riemannopt_dist.estimators.passes import sums_along
 from riemannopt_dist.estimators.riemann import RiemannSums
-from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Objective, Output
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import Path
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.table import WALK_PIECES
@@ -42,14 +42,11 @@ class Reference:
 
 
 def converge(
-    model: nn.Module,
+    objective: Objective,
     path: Path,
-    targets: Tensor,
     intervals: int,
     *,
     partition: Callable[[int], Array] = linear_partition,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Reference:
     """The trapezoid's maps with `intervals` intervals of the path, for intervals + 1 gradients an image.
 
@@ -62,7 +59,7 @@ def converge(
     edges = partition(intervals)
     if len(edges) != intervals + 1:
         raise ValueError(f"partition: expected {intervals + 1} edges, got {len(edges)}")
-    return trapezoid(path, Objective(model, targets, output, internal_batch_size), edges)
+    return trapezoid(path, objective, edges)
 
 
 def references(

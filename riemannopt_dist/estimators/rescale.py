@@ -26,7 +26,6 @@ from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.estimators.base import Placed
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.objective import (
-    DEFAULT_INTERNAL_BATCH_SIZE,
     Index,
     Objective,
     Output,
@@ -54,19 +53,11 @@ ROUNDING = 1e-5
 EfficientNet-Lite0's sums of photos are off by up to 1.5e-8 of that."""
 
 
-def rescale_attribution(
-    model: nn.Module,
-    path: Path,
-    targets: Tensor,
-    schedule: Schedule,
-    *,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> Attribution:
+def rescale_attribution(objective: Objective, path: Path, schedule: Schedule) -> Attribution:
     """Maps from one secant over each interval of a schedule of the left, right or trapezoid rule.
 
     Only the schedule's partition matters. Its `gradient_evaluations` are the intervals. A micro-batch holds
-    at most `internal_batch_size` samples, two at least; it changes nothing beyond rounding.
+    at most the objective's `internal_batch_size` samples, two at least; it changes nothing beyond rounding.
 
     Sums are of float32, or of the images' type where that is wider, and so are the maps.
 
@@ -74,11 +65,6 @@ def rescale_attribution(
     mean slopes are not known, and one whose sums are not the change of f: torch's functions do not show all
     of it.
     """
-    return rescaled(Objective(model, targets, output, internal_batch_size), path, schedule)
-
-
-def rescaled(objective: Objective, path: Path, schedule: Schedule) -> Attribution:
-    """`rescale_attribution` of an objective."""
     objective.check(path.images)
     edges, _ = partition_of(schedule)
     check_whole_path(objective, path)
@@ -89,13 +75,15 @@ def rescaled(objective: Objective, path: Path, schedule: Schedule) -> Attributio
 
 def rescaled_where_placed(objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
     """The attribution on a schedule, or over intervals of each image's own. Raises ValueError for a walk."""
-    from riemannopt_dist.estimators.adaptive_rescale import adaptively_rescaled  # which builds on this module
+    from riemannopt_dist.estimators.adaptive_rescale import (
+        adaptive_rescale_attribution,  # which builds on this module
+    )
 
     if isinstance(path, GuidedPath):
         raise ValueError("path: the Rescale rule needs a path that is known beforehand")
     if placed.schedule is None:
-        return adaptively_rescaled(objective, path, placed.known_profile, placed.samples)
-    return rescaled(objective, path, placed.schedule)
+        return adaptive_rescale_attribution(objective, path, placed.known_profile, placed.samples)
+    return rescale_attribution(objective, path, placed.schedule)
 
 
 def sums_over_intervals(objective: Objective, path: Path, edges: Array) -> tuple[Tensor, Tensor]:

@@ -8,34 +8,24 @@ content: the same in any batch, and for all maps.
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from riemannopt_dist.arguments import check_images
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.metrics.seeds import content_seeds
-from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Objective, Output
+from riemannopt_dist.objective import Objective
 
 SQUARES = 16
 
 
-def infidelity(
-    model: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    maps: Tensor,
-    *,
-    seed: int = 0,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
-) -> Tensor:
+def infidelity(objective: Objective, images: Tensor, maps: Tensor, *, seed: int = 0) -> Tensor:
     """Infidelity of maps (B, C, H, W) or (S, B, C, H, W) of images (B, C, H, W), float64, (B,) or (S, B).
 
     From `SQUARES + 1` forward passes an image, whatever the number of maps. Raises ValueError for images,
     targets and maps that do not fit.
     """
     check_images(images)
-    objective = Objective(model, targets, output, internal_batch_size)
     objective.check(images)
     check_maps(maps, images)
     return _infidelity(objective, images, maps, objective.values(images), seed)

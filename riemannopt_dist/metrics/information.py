@@ -21,11 +21,11 @@ from PIL import Image, ImageFilter
 from scipy.interpolate import LinearNDInterpolator
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_images, check_model, check_targets
+from riemannopt_dist.arguments import check_choice, check_images
 from riemannopt_dist.metrics.insertion import check_maps, pixel_ranks, pixel_saliency
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary, area, unit_curve
 from riemannopt_dist.objective import (
-    DEFAULT_INTERNAL_BATCH_SIZE,
+    Objective,
     explained_output,
     logits_of,
     micro_batches,
@@ -137,20 +137,19 @@ def information_blur(images: Tensor, *, convention: str = "pair", seed: int = 0)
 
 
 def information_curve(
-    model: nn.Module,
+    objective: Objective,
     images: Tensor,
-    targets: Tensor,
     maps: Tensor,
     *,
     convention: str = "pair",
     seed: int = 0,
     blurred: BlurredImages | None = None,
     workers: int | None = None,
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> InformationCurve:
     """SIC and AIC of images (B, C, H, W) in [0, 1] for maps (B, C, H, W) or (S, B, C, H, W).
 
-    Higher is better. Pixels are ranked by |channel sum|; the model sees pictures of 8 bits. The conventions:
+    Higher is better. Pixels are ranked by |channel sum|; the model sees pictures of 8 bits, and is asked for
+    probabilities, whatever the objective's output. The conventions:
 
     - "pair", the package `saliency` 0.2.1: the blurred image is interpolated from a random 1 % of the
       pixels and the corners; 13 thresholds t reveal the pixels with a saliency of at least the quantile
@@ -168,13 +167,13 @@ def information_curve(
     curve whose prediction it does not raise (by more than rounding).
 
     `blurred` is the result of `information_blur` with this convention and seed, if at hand. `workers`
-    threads (by default as many as torch uses) make and measure pictures while the model predicts. Neither
-    they nor `internal_batch_size` change a result beyond rounding.
+    threads (by default as many as torch uses) make and measure pictures while the model predicts. They
+    change no result.
     """
-    check_model(model)
     check_images(images)
-    check_targets(targets, images, model)
+    objective.check(images)
     check_maps(maps, images)
+    size = objective.internal_batch_size
     how = _convention(convention, images)
     blurred = blurred or information_blur(images, convention=convention, seed=seed)
     if len(blurred.shown) != len(images) or blurred.shown.shape[1:3] != images.shape[2:]:
@@ -182,9 +181,7 @@ def information_curve(
     stacked = maps if maps.ndim == 5 else maps[None]
     with ThreadPoolExecutor(workers or torch.get_num_threads()) as pool:
         start, end = (
-            _observe(
-                model, images, targets, _end_chunks(pool, pictures, how, images.device, internal_batch_size)
-            )
+            _observe(objective, images, _end_chunks(pool, pictures, how, images.device, size))
             for pictures in (blurred.blurred, blurred.shown)
         )
         if how.encoding is None:
@@ -196,8 +193,8 @@ def information_curve(
         )
         rows = [b for b in range(len(images)) if sic_skipped[b] is None or aic_skipped[b] is None]
         saliency = pixel_saliency(stacked[:, rows]).flatten(0, 1)
-        chunks = _step_chunks(pool, blurred, rows * len(stacked), saliency, how, internal_batch_size)
-        steps = _observe(model, images, targets, chunks).reshape(3, len(stacked), len(rows), how.steps)
+        chunks = _step_chunks(pool, blurred, rows * len(stacked), saliency, how, size)
+        steps = _observe(objective, images, chunks).reshape(3, len(stacked), len(rows), how.steps)
     for side in (start, end):
         steps[1] = _snapped(steps[1], side[1, rows, None], sum_type(images.dtype))
     progress = np.full((3, len(stacked), len(images), how.steps), np.nan)
@@ -349,9 +346,7 @@ def _measured(picture: Picture, how: Convention) -> Shown:
     return picture, float(buffer.tell())
 
 
-def _observe(
-    model: nn.Module, images: Tensor, targets: Tensor, chunks: Iterable[Chunk]
-) -> NDArray[np.float64]:
+def _observe(objective: Objective, images: Tensor, chunks: Iterable[Chunk]) -> NDArray[np.float64]:
     """Information, the target's probability and whether it is the top class, for all N pictures: (3, N)."""
     values = [torch.empty(3, 0, device=images.device, dtype=torch.float64)]
     with torch.no_grad():
@@ -359,12 +354,13 @@ def _observe(
             pictures, sizes = zip(*(future.result() for future in futures), strict=True)
             shown = torch.from_numpy(np.stack(pictures)).to(images.device).permute(0, 3, 1, 2)
             inputs = shown.contiguous().to(images.dtype) / 255
-            logits = logits_of(model, inputs)
+            logits = logits_of(objective.model, inputs)
             information = torch.tensor(sizes, device=images.device, dtype=torch.float64)
             if math.isnan(sizes[0]):
                 information = _ms_ssim(inputs, images[rows])
-            probability = explained_output(logits, targets[rows])
-            correct = logits.argmax(dim=1) == targets[rows]
+            targets = objective.targets[rows]
+            probability = explained_output(logits, targets)
+            correct = logits.argmax(dim=1) == targets
             values.append(torch.stack([information.double(), probability.double(), correct.double()]))
     return torch.cat(values, dim=1).cpu().numpy()
 
@@ -447,13 +443,7 @@ def _metric(convention: str, requires: str = "") -> Metric:
 
     def compute(batch: MapBatch) -> dict[str, Tensor | tuple[str | None, ...]]:
         result = information_curve(
-            batch.model,
-            batch.images,
-            batch.targets,
-            batch.maps,
-            convention=convention,
-            seed=batch.seed,
-            internal_batch_size=batch.internal_batch_size,
+            batch.objective, batch.images, batch.maps, convention=convention, seed=batch.seed
         )
         return {
             f"sic{end}": result.sic,

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from riemannopt_dist.arguments import check_choice, check_images
 from riemannopt_dist.metrics.metric import Column, Direction, MapBatch, Metric, Summary
 from riemannopt_dist.objective import (
-    DEFAULT_INTERNAL_BATCH_SIZE,
     Objective,
     Output,
     micro_batches,
@@ -63,17 +62,24 @@ class Curve:
         return torch.where(self.f_input.abs() <= rounding, torch.nan, self.score / self.f_input)
 
 
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """Images `before` (B, C, H, W) whose pixels give way to those `after`; f of both, (B,), if known."""
+
+    before: Tensor
+    after: Tensor
+    f_before: Tensor | None = None
+    f_after: Tensor | None = None
+
+
 def insertion(
-    model: nn.Module,
+    objective: Objective,
     images: Tensor,
-    targets: Tensor,
     maps: Tensor,
     *,
     convention: Convention = "official",
-    output: Output = "probability",
     f_input: Tensor | None = None,
     f_start: Tensor | None = None,
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Curve:
     """f while the pixels of each image (B, C, H, W) appear in the order of its maps; higher is better.
 
@@ -89,21 +95,18 @@ def insertion(
     """
     check_images(images)
     start = rise_blur(images) if convention == "rise" else torch.zeros_like(images)
-    objective = Objective(model, targets, output, internal_batch_size)
-    fractions, curve = _replacement_curve(objective, start, images, maps, convention, f_start, f_input)
-    return Curve(fractions, curve, curve[..., -1], output)
+    replacement = Replacement(start, images, f_start, f_input)
+    fractions, curve = _replacement_curve(objective, replacement, maps, convention)
+    return Curve(fractions, curve, curve[..., -1], objective.output)
 
 
 def smoothed_insertion(
-    model: nn.Module,
+    objective: Objective,
     images: Tensor,
-    targets: Tensor,
     maps: Tensor,
     *,
-    output: Output = "probability",
     f_input: Tensor | None = None,
     f_start: Tensor | None = None,
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Curve:
     """`insertion` in the order of |channel sum| after a Gaussian blur: regions appear, not scattered pixels.
 
@@ -113,16 +116,7 @@ def smoothed_insertion(
     """
     check_images(images)
     check_maps(maps, images)
-    return insertion(
-        model,
-        images,
-        targets,
-        smoothed(maps),
-        output=output,
-        f_input=f_input,
-        f_start=f_start,
-        internal_batch_size=internal_batch_size,
-    )
+    return insertion(objective, images, smoothed(maps), f_input=f_input, f_start=f_start)
 
 
 @ieee_float32()
@@ -141,16 +135,13 @@ def smoothed(maps: Tensor) -> Tensor:
 
 
 def deletion(
-    model: nn.Module,
+    objective: Objective,
     images: Tensor,
-    targets: Tensor,
     maps: Tensor,
     *,
     convention: Convention = "official",
-    output: Output = "probability",
     f_input: Tensor | None = None,
     f_end: Tensor | None = None,
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Curve:
     """f while the pixels of each image turn black in the order of its maps; lower is better.
 
@@ -159,21 +150,16 @@ def deletion(
     """
     check_images(images)
     black = torch.zeros_like(images)
-    objective = Objective(model, targets, output, internal_batch_size)
-    fractions, curve = _replacement_curve(objective, images, black, maps, convention, f_input, f_end)
-    return Curve(fractions, curve, curve[..., 0], output)
+    replacement = Replacement(images, black, f_input, f_end)
+    fractions, curve = _replacement_curve(objective, replacement, maps, convention)
+    return Curve(fractions, curve, curve[..., 0], objective.output)
 
 
 def _replacement_curve(
-    objective: Objective,
-    before: Tensor,
-    after: Tensor,
-    maps: Tensor,
-    convention: Convention,
-    f_before: Tensor | None,
-    f_after: Tensor | None,
+    objective: Objective, replacement: Replacement, maps: Tensor, convention: Convention
 ) -> tuple[Tensor, Tensor]:
-    """Fractions (K,) and the curve (…, B, K) from `before` to `after` for maps (…, B, C, H, W)."""
+    """Fractions (K,) and the curve (…, B, K) of a replacement in the order of maps (…, B, C, H, W)."""
+    before = replacement.before
     check_choice(convention, CONVENTIONS, "convention")
     objective.check(before)
     check_maps(maps, before)
@@ -182,30 +168,22 @@ def _replacement_curve(
     saliency = pixel_saliency(maps)
     rows = torch.arange(len(before), device=before.device).expand(saliency.shape[:-2]).flatten()
     ranks = pixel_ranks(saliency.flatten(0, -3))
-    curve = replacement_curves(
-        objective, before, after, rows, ranks, counts, f_before=f_before, f_after=f_after
-    )
+    curve = replacement_curves(objective, replacement, rows, ranks, counts)
     fractions = torch.tensor(counts, device=before.device, dtype=curve.dtype) / pixels
     return fractions, curve.view(*saliency.shape[:-2], len(counts))
 
 
 def replacement_curves(
-    objective: Objective,
-    before: Tensor,
-    after: Tensor,
-    rows: Tensor,
-    ranks: Tensor,
-    counts: Sequence[int],
-    *,
-    f_before: Tensor | None = None,
-    f_after: Tensor | None = None,
+    objective: Objective, replacement: Replacement, rows: Tensor, ranks: Tensor, counts: Sequence[int]
 ) -> Tensor:
-    """f as the pixels of `before` give way to those of `after`, both (B, C, H, W), for N maps: (N, K).
+    """f as the pixels of B images give way to others, for N maps: (N, K).
 
     Map n belongs to image `rows[n]` and replaces its pixels in the order `ranks[n]`, (N, H, W), rank 0
     first. `counts` (K,) rises from 0 to H · W. The ends of a curve depend on the image alone: they are
-    evaluated once for all its maps, or taken from `f_before` and `f_after`, (B,).
+    evaluated once for all its maps, unless they are known.
     """
+    before, after = replacement.before, replacement.after
+    f_before, f_after = replacement.f_before, replacement.f_after
     if f_before is None:
         f_before = objective.values(before)
     if f_after is None:
@@ -284,16 +262,8 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
     """The metric of one of the two curves; `f_black` is its argument for f at black."""
 
     def compute(batch: MapBatch) -> dict[str, Tensor]:
-        result = curve_of(
-            batch.model,
-            batch.images,
-            batch.targets,
-            batch.maps,
-            output=batch.output,
-            f_input=batch.f_input,
-            internal_batch_size=batch.internal_batch_size,
-            **{f_black: batch.f_black},
-        )
+        ends = {"f_input": batch.f_input, f_black: batch.f_black}
+        result = curve_of(batch.objective, batch.images, batch.maps, **ends)
         return {name: result.score, f"{name}_normalized": result.normalized, f"{name}_curve": result.curve}
 
     return Metric(

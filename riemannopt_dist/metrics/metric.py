@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from riemannopt_dist.estimators.converged import Reference
     from riemannopt_dist.objective import Objective
@@ -38,23 +38,13 @@ class MapBatch:
     (S, B). `references` (S) are the converged maps, where asked for.
     """
 
-    model: nn.Module
+    objective: Objective
     images: Tensor
-    targets: Tensor
     maps: Tensor
     f_input: Tensor
     f_baseline: Tensor
-    output: Literal["probability", "logit"] = "probability"
-    internal_batch_size: int = 32
     seed: int = 0
     references: Sequence[Reference | None] = ()
-
-    @cached_property
-    def objective(self) -> Objective:
-        """What is explained of the images."""
-        from riemannopt_dist.objective import Objective
-
-        return Objective(self.model, self.targets, self.output, self.internal_batch_size)
 
     @cached_property
     def f_black(self) -> Tensor:

@@ -1,10 +1,10 @@
 """Profiles estimated from images: Algorithm 1 of arXiv 2410.04118, with a second pass where it pays."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from riemannopt_dist.arguments import check_choice
 from riemannopt_dist.choices import AVERAGES, DEFAULT_AVERAGE, REFINE, Average, Refine
-from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Objective, Output
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.paths.table import path_family
 from riemannopt_dist.quadrature.profile import PROFILE_SAMPLES, Profile, Variations, equispaced
@@ -14,16 +14,13 @@ from riemannopt_dist.quadrature.variation import path_variation
 
 
 def estimate_profile(
-    model: nn.Module,
+    objective: Objective,
     images: Tensor,
-    targets: Tensor,
     *,
     path: str | PathFamily = "ig",
     samples: int = PROFILE_SAMPLES,
     refine: Refine = "auto",
     average: Average = DEFAULT_AVERAGE,
-    output: Output = "probability",
-    internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE,
 ) -> Profile:
     """The profile of a path over images (B, C, H, W), from `samples` equispaced points an image.
 
@@ -37,7 +34,6 @@ def estimate_profile(
     family = path_family(path) if isinstance(path, str) else path
     check_choice(refine, REFINE, "refine")
     check_choice(average, AVERAGES, "average")
-    objective = Objective(model, targets, output, internal_batch_size)
     paths = family.through(images)
 
     def one_pass(alphas: Array) -> Variations:

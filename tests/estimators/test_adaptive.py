@@ -105,7 +105,7 @@ def test_a_linear_logit_is_exact_on_any_path_at_any_points(
     linear_net: nn.Module, images: Tensor, targets: Tensor, name: str, path_of: Callable[[Tensor], Path]
 ) -> None:
     path = path_of(images)
-    result = adaptive_attribution(linear_net, path, targets, PROFILES[name], 11, output="logit")
+    result = adaptive_attribution(Objective(linear_net, targets, output="logit"), path, PROFILES[name], 11)
     start, _ = path.at(torch.arange(3), torch.zeros(3, dtype=torch.float64))
     weights = linear_net[1].weight.detach()[targets].view_as(images)
     torch.testing.assert_close(result.maps, weights * (images - start), rtol=1e-10, atol=1e-13)
@@ -115,13 +115,13 @@ def test_positions_do_not_depend_on_the_type_of_the_images(images: Tensor, first
     """In bfloat16 they would be rounded to 1/256."""
     rounded, exact = (Recorded(StraightPath.from_black(given)) for given in (images.bfloat16(), images))
     for path in (rounded, exact):
-        adaptive_attribution(Quadratic(), path, first, RISING, START)
+        adaptive_attribution(Objective(Quadratic(), first), path, RISING, START)
     assert rounded.alphas == exact.alphas
 
 
 def test_a_gradient_that_is_a_straight_line_is_exact(images: Tensor, first: Tensor) -> None:
     result = adaptive_attribution(
-        Quadratic(), StraightPath.from_black(images), first, RISING, 7, output="logit"
+        Objective(Quadratic(), first, output="logit"), StraightPath.from_black(images), RISING, 7
     )
     factors = torch.linspace(-1, 2, 108, dtype=torch.float64).view(3, 6, 6)
     torch.testing.assert_close(result.maps, factors * images**2 / 2, rtol=1e-12, atol=1e-14)
@@ -139,7 +139,7 @@ def test_two_points_are_exact_for_the_probability_of_a_linear_model(images: Tens
     score = parts.sum(1, keepdim=True)
     assert score.abs().max() > 4
     expected = parts / score * (torch.sigmoid(score) - 0.5)
-    result = adaptive_attribution(network, StraightPath.from_black(images), classes, CONSTANT, 2)
+    result = adaptive_attribution(Objective(network, classes), StraightPath.from_black(images), CONSTANT, 2)
     torch.testing.assert_close(result.maps.flatten(1), expected, rtol=1e-9, atol=1e-12)
     trapezoid = integrated_gradients(network, images, classes, linear_schedule(2, "trapezoid"))
     assert l1_distance(trapezoid.maps.flatten(1), expected) > 0.2
@@ -150,11 +150,11 @@ def test_an_integrand_that_changes_evenly_gets_even_points(plain: Tensor, first:
     for samples, at_a_time in ((9, 2), (9, 3), (17, 1), (17, 5)):
         model = Recorder(Quadratic())
         found = adaptive_attribution(
-            model, path, first[2:], CONSTANT, samples, start=5, at_a_time=at_a_time, output="logit"
+            Objective(model, first[2:], output="logit"), path, CONSTANT, samples, start=5, at_a_time=at_a_time
         )
         assert sorted(model.means) == pytest.approx(np.linspace(0, 1, samples).tolist(), abs=1e-12)
         (even,) = integrate_path(
-            model, path, first[2:], [linear_schedule(samples, "trapezoid")], output="logit"
+            Objective(model, first[2:], output="logit"), path, [linear_schedule(samples, "trapezoid")]
         )
         torch.testing.assert_close(found.maps, even.maps, rtol=1e-12, atol=1e-14)
 
@@ -163,7 +163,7 @@ def test_bisection_halves_the_profiles_share(plain: Tensor, first: Tensor) -> No
     # ∫√t is proportional to t^{3/2}: even shares lie at (i/n)^{2/3}. One image, one interval, one bisection.
     model = Recorder(Quadratic())
     adaptive_attribution(
-        model, StraightPath.from_black(plain[2:]), first[2:], RISING, 3, start=2, output="logit"
+        Objective(model, first[2:], output="logit"), StraightPath.from_black(plain[2:]), RISING, 3, start=2
     )
     assert sorted(model.means) == pytest.approx([0, 0.5 ** (2 / 3), 1], abs=2e-3)
 
@@ -175,7 +175,7 @@ def test_every_evaluation_is_counted_and_the_ends_are_right(
 ) -> None:
     path = StraightPath(images, 0.5 * images.flip(2))
     with counted(smooth_net) as calls:
-        result = adaptive_attribution(smooth_net, path, targets, RISING, samples, output=output)
+        result = adaptive_attribution(Objective(smooth_net, targets, output=output), path, RISING, samples)
     assert result.gradient_evaluations.tolist() == [samples] * 3
     # A look at each start comes first, where its probability may be flat.
     assert sum(calls) == 3 * samples + (3 if output == "probability" else 0)
@@ -197,7 +197,7 @@ def test_no_gradient_is_spent_at_a_flat_start(images: Tensor) -> None:
         network[1].bias.copy_(torch.tensor([-9.0, 0.0]))
     model = Recorder(network)
     path = StraightPath.from_black(scaled)
-    found = adaptive_attribution(model, path, torch.zeros(3, dtype=torch.int64), CONSTANT, 8)
+    found = adaptive_attribution(Objective(model, torch.zeros(3, dtype=torch.int64)), path, CONSTANT, 8)
     assert sum(mean == 0 for mean in model.means) == 3
     assert len(model.means) == 3 * (8 + 1)
     assert found.gradient_evaluations.tolist() == [8] * 3
@@ -206,7 +206,7 @@ def test_no_gradient_is_spent_at_a_flat_start(images: Tensor) -> None:
     exact = scaled / 12 * (ends[1] - ends[0])
     assert l1_distance(found.maps, exact) < 5e-4
     # The opposite class has its probability, and so its gradient, from the same log-odds.
-    other = adaptive_attribution(model, path, torch.ones(3, dtype=torch.int64), CONSTANT, 8)
+    other = adaptive_attribution(Objective(model, torch.ones(3, dtype=torch.int64)), path, CONSTANT, 8)
     torch.testing.assert_close(other.maps, -found.maps, rtol=1e-9, atol=1e-12)
 
 
@@ -214,7 +214,8 @@ def test_it_converges_to_the_map(smooth_net: nn.Module, images: Tensor, targets:
     reference = integrated_gradients(smooth_net, images, targets, linear_schedule(24, "gauss_legendre"))
     path = StraightPath.from_black(images)
     coarse, fine = (
-        adaptive_attribution(smooth_net, path, targets, CONSTANT, samples).maps for samples in (11, 81)
+        adaptive_attribution(Objective(smooth_net, targets), path, CONSTANT, samples).maps
+        for samples in (11, 81)
     )
     assert l1_distance(fine, reference.maps) < l1_distance(coarse, reference.maps) / 20
     assert l1_distance(fine, reference.maps) < 1e-4
@@ -225,8 +226,8 @@ def test_a_blur_path_closes_on_the_change_of_the_output(
 ) -> None:
     # γ jumps where the blur's kernel gains a tap: a sum along γ itself has the jumps in it, ∫ g dα has not.
     path = BlurPath(images, 2.0, truncate=2.0)
-    found = adaptive_attribution(smooth_net, path, targets, CONSTANT, 64)
-    (even,) = integrate_path(smooth_net, path, targets, [linear_schedule(512, "trapezoid")])
+    found = adaptive_attribution(Objective(smooth_net, targets), path, CONSTANT, 64)
+    (even,) = integrate_path(Objective(smooth_net, targets), path, [linear_schedule(512, "trapezoid")])
     assert completeness_delta(found).abs().max() < 1e-4 < 0.01 < completeness_delta(even).abs().max()
 
 
@@ -236,13 +237,13 @@ def test_points_gather_where_each_images_rise_is(plain: Tensor, first: Tensor) -
     for row, grey in enumerate((0.4, 0.6, 1.0)):
         model, one = Recorder(Rise(0.5)), slice(row, row + 1)
         alone = StraightPath.from_black(plain[one])
-        adaptive_attribution(model, alone, first[one], CONSTANT, 24, output="logit")
+        adaptive_attribution(Objective(model, first[one], output="logit"), alone, CONSTANT, 24)
         alphas = np.array(model.means) / grey
         half_width = 4 / 80 / (2 * grey)
         # 6 of 24 points are even. The rise spans a tenth of the path or less per image, and gets the rest.
         assert np.sum(np.abs(alphas - 0.25 / grey) < 2 * half_width) >= 12
     # The map of a model of Σ w_i x_i is each feature's even share of the change.
-    found = adaptive_attribution(Rise(0.5), path, first, CONSTANT, 24, output="logit")
+    found = adaptive_attribution(Objective(Rise(0.5), first, output="logit"), path, CONSTANT, 24)
     exact = ((found.f_input - found.f_baseline) / 108)[:, None, None, None].expand_as(plain)
     even = integrated_gradients(
         Rise(0.5),
@@ -259,11 +260,13 @@ def test_micro_batches_change_nothing(
     smooth_net: nn.Module, images: Tensor, targets: Tensor, size: int
 ) -> None:
     path = StraightPath.from_black(images)
-    whole = adaptive_attribution(smooth_net, path, targets, RISING, 13, internal_batch_size=100)
-    parts = adaptive_attribution(smooth_net, path, targets, RISING, 13, internal_batch_size=size)
+    whole = adaptive_attribution(Objective(smooth_net, targets, internal_batch_size=100), path, RISING, 13)
+    parts = adaptive_attribution(Objective(smooth_net, targets, internal_batch_size=size), path, RISING, 13)
     assert l1_distance(parts.maps, whole.maps) < 1e-12
-    whole = adaptive_to_tolerance(smooth_net, path, targets, RISING, 0.02, internal_batch_size=100)
-    parts = adaptive_to_tolerance(smooth_net, path, targets, RISING, 0.02, internal_batch_size=size)
+    whole = adaptive_to_tolerance(Objective(smooth_net, targets, internal_batch_size=100), path, RISING, 0.02)
+    parts = adaptive_to_tolerance(
+        Objective(smooth_net, targets, internal_batch_size=size), path, RISING, 0.02
+    )
     assert l1_distance(parts.maps, whole.maps) < 1e-12
     assert parts.gradient_evaluations.tolist() == whole.gradient_evaluations.tolist()
 
@@ -272,14 +275,14 @@ def test_a_batch_of_images_is_each_image_alone(
     smooth_net: nn.Module, images: Tensor, targets: Tensor
 ) -> None:
     path = StraightPath(images, images.flip(3))
-    fixed = adaptive_attribution(smooth_net, path, targets, RISING, 13)
-    auto = adaptive_to_tolerance(smooth_net, path, targets, RISING, 0.02)
+    fixed = adaptive_attribution(Objective(smooth_net, targets), path, RISING, 13)
+    auto = adaptive_to_tolerance(Objective(smooth_net, targets), path, RISING, 0.02)
     for row in range(3):
         one = slice(row, row + 1)
         alone = StraightPath(images[one], path.baselines[one])
-        found = adaptive_attribution(smooth_net, alone, targets[one], RISING, 13)
+        found = adaptive_attribution(Objective(smooth_net, targets[one]), alone, RISING, 13)
         assert l1_distance(found.maps, fixed.maps[one]) < 1e-12
-        found = adaptive_to_tolerance(smooth_net, alone, targets[one], RISING, 0.02)
+        found = adaptive_to_tolerance(Objective(smooth_net, targets[one]), alone, RISING, 0.02)
         assert l1_distance(found.maps, auto.maps[one]) < 1e-12
         assert found.gradient_evaluations == auto.gradient_evaluations[row]
 
@@ -288,15 +291,12 @@ def test_images_come_in_groups_that_fill_a_micro_batch(plain: Tensor, first: Ten
     images = plain[[0, 0, 0, 0, 2, 2]]
     model = Recorder(Quadratic())
     adaptive_attribution(
-        model,
+        Objective(model, first.repeat(2), output="logit", internal_batch_size=8),
         StraightPath.from_black(images),
-        first.repeat(2),
         CONSTANT,
         12,
         start=8,
         at_a_time=2,
-        output="logit",
-        internal_batch_size=8,
     )
     assert max(model.means[: 4 * 12]) == pytest.approx(0.4)
     assert max(model.means[4 * 12 : 4 * 12 + 8]) == pytest.approx(1.0)
@@ -307,13 +307,17 @@ def test_micro_batches_are_full_while_images_last(plain: Tensor, first: Tensor) 
     path = StraightPath.from_black(images)
     with counted(model := Rise(0.5)) as calls:
         adaptive_attribution(
-            model, path, targets, CONSTANT, 16, at_a_time=2, output="logit", internal_batch_size=8
+            Objective(model, targets, output="logit", internal_batch_size=8), path, CONSTANT, 16, at_a_time=2
         )
     assert set(calls) == {8}
     # Images that are done leave, others take their places: of the last group alone, some rounds are not full.
     with counted(model) as calls:
         result = adaptive_to_tolerance(
-            model, path, targets, CONSTANT, 0.01, at_a_time=2, output="logit", internal_batch_size=8
+            Objective(model, targets, output="logit", internal_batch_size=8),
+            path,
+            CONSTANT,
+            0.01,
+            at_a_time=2,
         )
     assert sum(calls) == int(result.gradient_evaluations.sum())
     assert len(set(result.gradient_evaluations.tolist())) > 1
@@ -326,15 +330,15 @@ def test_the_tolerance_is_met_and_costs_what_the_image_needs(
 ) -> None:
     path = StraightPath.from_black(plain)
     with counted(model := Rise(0.5)) as calls:
-        found = adaptive_to_tolerance(model, path, first, CONSTANT, tolerance, output="logit")
+        found = adaptive_to_tolerance(Objective(model, first, output="logit"), path, CONSTANT, tolerance)
     exact = ((found.f_input - found.f_baseline) / 108)[:, None, None, None].expand_as(plain)
     assert l1_distance(found.maps, exact) <= tolerance
     assert sum(calls) == int(found.gradient_evaluations.sum())
-    looser = adaptive_to_tolerance(model, path, first, CONSTANT, 2 * tolerance, output="logit")
+    looser = adaptive_to_tolerance(Objective(model, first, output="logit"), path, CONSTANT, 2 * tolerance)
     assert bool((looser.gradient_evaluations <= found.gradient_evaluations).all())
     assert looser.gradient_evaluations.sum() < found.gradient_evaluations.sum()
     fixed = adaptive_attribution(
-        model, path, first, CONSTANT, int(found.gradient_evaluations[1]), output="logit"
+        Objective(model, first, output="logit"), path, CONSTANT, int(found.gradient_evaluations[1])
     )
     torch.testing.assert_close(fixed.maps[1], found.maps[1], rtol=1e-12, atol=0)
 
@@ -344,7 +348,7 @@ def test_the_estimate_is_the_error_of_gradients_that_walk_at_random(first: Tenso
     images = torch.ones(1, 3, 16, 16, dtype=torch.float64)
     model = Walk(768, seed=1)
     result = adaptive_to_tolerance(
-        model, StraightPath.from_black(images), first[:1], CONSTANT, tolerance, output="logit"
+        Objective(model, first[:1], output="logit"), StraightPath.from_black(images), CONSTANT, tolerance
     )
     error = l1_distance(result.maps.flatten(1), model.walks.mean(1)[None])
     # The last round of two points of n brings the estimate down by some 2/n, here from above the tolerance.
@@ -357,32 +361,36 @@ def test_the_maximum_holds(plain: Tensor, first: Tensor) -> None:
     for maximum in (2, 7, 11, 30):
         with counted(model := Rise(0.5)) as calls:
             result = adaptive_to_tolerance(
-                model, path, first, CONSTANT, 1e-9, maximum=maximum, output="logit"
+                Objective(model, first, output="logit"), path, CONSTANT, 1e-9, maximum=maximum
             )
         assert result.gradient_evaluations.tolist() == [maximum] * 3
         assert sum(calls) == 3 * maximum
-        fixed = adaptive_attribution(model, path, first, CONSTANT, maximum, output="logit")
+        fixed = adaptive_attribution(Objective(model, first, output="logit"), path, CONSTANT, maximum)
         torch.testing.assert_close(result.maps, fixed.maps, rtol=1e-12, atol=0)
 
 
 def test_a_rise_between_samples_that_agree_is_found_by_its_gap(plain: Tensor, first: Tensor) -> None:
     # Six even points are 1/5 apart; at grey 1 the rise at 1/4 is over within 1/20 of the path.
     path, model = StraightPath.from_black(plain[2:]), Rise(0.5)
-    (start,) = integrate_path(model, path, first[2:], [linear_schedule(START, "trapezoid")], output="logit")
+    (start,) = integrate_path(
+        Objective(model, first[2:], output="logit"), path, [linear_schedule(START, "trapezoid")]
+    )
     assert start.maps.sum() < 0.1 * (start.f_input - start.f_baseline)
-    found = adaptive_to_tolerance(model, path, first[2:], CONSTANT, 0.02, output="logit")
+    found = adaptive_to_tolerance(Objective(model, first[2:], output="logit"), path, CONSTANT, 0.02)
     assert found.maps.sum().item() == pytest.approx(float(found.f_input - found.f_baseline), rel=0.02)
 
 
 def test_a_map_of_zeros_is_done_at_once(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
-    result = adaptive_to_tolerance(smooth_net, StraightPath(images, images), targets, CONSTANT, 0.01)
+    result = adaptive_to_tolerance(
+        Objective(smooth_net, targets), StraightPath(images, images), CONSTANT, 0.01
+    )
     assert not result.maps.any()
     assert result.gradient_evaluations.tolist() == [START] * 3
 
 
 def test_rounding_that_depends_on_the_batch_is_no_gap(images: Tensor, targets: Tensor) -> None:
     path = StraightPath(images, images)
-    result = adaptive_to_tolerance(BatchDependent(), path, targets, CONSTANT, 0.01, output="logit")
+    result = adaptive_to_tolerance(Objective(BatchDependent(), targets, output="logit"), path, CONSTANT, 0.01)
     assert not result.maps.any()
     assert result.f_input.tolist() != result.f_baseline.tolist()
     assert result.gradient_evaluations.tolist() == [START] * 3
@@ -400,37 +408,33 @@ def test_the_rounding_of_every_type_is_no_gap(dtype: torch.dtype, images: Tensor
     given = images.to(dtype)
     path = StraightPath.from_black(given)
     for output in ("probability", "logit"):
-        found = adaptive_to_tolerance(Flat(), path, targets, CONSTANT, 0.01, output=output)
+        found = adaptive_to_tolerance(Objective(Flat(), targets, output=output), path, CONSTANT, 0.01)
         assert found.gradient_evaluations.tolist() == [START] * 3
     assert (found.f_input != found.f_baseline).any()
 
 
 def test_bad_arguments_are_refused_by_name(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
     path = StraightPath.from_black(images)
-    for complaint, arguments in {
-        "samples: .* at least 2, got 1": {"samples": 1},
-        "samples: .* got 2.5": {"samples": 2.5},
-        "start: .* at least 2, got 1": {"start": 1},
-        "at_a_time: .* got 0": {"at_a_time": 0},
-        "internal_batch_size: .* got 0": {"internal_batch_size": 0},
-        "output: .* got 'softmax'": {"output": "softmax"},
-        "targets: expected int64": {"targets": targets[:2]},
+    for complaint, (objective, arguments) in {
+        "samples: .* at least 2, got 1": ({}, {"samples": 1}),
+        "samples: .* got 2.5": ({}, {"samples": 2.5}),
+        "start: .* at least 2, got 1": ({}, {"start": 1}),
+        "at_a_time: .* got 0": ({}, {"at_a_time": 0}),
+        "internal_batch_size: .* got 0": ({"internal_batch_size": 0}, {}),
+        "output: .* got 'softmax'": ({"output": "softmax"}, {}),
+        "targets: expected int64": ({"targets": targets[:2]}, {}),
     }.items():
         with pytest.raises(ValueError, match=complaint):
             adaptive_attribution(
-                **{
-                    "model": smooth_net,
-                    "path": path,
-                    "targets": targets,
-                    "profile": CONSTANT,
-                    "samples": 8,
-                    **arguments,
-                }
+                Objective(**{"model": smooth_net, "targets": targets} | objective),
+                path,
+                CONSTANT,
+                **{"samples": 8} | arguments,
             )
     for tolerance in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="tolerance: expected a positive finite number"):
-            adaptive_to_tolerance(smooth_net, path, targets, CONSTANT, tolerance)
+            adaptive_to_tolerance(Objective(smooth_net, targets), path, CONSTANT, tolerance)
     with pytest.raises(ValueError, match=r"maximum: .* at least 2, got 1"):
-        adaptive_to_tolerance(smooth_net, path, targets, CONSTANT, 0.1, maximum=1)
+        adaptive_to_tolerance(Objective(smooth_net, targets), path, CONSTANT, 0.1, maximum=1)
     with pytest.raises(ValueError, match="training mode"):
-        adaptive_attribution(nn.Sequential(nn.Dropout(), smooth_net), path, targets, CONSTANT, 4)
+        adaptive_attribution(Objective(nn.Sequential(nn.Dropout(), smooth_net), targets), path, CONSTANT, 4)

@@ -56,13 +56,15 @@ def test_it_is_the_sum_of_secants_over_the_intervals_that_were_taken(
     images: Tensor, kind: Callable[[Tensor], Path], output: Output, samples: int
 ) -> None:
     path = Recorded(kind(images))
-    found = adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, LATE, samples, output=output)
+    found = adaptive_rescale_attribution(Objective(TWO_LAYERS, CLASSES, output=output), path, LATE, samples)
     for row, image in enumerate(images):
         edges = sorted(path.alphas[row])
         assert len(set(edges)) == samples + 1  # none is asked for twice
         schedule = schedule_from_partition(np.array(edges), "right")
         alone = kind(image[None])
-        expected = rescale_attribution(TWO_LAYERS, alone, CLASSES[row, None], schedule, output=output)
+        expected = rescale_attribution(
+            Objective(TWO_LAYERS, CLASSES[row, None], output=output), alone, schedule
+        )
         torch.testing.assert_close(found.maps[row, None], expected.maps, rtol=0, atol=1e-12)
     assert found.gradient_evaluations.tolist() == [samples] * 3
 
@@ -73,7 +75,7 @@ def test_sums_are_the_change_of_the_output(
     images: Tensor, kind: Callable[[Tensor], Path], output: Output
 ) -> None:
     path = kind(images)
-    found = adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, EVEN, 5, output=output)
+    found = adaptive_rescale_attribution(Objective(TWO_LAYERS, CLASSES, output=output), path, EVEN, 5)
     start, _ = path.at(torch.arange(3), torch.zeros(3, dtype=torch.float64))
     torch.testing.assert_close(found.f_input, Objective(TWO_LAYERS, CLASSES, output=output).values(images))
     torch.testing.assert_close(found.f_baseline, Objective(TWO_LAYERS, CLASSES, output=output).values(start))
@@ -84,8 +86,10 @@ def test_sums_are_the_change_of_the_output(
 @pytest.mark.parametrize("size", [1, 17, 24, 1000])
 def test_micro_batches_change_nothing(images: Tensor, size: int) -> None:
     path = StraightPath.from_black(images)
-    whole = adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, LATE, 11)
-    parts = adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, LATE, 11, internal_batch_size=size)
+    whole = adaptive_rescale_attribution(Objective(TWO_LAYERS, CLASSES), path, LATE, 11)
+    parts = adaptive_rescale_attribution(
+        Objective(TWO_LAYERS, CLASSES, internal_batch_size=size), path, LATE, 11
+    )
     torch.testing.assert_close(parts.maps, whole.maps, rtol=0, atol=1e-12)
     assert not parts.maps.requires_grad
 
@@ -94,7 +98,7 @@ def test_intervals_are_taken_where_the_output_moves() -> None:
     """Between two of the first samples p goes from 1/2 to 1, and is 1/2 before: all others go there."""
     images = torch.ones(1, 3, 6, 6, dtype=torch.float64)
     path = Recorded(StraightPath.from_black(images))
-    adaptive_rescale_attribution(Late(), path, torch.tensor([0]), EVEN, 16)
+    adaptive_rescale_attribution(Objective(Late(), torch.tensor([0])), path, EVEN, 16)
     first = np.linspace(0, 1, round(FIRST * 16) + 1)
     trial, alphas = path.alphas[0][:2], path.alphas[0][2:]
     assert trial == [0, 1]
@@ -111,9 +115,11 @@ def test_a_photo_is_nearer_to_its_integral_than_with_even_intervals(
     path = StraightPath.from_black(avg_pool2d(photos[:1], 2))
 
     def even(samples: int) -> Tensor:
-        return rescale_attribution(classifier, path, predictions[:1], linear_schedule(samples)).maps
+        return rescale_attribution(
+            Objective(classifier, predictions[:1]), path, linear_schedule(samples)
+        ).maps
 
-    placed = adaptive_rescale_attribution(classifier, path, predictions[:1], EVEN, 8)
+    placed = adaptive_rescale_attribution(Objective(classifier, predictions[:1]), path, EVEN, 8)
     errors = [float(compare(maps, even(48)).error) for maps in (placed.maps, even(8))]
     assert errors[0] < 0.7 * errors[1]
 
@@ -143,11 +149,11 @@ def test_pieces_of_an_interval_are_equal() -> None:
 def test_bad_arguments_are_named(images: Tensor) -> None:
     path = StraightPath.from_black(images)
     with pytest.raises(ValueError, match=r"samples: expected at least 2.* got 1"):
-        adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, EVEN, 1)
+        adaptive_rescale_attribution(Objective(TWO_LAYERS, CLASSES), path, EVEN, 1)
     smooth = Profile((0.5,), (1.0,), (0.0,), 2)
     with pytest.raises(ValueError, match="profile: placing by roughness needs one with roughness"):
-        adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, smooth, 4)
+        adaptive_rescale_attribution(Objective(TWO_LAYERS, CLASSES), path, smooth, 4)
     with pytest.raises(ValueError, match="output: "):
-        adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, EVEN, 4, output="odds")  # type: ignore[arg-type]
+        adaptive_rescale_attribution(Objective(TWO_LAYERS, CLASSES, output="odds"), path, EVEN, 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="internal_batch_size"):
-        adaptive_rescale_attribution(TWO_LAYERS, path, CLASSES, EVEN, 4, internal_batch_size=0)
+        adaptive_rescale_attribution(Objective(TWO_LAYERS, CLASSES, internal_batch_size=0), path, EVEN, 4)

@@ -252,12 +252,9 @@ def test_every_rule_converges_to_it_at_first_order_because_of_the_jumps(rule: st
     exact = exact_integrated_gradients(model, images, labels)
     counts = [8, 16, 32, 64, 128, 256, 512]
     results = integrate_path(
-        model,
+        Objective(model, labels, output="logit", internal_batch_size=512),
         StraightPath.from_black(images),
-        labels,
         [linear_schedule(count, rule) for count in counts],
-        output="logit",
-        internal_batch_size=512,
     )
     errors = [float(l1_distances(result.maps, exact.maps).mean()) for result in results]
     order = -np.polyfit(np.log(counts), np.log(errors), 1)[0]

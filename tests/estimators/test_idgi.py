@@ -49,7 +49,7 @@ def test_equals_the_formula_whatever_the_micro_batches(
         smooth_net, path, targets, plain, idgi=schedules, internal_batch_size=internal_batch_size
     )
     assert len(found) == 4
-    (alone,) = integrate_path(smooth_net, path, targets, plain)
+    (alone,) = integrate_path(Objective(smooth_net, targets), path, plain)
     torch.testing.assert_close(found[0].maps, alone.maps)
     for result, schedule in zip(found[1:], schedules, strict=True):
         expected = plainly(smooth_net, images, targets, schedule)

@@ -48,7 +48,7 @@ def test_one_hidden_layer_is_exact_in_one_interval(images: Tensor) -> None:
     """Its activations move straight along a straight path, and nothing comes after them."""
     classes = torch.tensor([2, 0, 1])
     found = rescale_attribution(
-        ONE_LAYER, StraightPath.from_black(images), classes, linear_schedule(1), output="logit"
+        Objective(ONE_LAYER, classes, output="logit"), StraightPath.from_black(images), linear_schedule(1)
     )
     exact = exact_integrated_gradients(ONE_LAYER, images, classes)
     torch.testing.assert_close(found.maps, exact.maps, rtol=0, atol=1e-12)
@@ -59,7 +59,7 @@ def test_one_hidden_layer_is_exact_in_one_interval(images: Tensor) -> None:
 def test_one_interval_is_the_rescale_rule(images: Tensor) -> None:
     classes = torch.tensor([2, 0, 1])
     found = rescale_attribution(
-        TWO_LAYERS, StraightPath.from_black(images), classes, linear_schedule(1), output="logit"
+        Objective(TWO_LAYERS, classes, output="logit"), StraightPath.from_black(images), linear_schedule(1)
     )
     expected = DeepLift(TWO_LAYERS, eps=1e-12).attribute(images.clone().requires_grad_(), target=classes)
     torch.testing.assert_close(found.maps, expected, rtol=0, atol=1e-10)
@@ -69,7 +69,7 @@ def test_one_interval_is_the_rescale_rule(images: Tensor) -> None:
 @pytest.mark.parametrize("kind", [StraightPath.from_black, partial(BlurPath, sigma_max=3.0)])
 def test_sums_are_the_change_of_the_output(images: Tensor, kind: type, output: Output) -> None:
     classes, path = torch.tensor([2, 0, 1]), kind(images)
-    found = rescale_attribution(TWO_LAYERS, path, classes, UNEVEN, output=output)
+    found = rescale_attribution(Objective(TWO_LAYERS, classes, output=output), path, UNEVEN)
     start, _ = path.at(torch.arange(3), torch.zeros(3, dtype=torch.float64))
     torch.testing.assert_close(found.f_input, Objective(TWO_LAYERS, classes, output=output).values(images))
     torch.testing.assert_close(found.f_baseline, Objective(TWO_LAYERS, classes, output=output).values(start))
@@ -80,11 +80,13 @@ def test_sums_are_the_change_of_the_output(images: Tensor, kind: type, output: O
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 def test_micro_batches_change_nothing(images: Tensor, size: int) -> None:
     classes, path = torch.tensor([2, 0, 1]), StraightPath.from_black(images)
-    whole = rescale_attribution(TWO_LAYERS, path, classes, UNEVEN)
-    parts = rescale_attribution(TWO_LAYERS, path, classes, UNEVEN, internal_batch_size=size)
+    whole = rescale_attribution(Objective(TWO_LAYERS, classes), path, UNEVEN)
+    parts = rescale_attribution(Objective(TWO_LAYERS, classes, internal_batch_size=size), path, UNEVEN)
     torch.testing.assert_close(parts.maps, whole.maps, rtol=0, atol=1e-12)
     alone = [
-        rescale_attribution(TWO_LAYERS, StraightPath.from_black(image[None]), one[None], UNEVEN).maps
+        rescale_attribution(
+            Objective(TWO_LAYERS, one[None]), StraightPath.from_black(image[None]), UNEVEN
+        ).maps
         for image, one in zip(images, classes, strict=True)
     ]
     torch.testing.assert_close(torch.cat(alone), whole.maps, rtol=0, atol=1e-12)
@@ -101,11 +103,11 @@ def test_maps_depend_on_no_micro_batch(size: int, count: int, dtype: torch.dtype
     images = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(1)).to(dtype)
     path, model = StraightPath.from_black(images), copy.deepcopy(TWO_LAYERS).to(dtype)
     classes = torch.tensor([2, 0, 1])
+    objectives = [Objective(model, classes, internal_batch_size=each) for each in (1000, size)]
     if adaptive:
-        of_size = partial(adaptive_rescale_attribution, model, path, classes, EVEN, count + 1)
+        whole, parts = (adaptive_rescale_attribution(each, path, EVEN, count + 1) for each in objectives)
     else:
-        of_size = partial(rescale_attribution, model, path, classes, linear_schedule(count))
-    whole, parts = of_size(internal_batch_size=1000), of_size(internal_batch_size=size)
+        whole, parts = (rescale_attribution(each, path, linear_schedule(count)) for each in objectives)
     assert whole.maps.dtype == torch.promote_types(dtype, torch.float32)
     distance = (parts.maps - whole.maps).abs().flatten(1).sum(1)
     assert bool((distance <= 4 * torch.finfo(dtype).eps * whole.maps.abs().flatten(1).sum(1)).all())
@@ -123,10 +125,14 @@ def test_wrong_slopes_are_refused_whatever_the_count(images: Tensor, count: int,
 
     path = StraightPath.from_black(images[:1])
     with pytest.raises(ValueError, match="are off by"):
-        rescale_attribution(Gated(), path, torch.tensor([1]), linear_schedule(count), output=output)
+        rescale_attribution(
+            Objective(Gated(), torch.tensor([1]), output=output), path, linear_schedule(count)
+        )
     if count > 1:
         with pytest.raises(ValueError, match="are off by"):
-            adaptive_rescale_attribution(Gated(), path, torch.tensor([1]), EVEN, count, output=output)
+            adaptive_rescale_attribution(
+                Objective(Gated(), torch.tensor([1]), output=output), path, EVEN, count
+            )
 
 
 class Gate(torch.autograd.Function):
@@ -155,7 +161,7 @@ def test_a_model_may_write_to_its_input(images: Tensor) -> None:
 
     classes, before = torch.tensor([2, 0, 1]), images.clone()
     maps = [
-        rescale_attribution(model, StraightPath.from_black(images), classes, UNEVEN).maps
+        rescale_attribution(Objective(model, classes), StraightPath.from_black(images), UNEVEN).maps
         for model in (Centring(), Copying())
     ]
     assert torch.equal(images, before)
@@ -169,9 +175,11 @@ def test_maps_converge_to_the_integral_faster_than_samples() -> None:
     exact = exact_integrated_gradients(trained_relu_net(), pictures, labels)
     errors = []
     for count in (4, 8, 16, 32):
-        found = rescale_attribution(trained_relu_net(), path, labels, linear_schedule(count), output="logit")
+        found = rescale_attribution(
+            Objective(trained_relu_net(), labels, output="logit"), path, linear_schedule(count)
+        )
         errors.append(float(compare(found.maps, exact.maps).error.mean()))
-    sampled = converge(trained_relu_net(), path, labels, 32, output="logit")
+    sampled = converge(Objective(trained_relu_net(), labels, output="logit"), path, 32)
     assert errors[-1] < float(compare(sampled.maps, exact.maps).error.mean()) / 4
     assert all(fine < coarse / 2 for coarse, fine in pairwise(errors))
 
@@ -207,7 +215,9 @@ class Squared(nn.Module):
 def test_what_is_hidden_from_the_rule_is_an_error(images: Tensor) -> None:
     path = StraightPath.from_black(images)
     with pytest.raises(ValueError, match="are off by"):
-        rescale_attribution(Squared(), path, torch.tensor([0, 1, 2]), linear_schedule(2), output="logit")
+        rescale_attribution(
+            Objective(Squared(), torch.tensor([0, 1, 2]), output="logit"), path, linear_schedule(2)
+        )
 
 
 def test_a_network_that_secants_cannot_take_is_refused_at_once() -> None:
@@ -233,7 +243,7 @@ def test_weights_that_are_being_trained_are_constants(images: Tensor) -> None:
     layers = nn.Sequential(nn.GroupNorm(3, 3), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
     trained = layers.double().eval()
     path, classes = StraightPath.from_black(images), torch.tensor([2, 0, 1])
-    found = rescale_attribution(trained, path, classes, UNEVEN)
+    found = rescale_attribution(Objective(trained, classes), path, UNEVEN)
     change = found.f_input - found.f_baseline
     torch.testing.assert_close(found.maps.flatten(1).sum(1), change, rtol=0, atol=1e-10)
     assert not found.maps.requires_grad
@@ -242,9 +252,8 @@ def test_weights_that_are_being_trained_are_constants(images: Tensor) -> None:
 def test_a_rule_without_a_partition_is_an_error(images: Tensor) -> None:
     with pytest.raises(ValueError, match="left, right or trapezoid"):
         rescale_attribution(
-            TWO_LAYERS,
+            Objective(TWO_LAYERS, torch.tensor([0, 1, 2])),
             StraightPath.from_black(images),
-            torch.tensor([0, 1, 2]),
             linear_schedule(4, "midpoint"),
         )
 
@@ -254,8 +263,8 @@ def test_a_photo_is_nearer_to_its_integral_than_with_samples(
 ) -> None:
     """The real network: 16 evaluations at equal intervals, against a converged map."""
     path = StraightPath.from_black(avg_pool2d(photos[:1], 2))
-    reference = converge(classifier, path, predictions[:1], 96).maps
-    secants = rescale_attribution(classifier, path, predictions[:1], linear_schedule(16)).maps
-    samples = converge(classifier, path, predictions[:1], 16).maps
+    reference = converge(Objective(classifier, predictions[:1]), path, 96).maps
+    secants = rescale_attribution(Objective(classifier, predictions[:1]), path, linear_schedule(16)).maps
+    samples = converge(Objective(classifier, predictions[:1]), path, 16).maps
     errors = [compare(maps, reference).error.numpy() for maps in (secants, samples)]
     assert np.all(errors[0] < 0.7 * errors[1])

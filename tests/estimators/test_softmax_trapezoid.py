@@ -81,7 +81,7 @@ def test_equals_the_formula_whatever_the_micro_batches(
         softmax=schedules,
         internal_batch_size=internal_batch_size,
     )
-    (alone,) = integrate_path(smooth_net, path, targets, [linear_schedule(3, "midpoint")])
+    (alone,) = integrate_path(Objective(smooth_net, targets), path, [linear_schedule(3, "midpoint")])
     torch.testing.assert_close(plain.maps, alone.maps)
     for result, schedule in zip(found, schedules, strict=True):
         expected = plainly(smooth_net, path, targets, schedule.points)

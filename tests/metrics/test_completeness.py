@@ -16,7 +16,7 @@ from riemannopt_dist.metrics.completeness import (
     relative_error,
 )
 from riemannopt_dist.metrics.metric import MapBatch
-from riemannopt_dist.objective import Output
+from riemannopt_dist.objective import Objective, Output
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.rules import RULES, linear_schedule
@@ -110,7 +110,9 @@ def test_the_metric_and_its_summaries_count_it_as_none(
     ends = [torch.tensor([end], dtype=torch.float64) for end in (f_input, f_baseline)]
     images = torch.zeros(1, 1, 1, 1, dtype=dtype)
     maps = torch.full((1, 1, 1, 1, 1), 0.125)
-    batch = MapBatch(nn.Identity(), images, torch.zeros(1).long(), maps, ends[0], ends[1][None], output)
+    batch = MapBatch(
+        Objective(nn.Identity(), torch.zeros(1).long(), output), images, maps, ends[0], ends[1][None]
+    )
     columns = {name: values[0].tolist() for name, values in COMPLETENESS.compute(batch).items()}
     change = f_input - f_baseline
     expected = abs(0.125 - change) / abs(change) if more else math.nan
@@ -150,7 +152,9 @@ def test_a_baseline_equal_to_the_image_has_none_where_f_depends_on_the_batch(
     for size in (1, 2, 7):
         settings = {"output": output, "internal_batch_size": size}
         results = [
-            *integrate_path(model, path, targets, [linear_schedule(4, rule) for rule in RULES], **settings),
+            *integrate_path(
+                Objective(model, targets, **settings), path, [linear_schedule(4, rule) for rule in RULES]
+            ),
             guided_ig(
                 model,
                 given,

@@ -23,9 +23,11 @@ def test_it_is_captums_on_the_same_squares(smooth_net: nn.Module, images: Tensor
                 target=targets,
                 n_perturb_samples=1,
             )
-    found = infidelity(smooth_net, images, targets, maps, seed=3)
+    found = infidelity(Objective(smooth_net, targets), images, maps, seed=3)
     torch.testing.assert_close(found, expected / SQUARES, rtol=1e-9, atol=1e-15)
-    alone = infidelity(smooth_net, images[1:2], targets[1:2], maps[0, 1:2], seed=3, internal_batch_size=1)
+    alone = infidelity(
+        Objective(smooth_net, targets[1:2], internal_batch_size=1), images[1:2], maps[0, 1:2], seed=3
+    )
     torch.testing.assert_close(alone, found[0, 1:2], rtol=1e-9, atol=1e-15)
 
 
@@ -34,7 +36,7 @@ def test_a_linear_model_is_foretold_by_its_attribution_and_zeros_foretell_nothin
 ) -> None:
     attributions = linear_net[1].weight[targets].view_as(images).detach() * images
     maps = torch.stack([attributions, torch.zeros_like(images)])
-    exact, nothing = infidelity(linear_net, images, targets, maps, output="logit", seed=7)
+    exact, nothing = infidelity(Objective(linear_net, targets, output="logit"), images, maps, seed=7)
     assert exact.max() < 1e-25
     parts = (attributions * squares(images, 7)).sum((2, 3, 4))
     torch.testing.assert_close(nothing, parts.square().mean(0), rtol=1e-9, atol=0)
@@ -56,13 +58,15 @@ def test_the_metric_writes_its_column_and_costs_what_it_says(
 ) -> None:
     passes: list[int] = []
     f = Objective(smooth_net, targets).values(images)
-    batch = MapBatch(smooth_net, images, targets, images[None], f_input=f, f_baseline=f[None], seed=1)
+    batch = MapBatch(
+        Objective(smooth_net, targets), images, images[None], f_input=f, f_baseline=f[None], seed=1
+    )
     handle = smooth_net.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     columns = INFIDELITY.compute(batch)
     handle.remove()
     assert sum(passes) == INFIDELITY.passes_an_image * len(images)
     torch.testing.assert_close(
-        columns["infidelity"], infidelity(smooth_net, images, targets, images[None], seed=1)
+        columns["infidelity"], infidelity(Objective(smooth_net, targets), images, images[None], seed=1)
     )
     with pytest.raises(ValueError, match="maps"):
-        infidelity(smooth_net, images, targets, images[:, :1])
+        infidelity(Objective(smooth_net, targets), images, images[:, :1])

@@ -18,6 +18,7 @@ from riemannopt_dist.metrics.information import (
     information_curve,
 )
 from riemannopt_dist.metrics.metric import MapBatch, Summary, area, unit_curve
+from riemannopt_dist.objective import Objective
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pic.npz"
 
@@ -50,7 +51,9 @@ class Case:
         masks[:, [0, 0, -1, -1], [0, -1, 0, -1]] = True
         blurred = np.stack([fill_by_triangles(*pair) for pair in zip(shown, masks, strict=True)])
         self.blurred = BlurredImages(shown, blurred, masks)
-        self.pair = information_curve(self.model, self.images, self.targets, self.maps, blurred=self.blurred)
+        self.pair = information_curve(
+            Objective(self.model, self.targets), self.images, self.maps, blurred=self.blurred
+        )
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +137,7 @@ def test_pictures_as_thin_as_can_be(convention: str, size: tuple[int, int]) -> N
     contrast = images - images.mean(dim=(1, 2, 3), keepdim=True)
     model = Templates(8 * contrast / (contrast * images).sum(dim=(1, 2, 3), keepdim=True), constant=4.0)
     targets = torch.arange(2)
-    result = information_curve(model, images, targets, maps, convention=convention)
+    result = information_curve(Objective(model, targets), images, maps, convention=convention)
     for area_under, reason in zip(result.sic.tolist(), result.sic_skipped, strict=True):
         assert reason is not None if np.isnan(area_under) else 0 <= area_under <= 1
     if 1 in size:
@@ -144,9 +147,8 @@ def test_pictures_as_thin_as_can_be(convention: str, size: tuple[int, int]) -> N
             *(np.swapaxes(array, 1, 2).copy() for array in (blurred.shown, blurred.blurred, blurred.kept))
         )
         pictures = information_curve(
-            turned,
+            Objective(turned, targets),
             images.transpose(2, 3).contiguous(),
-            targets,
             maps.transpose(2, 3).contiguous(),
             convention=convention,
             blurred=sideways,
@@ -160,7 +162,9 @@ def test_thin_pictures_have_no_ms_ssim() -> None:
     images = torch.rand(1, 3, 1, 300)
     model = Templates(torch.rand(2, 3, 1, 300), constant=0.0)
     with pytest.raises(ValueError, match=r"images: MS-SSIM needs sides above 160, got \(1, 3, 1, 300\)"):
-        information_curve(model, images, torch.zeros(1).long(), images, convention="official_ms_ssim")
+        information_curve(
+            Objective(model, torch.zeros(1).long()), images, images, convention="official_ms_ssim"
+        )
 
 
 def test_unit_curve_is_the_polygon_through_its_points() -> None:
@@ -189,7 +193,9 @@ def test_a_map_of_what_the_model_sees_scores_above_a_map_of_the_rest(convention:
     right = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(1))
     right[..., 24:] += 1
     maps = torch.stack([right, right.flip(-1)])
-    result = information_curve(RightContrast(), grain(), torch.tensor([0]), maps, convention=convention)
+    result = information_curve(
+        Objective(RightContrast(), torch.tensor([0])), grain(), maps, convention=convention
+    )
     assert result.sic.shape == result.aic.shape == (2, 1)
     assert result.sic[0, 0] > result.sic[1, 0] + 0.2
     assert result.aic[0, 0] > result.aic[1, 0] + 0.2
@@ -209,12 +215,16 @@ class Constant(nn.Module):
 def test_skipped_images_say_why_and_score_nan() -> None:
     grey = torch.full((1, 3, 48, 48), 0.5)
     images = torch.cat([grain(), grey])
-    seen = information_curve(RightContrast(), images, torch.tensor([0, 1]), images, convention="fast")
+    seen = information_curve(
+        Objective(RightContrast(), torch.tensor([0, 1])), images, images, convention="fast"
+    )
     assert seen.sic_skipped == seen.aic_skipped == (None, "no information gained over the blurred image")
-    unsure = information_curve(RightContrast(), images, torch.tensor([1, 0]), images, convention="fast")
+    unsure = information_curve(
+        Objective(RightContrast(), torch.tensor([1, 0])), images, images, convention="fast"
+    )
     assert unsure.sic_skipped == unsure.aic_skipped
     assert unsure.sic_skipped[1] == "probability 0.0000 is below 0.8"
-    same = information_curve(Constant(), images, torch.tensor([0, 0]), images, convention="fast")
+    same = information_curve(Objective(Constant(), torch.tensor([0, 0])), images, images, convention="fast")
     assert same.sic_skipped[0] == same.aic_skipped[0] == "no prediction gained over the blurred image"
     for result in (unsure, same):
         assert result.sic.isnan().all()
@@ -235,7 +245,10 @@ class OffByItsPlace(nn.Module):
 def test_a_prediction_that_only_rounding_changes_is_not_gained(size: int) -> None:
     images = grain().flip(0).repeat(4, 1, 1, 1) * torch.tensor([1.0, 0.9, 0.8, 0.7])[:, None, None, None]
     result = information_curve(
-        OffByItsPlace(), images, torch.zeros(4).long(), images, convention="fast", internal_batch_size=size
+        Objective(OffByItsPlace(), torch.zeros(4).long(), internal_batch_size=size),
+        images,
+        images,
+        convention="fast",
     )
     assert (
         set(result.sic_skipped) == set(result.aic_skipped) == {"no prediction gained over the blurred image"}
@@ -256,12 +269,10 @@ def test_a_picture_that_is_the_blurred_image_or_the_input_has_its_prediction(siz
     """The official curve's first and last pictures, evaluated in other batches than the ends themselves."""
     images = torch.cat([grain(), grain().flip(2)])
     result = information_curve(
-        SureOfContrast(),
+        Objective(SureOfContrast(), torch.zeros(2).long(), internal_batch_size=size),
         images,
-        torch.zeros(2).long(),
         images,
         convention="official_png",
-        internal_batch_size=size,
     )
     assert result.sic_skipped == (None, None)
     assert result.probability[:, 0].tolist() == [0.0, 0.0]
@@ -275,7 +286,7 @@ def test_a_class_that_the_blurred_image_has_too_is_skipped_in_aic_alone() -> Non
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) / 60 + torch.tensor([2.0, 0.0])
 
-    result = information_curve(Sure(), grain(), torch.tensor([0]), grain(), convention="fast")
+    result = information_curve(Objective(Sure(), torch.tensor([0])), grain(), grain(), convention="fast")
     assert result.sic_skipped == (None,)
     assert result.aic_skipped == ("no prediction gained over the blurred image",)
     assert result.sic.isfinite().all()
@@ -286,18 +297,16 @@ def test_a_class_that_the_blurred_image_has_too_is_skipped_in_aic_alone() -> Non
 def test_batches_maps_and_threads_change_nothing(
     case: Case, convention: str, internal_batch_size: int
 ) -> None:
-    arguments = (case.model, case.images, case.targets, case.maps)
+    arguments = (Objective(case.model, case.targets), case.images, case.maps)
     together = information_curve(*arguments, convention=convention)
     for index in range(3):
         one = slice(index, index + 1)
         alone = information_curve(
-            case.model,
+            Objective(case.model, case.targets[one], internal_batch_size=internal_batch_size),
             case.images[one],
-            case.targets[one],
             case.maps[1, one],
             convention=convention,
             workers=3,
-            internal_batch_size=internal_batch_size,
         )
         assert_array_equal(alone.information, together.information[1, one])
         assert_allclose(alone.probability, together.probability[1, one], atol=1e-12)
@@ -320,7 +329,7 @@ def test_official_lays_the_pixels_over_the_blurred_image(case: Case) -> None:
     bright = torch.zeros_like(case.images[:1])
     bright[..., :32] = 1.0
     image, target = case.images[:1], case.targets[:1]
-    result = information_curve(case.model, image, target, bright, convention="official_png")
+    result = information_curve(Objective(case.model, target), image, bright, convention="official_png")
     shown = case.blurred.shown[0]
     blurred = np.asarray(Image.fromarray(shown).filter(ImageFilter.GaussianBlur(20)))
     half = np.where(np.arange(64)[None, :, None] < 32, shown, blurred)
@@ -381,7 +390,9 @@ class Contrast(nn.Module):
 
 def test_ms_ssim_is_taken_as_it_is_and_ends_at_one(photos: Tensor) -> None:
     photo = photos[2:3]
-    result = information_curve(Contrast(), photo, torch.tensor([0]), photo, convention="official_ms_ssim")
+    result = information_curve(
+        Objective(Contrast(), torch.tensor([0])), photo, photo, convention="official_ms_ssim"
+    )
     assert result.sic_skipped == (None,)
     assert result.information[0, -1] == pytest.approx(1.0, abs=1e-3)
     assert 0.05 < result.information[0, 0] < 0.5
@@ -390,27 +401,29 @@ def test_ms_ssim_is_taken_as_it_is_and_ends_at_one(photos: Tensor) -> None:
 
 def test_metric_writes_its_columns(case: Case) -> None:
     f = torch.zeros(3)
-    batch = MapBatch(case.model, case.images, case.targets, case.maps, f_input=f, f_baseline=f[None])
+    batch = MapBatch(
+        Objective(case.model, case.targets), case.images, case.maps, f_input=f, f_baseline=f[None]
+    )
     columns = INFORMATION_FAST.compute(batch)
     assert list(columns) == [column.name for column in INFORMATION_FAST.columns]
-    result = information_curve(case.model, case.images, case.targets, case.maps, convention="fast")
+    result = information_curve(Objective(case.model, case.targets), case.images, case.maps, convention="fast")
     assert_array_equal(columns["sic_fast"], result.sic)
     summary = INFORMATION_FAST.summaries[1]
     assert summary.of({"aic_fast": columns["aic_fast"][0]}) == (pytest.approx(result.aic[0].mean().item()), 0)
 
 
 def test_bad_arguments_are_named(case: Case) -> None:
-    arguments = (case.model, case.images, case.targets)
+    arguments = (Objective(case.model, case.targets), case.images)
     with pytest.raises(ValueError, match="convention: expected one of pair, fast"):
         information_curve(*arguments, case.maps, convention="best")
     with pytest.raises(ValueError, match=r"images: expected values in \[0, 1\], not so in image\(s\) \[1\]"):
         information_blur(case.images + torch.tensor([0.0, 1.0, 0.0])[:, None, None, None])
     model = nn.Sequential(nn.Dropout(0.5), case.model)
     with pytest.raises(ValueError, match="model: expected evaluation mode"):
-        information_curve(model.train(), case.images, case.targets, case.maps)
+        information_curve(Objective(model.train(), case.targets), case.images, case.maps)
     model.eval().classes = 4
     with pytest.raises(ValueError, match="targets: expected class indices from 0 to 3"):
-        information_curve(model, case.images, case.targets + 2, case.maps)
+        information_curve(Objective(model, case.targets + 2), case.images, case.maps)
     bad = case.maps.clone()
     bad[1, 2, 0, 5, 5] = torch.inf
     with pytest.raises(ValueError, match=r"maps: .*image\(s\) \[2\]"):

@@ -11,6 +11,7 @@ from riemannopt_dist.metrics.insertion import (
     DELETION,
     INSERTION,
     Curve,
+    Replacement,
     deletion,
     insertion,
     official_counts,
@@ -55,10 +56,10 @@ TARGET = torch.tensor([0])
 def test_the_logit_of_a_linear_model_rises_by_what_is_inserted() -> None:
     """A white 20 × 20 image and the mean: 0, 0.05, …, 1 whatever the order, area 1/2."""
     maps = torch.rand(1, 3, 20, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    rising = insertion(Mean(), white(20), TARGET, maps, output="logit")
+    rising = insertion(Objective(Mean(), TARGET, output="logit"), white(20), maps)
     assert_allclose(rising.curve[0], np.linspace(0, 1, 21), atol=1e-12)
     assert_allclose(rising.score, [0.5])
-    falling = deletion(Mean(), white(20), TARGET, maps, output="logit")
+    falling = deletion(Objective(Mean(), TARGET, output="logit"), white(20), maps)
     assert_allclose(falling.curve[0], np.linspace(1, 0, 21), atol=1e-12)
     assert_allclose(falling.score, [0.5])
     assert_allclose(falling.f_input, [1.0])
@@ -70,12 +71,12 @@ def test_a_one_pixel_model_jumps_at_the_step_that_shows_its_pixel(place: int, st
     ranked = torch.arange(400, 0, -1, dtype=torch.float64).view(1, 1, 20, 20).expand(-1, 3, -1, -1)
     model = OnePixel(*divmod(place, 20))
     dark, bright = 0.5, torch.tensor(10.0).double().sigmoid().item()
-    result = insertion(model, white(20), TARGET, ranked)
+    result = insertion(Objective(model, TARGET), white(20), ranked)
     assert_allclose(result.curve[0], [dark] * step + [bright] * (21 - step))
     area = ((step - 0.5) * dark + (20.5 - step) * bright) / 20
     assert_allclose(result.score, [area])
     assert_allclose(result.normalized, [area / bright])
-    removed = deletion(model, white(20), TARGET, ranked)
+    removed = deletion(Objective(model, TARGET), white(20), ranked)
     assert_allclose(removed.curve[0], [bright] * step + [dark] * (21 - step))
     assert_allclose(removed.normalized, removed.score / bright)
 
@@ -96,7 +97,7 @@ def test_pixels_are_ranked_by_the_absolute_channel_sum() -> None:
     maps[0, :, 1, 1] = torch.tensor([0.0, 0.0, 1.0])  # 1
     order = ((1, 0), (0, 1), (1, 1), (0, 0))
     for place, (row, column) in enumerate(order):
-        curve = insertion(OnePixel(row, column), white(2), TARGET, maps).curve[0]
+        curve = insertion(Objective(OnePixel(row, column), TARGET), white(2), maps).curve[0]
         assert int((curve < 0.9).sum()) == 5 * (place + 1)
 
 
@@ -153,7 +154,7 @@ def test_curves_of_a_real_network_equal_the_plain_definition(
     noise = torch.randn(coffee.shape, generator=torch.Generator().manual_seed(5))
     attribution, black = noise.cumsum(-1) * coffee, torch.zeros_like(coffee)
     counts = [50176 * step // 20 for step in range(21)]
-    arguments = (classifier, coffee[None], predictions[2:3], attribution[None])
+    arguments = (Objective(classifier, predictions[2:3]), coffee[None], attribution[None])
     inserted = insertion(*arguments)
     plain = plain_curve(classifier, black, coffee, target, attribution, counts)
     assert_allclose(inserted.curve[0], plain, atol=1e-5)
@@ -166,13 +167,13 @@ def test_curves_of_a_real_network_equal_the_plain_definition(
 def test_rise_starts_blurred_and_reveals_224_pixels_a_step(images: Tensor) -> None:
     image = nn.functional.interpolate(images[:1], (40, 40))
     maps = torch.rand(1, 3, 40, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    result = insertion(Mean(), image, TARGET, maps, convention="rise")
+    result = insertion(Objective(Mean(), TARGET), image, maps, convention="rise")
     counts = [0, 224, 448, 672, 896, 1120, 1344, 1568, 1600]
     plain = plain_curve(Mean(), rise_blur(image)[0], image[0], 0, maps[0], counts)
     assert_allclose(result.curve[0], plain, atol=1e-12)
     assert_allclose(result.score, [(sum(plain) - plain[0] / 2 - plain[-1] / 2) / 8])
     assert_allclose(result.fractions, np.array(counts) / 1600)
-    removed = deletion(Mean(), image, TARGET, maps, convention="rise")
+    removed = deletion(Objective(Mean(), TARGET), image, maps, convention="rise")
     assert_allclose(removed.curve[0, -1], 0.5)
 
 
@@ -191,12 +192,12 @@ def test_batches_and_stacked_maps_change_nothing(
     smooth_net: nn.Module, images: Tensor, targets: Tensor
 ) -> None:
     maps = torch.randn(4, *images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
-    stacked = insertion(smooth_net, images, targets, maps)
+    stacked = insertion(Objective(smooth_net, targets), images, maps)
     assert stacked.curve.shape == (4, 3, 21)
     assert stacked.score.shape == stacked.normalized.shape == (4, 3)
     for index, single in enumerate(maps):
         for size in (1, 7):
-            alone = insertion(smooth_net, images, targets, single, internal_batch_size=size)
+            alone = insertion(Objective(smooth_net, targets, internal_batch_size=size), images, single)
             assert alone.curve.shape == (3, 21)
             assert_allclose(alone.curve, stacked.curve[index], atol=1e-12)
 
@@ -209,11 +210,11 @@ def test_known_ends_are_taken_as_they_are(smooth_net: nn.Module, images: Tensor,
             seen.append(len(batch))
             return smooth_net(batch)
 
-    free = insertion(Counting(), images, targets, images)
+    free = insertion(Objective(Counting(), targets), images, images)
     assert sum(seen) == 3 * 21
     seen.clear()
     known = insertion(
-        Counting(), images, targets, images, f_input=free.curve[:, -1], f_start=free.curve[:, 0]
+        Objective(Counting(), targets), images, images, f_input=free.curve[:, -1], f_start=free.curve[:, 0]
     )
     assert sum(seen) == 3 * 19
     assert_array_equal(known.curve, free.curve)
@@ -227,14 +228,15 @@ def test_maps_of_one_image_alone_go_through_the_core(
     maps = torch.randn(5, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     black = torch.zeros_like(images)
     curves = replacement_curves(
-        Objective(smooth_net, targets), black, images, rows, pixel_ranks(maps.abs()), official_counts(36)
+        Objective(smooth_net, targets),
+        Replacement(black, images),
+        rows,
+        pixel_ranks(maps.abs()),
+        official_counts(36),
     )
     for row, attribution, curve in zip(rows.tolist(), maps, curves, strict=True):
         lone = insertion(
-            smooth_net,
-            images[row, None],
-            targets[row, None],
-            attribution.expand(1, 3, -1, -1) / 3,
+            Objective(smooth_net, targets[row, None]), images[row, None], attribution.expand(1, 3, -1, -1) / 3
         )
         assert_allclose(curve, lone.curve[0], atol=1e-12)
 
@@ -246,9 +248,8 @@ def test_metrics_write_their_columns(smooth_net: nn.Module, images: Tensor, targ
             for batch in (images, torch.zeros_like(images))
         )
     batch = MapBatch(
-        smooth_net,
+        Objective(smooth_net, targets),
         images,
-        targets,
         images[None] - 0.5,
         f_input=f_input,
         f_baseline=f_black[None],
@@ -256,7 +257,7 @@ def test_metrics_write_their_columns(smooth_net: nn.Module, images: Tensor, targ
     for metric, function in ((INSERTION, insertion), (DELETION, deletion)):
         columns = metric.compute(batch)
         assert list(columns) == [column.name for column in metric.columns]
-        score = function(smooth_net, images, targets, images - 0.5).score
+        score = function(Objective(smooth_net, targets), images, images - 0.5).score
         assert_allclose(columns[metric.name], score[None], atol=1e-12)
         assert metric.summaries[0].of({metric.name: score}) == (pytest.approx(score.mean().item()), 0)
 
@@ -267,10 +268,10 @@ def test_bad_models_and_targets_are_named(
 ) -> None:
     model = nn.Sequential(nn.Dropout(0.5), smooth_net)
     with pytest.raises(ValueError, match="model: expected evaluation mode"):
-        curve_of(model.train(), images, targets, images)
+        curve_of(Objective(model.train(), targets), images, images)
     model.eval().classes = 5
     with pytest.raises(ValueError, match="targets: expected class indices from 0 to 4"):
-        curve_of(model, images, targets + 1, images)
+        curve_of(Objective(model, targets + 1), images, images)
 
 
 def test_bad_maps_are_named(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
@@ -278,13 +279,13 @@ def test_bad_maps_are_named(smooth_net: nn.Module, images: Tensor, targets: Tens
     bad[1, 0, 0, 0] = torch.nan
     bad[2, 0, 3, 3] = torch.inf
     with pytest.raises(ValueError, match=r"maps: expected finite.*image\(s\) \[1, 2\]"):
-        insertion(smooth_net, images, targets, torch.stack([images, bad]))
+        insertion(Objective(smooth_net, targets), images, torch.stack([images, bad]))
     with pytest.raises(ValueError, match=r"maps: expected the images' shape \(3, 3, 6, 6\).*\(3, 3, 6, 5\)"):
-        deletion(smooth_net, images, targets, images[..., 1:])
+        deletion(Objective(smooth_net, targets), images, images[..., 1:])
     with pytest.raises(ValueError, match="maps: expected at least one map"):
-        insertion(smooth_net, images, targets, images[None][:0])
+        insertion(Objective(smooth_net, targets), images, images[None][:0])
     with pytest.raises(ValueError, match="convention: expected one of official, rise, got 'petsiuk'"):
-        insertion(smooth_net, images, targets, images, convention="petsiuk")
+        insertion(Objective(smooth_net, targets), images, images, convention="petsiuk")
 
 
 def test_smoothing_is_a_gaussian_of_the_saliency() -> None:
@@ -304,12 +305,12 @@ def test_smoothed_insertion_shows_the_surroundings_of_scattered_pixels() -> None
     maps[0, 0, 14, 14] = 1.0
     maps[0, 0, 2, 2:6] = 0.3  # scattered elsewhere, ranked before the blur reaches the pixel
     model, target = OnePixel(14, 15), torch.tensor([0])
-    plain = insertion(model, image, target, maps)
-    smooth = smoothed_insertion(model, image, target, maps)
+    plain = insertion(Objective(model, target), image, maps)
+    smooth = smoothed_insertion(Objective(model, target), image, maps)
     in_full = 1 / (1 + np.exp(-9.0))
     # Unsmoothed, pixel (14, 15) has no saliency: it comes at its place in row-major order, past one half.
     assert plain.curve[0, 10].item() == pytest.approx(0.5)
     assert smooth.curve[0, 1].item() == pytest.approx(in_full, rel=1e-6)
     assert smooth.score.item() > plain.score.item()
     with pytest.raises(ValueError, match="NaN"):
-        smoothed_insertion(model, image, target, maps * torch.nan)
+        smoothed_insertion(Objective(model, target), image, maps * torch.nan)

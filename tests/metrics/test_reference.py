@@ -33,7 +33,9 @@ def exact() -> Tensor:
 def trained_reference(intervals: int) -> Reference:
     images, labels = stripes(8, seed=2)
     path = StraightPath.from_black(images)
-    return converge(trained_relu_net(), path, labels, intervals, output="logit", internal_batch_size=512)
+    return converge(
+        Objective(trained_relu_net(), labels, output="logit", internal_batch_size=512), path, intervals
+    )
 
 
 def pixels(*values: float) -> Tensor:
@@ -134,7 +136,7 @@ def test_the_residual_shrinks_with_the_intervals_and_tells_the_error(exact: Tens
 def test_on_a_smooth_network_the_error_is_a_third_of_the_residual(
     smooth_net: nn.Module, images: Tensor, targets: Tensor
 ) -> None:
-    reference = converge(smooth_net, StraightPath.from_black(images), targets, 64)
+    reference = converge(Objective(smooth_net, targets), StraightPath.from_black(images), 64)
     truth = integrated_gradients(smooth_net, images, targets, linear_schedule(32, "gauss_legendre"))
     error = compare(reference.maps, truth.maps).error
     torch.testing.assert_close(reference.residual / error, torch.full_like(error, 3), rtol=0.02, atol=0)
@@ -151,11 +153,11 @@ def test_both_sums_are_those_of_their_partitions_for_the_gradients_of_one(
     sizes: list[int] = []
     handle = smooth_net.register_forward_hook(lambda _, arguments, __: sizes.append(len(arguments[0])))
     path = StraightPath.from_black(images)
-    fine = converge(smooth_net, path, targets, 16, partition=partition)
+    fine = converge(Objective(smooth_net, targets), path, 16, partition=partition)
     handle.remove()
     assert sum(sizes) == 3 * 17
     assert fine.gradient_evaluations.tolist() == [17, 17, 17]
-    coarse = converge(smooth_net, path, targets, 8, partition=lambda _: partition(16)[::2])
+    coarse = converge(Objective(smooth_net, targets), path, 8, partition=lambda _: partition(16)[::2])
     torch.testing.assert_close(fine.residual, compare(coarse.maps, fine.maps).error, rtol=1e-10, atol=0)
 
 
@@ -179,9 +181,9 @@ def test_bad_arguments_are_refused_by_name(smooth_net: nn.Module, images: Tensor
     path = StraightPath.from_black(images)
     for intervals in (0, 1, 7):
         with pytest.raises(ValueError, match=f"intervals: expected an even number .* got {intervals}"):
-            converge(smooth_net, path, targets, intervals)
+            converge(Objective(smooth_net, targets), path, intervals)
     with pytest.raises(ValueError, match="partition: expected 5 edges, got 4"):
-        converge(smooth_net, path, targets, 4, partition=lambda count: linear_partition(count - 1))
+        converge(Objective(smooth_net, targets), path, 4, partition=lambda count: linear_partition(count - 1))
     with pytest.raises(ValueError, match=r"maps: .* NaN or infinity for image\(s\) \[0, 1, 2\]"):
         compare(images * math.nan, images)
     with pytest.raises(ValueError, match=r"reference: .* NaN or infinity in image\(s\) \[0, 1, 2\]"):
@@ -226,5 +228,5 @@ def test_the_walks_reference_converges_along_the_corners_that_the_schedule_found
     # Each step's trapezoid errs, its move does not: what is left of the error is quadrature's alone.
     assert compare(maps, finer.maps).error.max() < 0.2
     assert compare(maps, finer.maps).error.min() > 1e-4
-    straight = converge(smooth_net, path, targets, 600, output="logit")
+    straight = converge(Objective(smooth_net, targets, output="logit"), path, 600)
     assert compare(finer.maps, straight.maps).error.min() > 0.02  # another path, another integral

@@ -15,6 +15,7 @@ from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, fast_classifier, folded
 from riemannopt_dist.models.loading import load_model, model_state
 from riemannopt_dist.models.soundness import check_classifier, noise
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.quadrature.estimation import estimate_profile
 from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.run.classifier import check_for_run, check_labels
@@ -143,9 +144,9 @@ def test_functions_refuse_what_is_no_logits(kind: str) -> None:
     for call in (
         lambda: integrated_gradients(network, images, targets, linear_schedule(2)),
         lambda: guided_ig(network, images, targets, linear_schedule(2)),
-        lambda: insertion(network, images, targets, images),
-        lambda: information_curve(network, images, targets, images),
-        lambda: estimate_profile(network, images, targets, samples=3),
+        lambda: insertion(Objective(network, targets), images, images),
+        lambda: information_curve(Objective(network, targets), images, images),
+        lambda: estimate_profile(Objective(network, targets), images, samples=3),
     ):
         with pytest.raises(ValueError, match=rf"^model: .*{OUTPUTS[kind]}"):
             call()

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from riemannopt_dist.methods import integrate_path
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import Path as AttributionPath
 from riemannopt_dist.paths.blur import (
     CONVENTIONS,
@@ -184,7 +185,7 @@ def test_original_maps_of_a_real_classifier_are_pairs(
     }
     for name, (path, schedule) in cases.items():
         (result,) = integrate_path(
-            InSingle(classifier).eval(), path, targets, [schedule], internal_batch_size=5
+            Objective(InSingle(classifier).eval(), targets, internal_batch_size=5), path, [schedule]
         )
         expected = torch.from_numpy(golden[name])
         difference = (result.maps.sum(1) - expected).flatten(1).abs().sum(1)

@@ -34,14 +34,14 @@ def path(request: pytest.FixtureRequest, attached: Tensor) -> Path:
 
 
 def test_maps_are_no_part_of_the_images_graph(smooth_net: nn.Module, path: Path, targets: Tensor) -> None:
-    given = (smooth_net, path, targets)
+    objective = Objective(smooth_net, targets)
     schedules = [linear_schedule(4, "trapezoid")]
     results = [
-        *integrate(*given, schedules, idgi=schedules, softmax=schedules),
-        rescale_attribution(*given, schedules[0]),
-        adaptive_attribution(*given, RISING, 8),
-        adaptive_rescale_attribution(*given, RISING, 4),
-        converge(*given, 4),
+        *integrate(smooth_net, path, targets, schedules, idgi=schedules, softmax=schedules),
+        rescale_attribution(objective, path, schedules[0]),
+        adaptive_attribution(objective, path, RISING, 8),
+        adaptive_rescale_attribution(objective, path, RISING, 4),
+        converge(objective, path, 4),
     ]
     assert not any(result.maps.requires_grad for result in results)
 
@@ -63,8 +63,8 @@ def test_maps_along_lines_and_walks_are_no_part_of_the_images_graph(
 def test_profiles_of_images_that_belong_to_a_graph(
     smooth_net: nn.Module, images: Tensor, attached: Tensor, targets: Tensor, name: str
 ) -> None:
-    profile = estimate_profile(smooth_net, attached, targets, path=name, samples=5)
-    assert profile == estimate_profile(smooth_net, images, targets, path=name, samples=5)
+    profile = estimate_profile(Objective(smooth_net, targets), attached, path=name, samples=5)
+    assert profile == estimate_profile(Objective(smooth_net, targets), images, path=name, samples=5)
 
 
 def test_baselines_of_another_type_or_device_are_refused(images: Tensor) -> None:

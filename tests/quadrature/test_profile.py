@@ -49,7 +49,7 @@ def test_an_integrand_that_is_a_straight_line_has_a_constant_profile(
 ) -> None:
     # g_i = a_i x_i² α, so |g′_i| = |a_i| x_i² everywhere.
     profile = estimate_profile(
-        PowerSum(factors, 2), images, first, samples=17, average="mean", output="logit"
+        Objective(PowerSum(factors, 2), first, output="logit"), images, samples=17, average="mean"
     )
     expected = (factors.abs() * images**2).flatten(1).mean(1)
     np.testing.assert_allclose(profile.magnitudes, float(expected.mean()), rtol=1e-12)
@@ -62,7 +62,9 @@ def test_an_integrand_that_is_a_parabola_has_the_slope_at_the_middles(
     images: Tensor, first: Tensor, factors: Tensor
 ) -> None:
     # g_i = a_i x_i³ α²; a divided difference of α² is 2 α at the middle, exactly.
-    profile = estimate_profile(PowerSum(factors, 3), images, first, samples=9, average="mean", output="logit")
+    profile = estimate_profile(
+        Objective(PowerSum(factors, 3), first, output="logit"), images, samples=9, average="mean"
+    )
     expected = 2 * np.array(profile.points) * float((factors.abs() * images**3).mean())
     np.testing.assert_allclose(profile.magnitudes, expected, rtol=1e-12)
 
@@ -77,7 +79,7 @@ def test_uneven_positions_divide_by_their_own_gaps(images: Tensor, first: Tensor
 
 def test_the_probability_of_a_linear_model_by_hand(images: Tensor, first: Tensor, factors: Tensor) -> None:
     # p = σ(α s) with s = Σ a_i x_i, so g_i = a_i x_i σ′(α s).
-    profile = estimate_profile(PowerSum(factors, 1), images, first, samples=33, average="mean")
+    profile = estimate_profile(Objective(PowerSum(factors, 1), first), images, samples=33, average="mean")
     scores = (factors * images).flatten(1)
     sigmoid = torch.sigmoid(scores.sum(1)[:, None] * torch.linspace(0, 1, 33, dtype=torch.float64))
     rises = (sigmoid * (1 - sigmoid)).diff(dim=1).abs() * 32
@@ -268,12 +270,12 @@ def test_json_of_anything_else_is_refused(text: str) -> None:
 
 def test_bad_arguments_are_refused_by_name(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
     with pytest.raises(ValueError, match=r"path: expected one of ig.*, got 'magic'"):
-        estimate_profile(smooth_net, images, targets, path="magic")
+        estimate_profile(Objective(smooth_net, targets), images, path="magic")
     with pytest.raises(ValueError, match=r"average: expected one of mean, .*, got 'mode'"):
-        estimate_profile(smooth_net, images, targets, average="mode")  # type: ignore[arg-type]
+        estimate_profile(Objective(smooth_net, targets), images, average="mode")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"samples: .* got 1"):
-        estimate_profile(smooth_net, images, targets, samples=1)
+        estimate_profile(Objective(smooth_net, targets), images, samples=1)
     with pytest.raises(ValueError, match=r"targets: .* shape"):
-        estimate_profile(smooth_net, images, targets[:2])
+        estimate_profile(Objective(smooth_net, targets[:2]), images)
     with pytest.raises(ValueError, match="images: "):
-        estimate_profile(smooth_net, images[0], targets)
+        estimate_profile(Objective(smooth_net, targets), images[0])

@@ -159,9 +159,11 @@ def test_what_writes_to_a_part_of_a_tensor_is_right(first: str, image: Tensor) -
         model = InPlace(FIRST[first], VIEWS[place], write)
         # Autograd needs some results to stay as they are, which a copy allows.
         ordinary = InPlace(lambda x: FIRST[first](x).clone(), VIEWS[place], write)
-        reference = converge(ordinary, path, target, 1024, output="logit", internal_batch_size=2048)
+        reference = converge(
+            Objective(ordinary, target, output="logit", internal_batch_size=2048), path, 1024
+        )
         result = rescale_attribution(
-            model, path, target, linear_schedule(32), output="logit", internal_batch_size=64
+            Objective(model, target, output="logit", internal_batch_size=64), path, linear_schedule(32)
         )
         error = float(compare(result.maps, reference.maps).error)
         assert error < 1e-2, f"{name} on {place}: {error:.2g}"
@@ -176,9 +178,8 @@ def test_what_slopes_say_nothing_of_is_refused_by_name(name: str, image: Tensor)
     for first, view in zip(FIRST.values(), [*VIEWS.values(), VIEWS["whole"]], strict=True):
         with pytest.raises(ValueError, match=message):
             rescale_attribution(
-                InPlace(first, view, write),
+                Objective(InPlace(first, view, write), torch.tensor([1])),
                 StraightPath.from_black(image),
-                torch.tensor([1]),
                 linear_schedule(4),
             )
 
@@ -204,7 +205,7 @@ def test_what_escapes_the_rules_is_named(function: Callable[[Tensor], Tensor], n
 
     path = StraightPath.from_black(torch.rand(1, 3, SIDE, SIDE, dtype=torch.float64))
     with pytest.raises(ValueError, match=named):
-        rescale_attribution(Model(), path, torch.tensor([1]), linear_schedule(4), output="logit")
+        rescale_attribution(Objective(Model(), torch.tensor([1]), output="logit"), path, linear_schedule(4))
 
 
 def test_masks_that_do_not_depend_on_the_image_are_linear(image: Tensor) -> None:
@@ -221,6 +222,6 @@ def test_masks_that_do_not_depend_on_the_image_are_linear(image: Tensor) -> None
             return chosen.flatten(1) @ HEAD.T
 
     target, path = torch.tensor([2]), StraightPath.from_black(image)
-    reference = converge(Masked(), path, target, 1024, output="logit", internal_batch_size=2048)
-    result = rescale_attribution(Masked(), path, target, linear_schedule(32), output="logit")
+    reference = converge(Objective(Masked(), target, output="logit", internal_batch_size=2048), path, 1024)
+    result = rescale_attribution(Objective(Masked(), target, output="logit"), path, linear_schedule(32))
     assert float(compare(result.maps, reference.maps).error) < 1e-3

@@ -157,7 +157,9 @@ def test_converged_maps_are_stored_of_the_images_that_are_compared(tmp_path: Pat
     assert len(dict(reader.maps(path="guided_ig"))) == 3
     for example in chosen[:2]:
         image, target = read_tensor(example.image, model)[None], torch.tensor([example.target])
-        expected = ro.converge(model, ro.StraightPath.from_black(image), target, 16).maps[0].numpy()
+        expected = (
+            ro.converge(ro.Objective(model, target), ro.StraightPath.from_black(image), 16).maps[0].numpy()
+        )
         np.testing.assert_allclose(stored[example.image.image_id], expected, rtol=1e-3, atol=1e-6)
     with pytest.raises(ValueError, match=r"maps.converged: converged maps come with the metric reference"):
         small_config(tmp_path, tmp_path, maps={"converged": True})

@@ -82,15 +82,39 @@ class Slow:
 Event = Done | PassedAlone | Failed | Lost | Waiting | Slow | PoolState
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How often a task is tried, how long, and how many calls an actor holds.
+
+    `time_limit` is in seconds a call, and follows the median of those that ended where that makes it shorter
+    (`Pace`). `patience` is in seconds since a call's storage first did not answer. Raises ValueError for
+    counts below 1 and times that are not above 0.
+    """
+
+    attempts: int = 3
+    time_limit: float = math.inf
+    in_flight: int = 2
+    patience: float = PATIENCE
+
+    def __post_init__(self) -> None:
+        check_positive(self.attempts, "attempts")
+        check_positive(self.in_flight, "in_flight")
+        check_seconds(self.time_limit, "time_limit")
+        check_seconds(self.patience, "patience")
+
+
+def check_seconds(seconds: float, name: str) -> None:
+    """Raise ValueError unless `seconds` is above 0."""
+    if not seconds > 0:
+        raise ValueError(f"{name}: expected seconds above 0, got {seconds!r}")
+
+
 def dispatch(
     tasks: Iterable[Task],
     pool: Pool,
     *,
     arguments: tuple[Any, ...] = (),
-    attempts: int = 3,
-    time_limit: float = math.inf,
-    in_flight: int = 2,
-    patience: float = PATIENCE,
+    limits: Limits = Limits(),
     heartbeat: float = 5.0,
     release: bool = True,
     stop: Callable[[], bool] = lambda: False,
@@ -100,25 +124,23 @@ def dispatch(
     Every item of every task ends in exactly one `Done` or `Failed`. `Lost` tells of each replaced actor,
     `Waiting` of each call that a storage did not answer, `PassedAlone` of an isolated item that did not fail,
     and a `PoolState` comes every `heartbeat` seconds. Tasks are drawn lazily, one ahead a worker at most.
-    An actor gets work (at most `in_flight` calls) once its constructor has returned, so actors that wait for
-    resources hold nothing back. `arguments` go to every call, before its key and items. `time_limit` is in
-    seconds a call, and follows the median of those that ended where that makes it shorter (`Pace`); `Slow`
-    tells of a call that takes far longer than they did. `patience` is in seconds since a call's storage first
-    did not answer. With `release`, actors for which no work is left go at once. Once `stop()` is true no call
-    is sent, those running finish, and tasks without an outcome by then have none. Closing the generator
-    early, or an exception in it, kills the actors that hold calls, and all others with them.
+    An actor gets work once its constructor has returned, so actors that wait for resources hold nothing back.
+    `arguments` go to every call, before its key and items. `Slow` tells of a call that takes far longer than
+    those that ended did. With `release`, actors for which no work is left go at once. Once `stop()` is true
+    no call is sent, those running finish, and tasks without an outcome by then have none. Closing the
+    generator early, or an exception in it, kills the actors that hold calls, and all others with them.
 
     Raises ValueError for a bad argument; StartError, while iterating, where no actor can be started.
     """
-    check_positive(attempts, "attempts")
-    check_positive(in_flight, "in_flight")
-    for name, seconds in (("time_limit", time_limit), ("patience", patience), ("heartbeat", heartbeat)):
-        if not seconds > 0:
-            raise ValueError(f"{name}: expected seconds above 0, got {seconds!r}")
+    check_seconds(heartbeat, "heartbeat")
     tracker = TaskTracker(
-        tasks, lookahead=pool.workers, attempts=attempts, in_flight=in_flight, patience=patience
+        tasks,
+        lookahead=pool.workers,
+        attempts=limits.attempts,
+        in_flight=limits.in_flight,
+        patience=limits.patience,
     )
-    return _Dispatch(tracker, pool, arguments, Pace(time_limit), stop).events(heartbeat, release)
+    return _Dispatch(tracker, pool, arguments, Pace(limits.time_limit), stop).events(heartbeat, release)
 
 
 class _Dispatch:

@@ -17,7 +17,7 @@ from riemannopt_dist.run.examples import Example, image_of, located
 from riemannopt_dist.run.inspection import Inspection, inspected
 from riemannopt_dist.run.outputs.maps import FOLDER as MAPS
 from riemannopt_dist.run.progress import Meter, meter
-from riemannopt_dist.run.ray.dispatcher import Event, Lost, PoolState, Slow, Waiting, dispatch
+from riemannopt_dist.run.ray.dispatcher import Event, Limits, Lost, PoolState, Slow, Waiting, dispatch
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.task_tracker import RESTS, Done, Failed, PassedAlone, Task
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
@@ -128,10 +128,8 @@ def _do(run: Run, stage: Stage, shards: Shards, left: Sequence[str], last: bool)
             _tasks(chosen, max(run.config.shard_size, math.ceil(images / run.pool.workers))),
             run.pool,
             arguments=(ray.put(stage),),
-            attempts=scaling.attempts,
-            time_limit=scaling.time_limit,
+            limits=Limits(scaling.attempts, scaling.time_limit, patience=scaling.patience),
             release=last,
-            patience=scaling.patience,
             stop=lambda: run.stop() or outcomes.cause != "",
         )
         for event in events:

@@ -156,18 +156,14 @@ class Evaluation:
         """Every measured column: a list over cells of lists over images."""
         maps = torch.stack([mapping.attribution.maps for mapping in mapped])
         check_maps([mapping.cell for mapping in mapped], maps, converged)
-        objective = batch.objective
         measured = MapBatch(
-            objective.model,
+            batch.objective,
             batch.images,
-            objective.targets,
             maps,
             f_input=mapped[0].attribution.f_input,
             f_baseline=torch.stack([mapping.attribution.f_baseline for mapping in mapped]),
             references=converged,
             seed=self.seed,
-            output=objective.output,
-            internal_batch_size=objective.internal_batch_size,
         )
         columns = {
             "f_input": measured.f_input.expand(measured.f_baseline.shape).tolist(),

@@ -17,7 +17,7 @@ from ray.cluster_utils import Cluster
 
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.run.errors import StartError
-from riemannopt_dist.run.ray.dispatcher import Event, Lost, PoolState, Slow, Waiting, dispatch
+from riemannopt_dist.run.ray.dispatcher import Event, Limits, Lost, PoolState, Slow, Waiting, dispatch
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.task_tracker import Done, Failed, PassedAlone, Task, TaskTracker
 from riemannopt_dist.storage.errors import StorageError
@@ -131,7 +131,7 @@ def test_a_poisonous_item_is_isolated_and_its_neighbours_are_kept(
     tasks = [Task("good", ("x", "y")), Task("bad", ("a", poison, "b")), Task("alone", (poison,))]
     budget = 2 if poison == "exit" else 1
     time_limit = 1.0 if poison == "hang" else 60.0
-    events = dispatch(tasks, Pool(spawner(tmp_path), 2), attempts=budget, time_limit=time_limit)
+    events = dispatch(tasks, Pool(spawner(tmp_path), 2), limits=Limits(budget, time_limit))
     done, failed, lost = outcomes(events)
     assert set(done) == {"good", "bad"}
     assert done["bad"].items == ("a", "b")
@@ -153,7 +153,7 @@ def test_a_poisonous_item_is_isolated_and_its_neighbours_are_kept(
 
 def test_a_passing_loss_is_retried(cluster: Cluster, tmp_path: Path) -> None:
     tasks = [Task("first", ("slow", "once")), *(Task(f"next-{n}", ("x",)) for n in range(3))]
-    done, failed, lost = outcomes(dispatch(tasks, Pool(spawner(tmp_path), 1), attempts=2))
+    done, failed, lost = outcomes(dispatch(tasks, Pool(spawner(tmp_path), 1), limits=Limits(attempts=2)))
     assert set(done) == {task.key for task in tasks}
     assert failed == []
     assert [event.task for event in lost] == [tasks[0]]
@@ -164,7 +164,7 @@ def test_a_storage_that_does_not_answer_and_a_damaged_image_cost_no_actor(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     tasks = [Task("rests", ("no answer",)), Task("bad", ("a", "unreadable")), Task("good", ("x",))]
-    seen = list(dispatch(tasks, Pool(spawner(tmp_path), 1), patience=4.0))
+    seen = list(dispatch(tasks, Pool(spawner(tmp_path), 1), limits=Limits(patience=4.0)))
     (waiting,) = (event for event in seen if isinstance(event, Waiting))
     assert (waiting.task, waiting.reason) == (tasks[0], "StorageError: no answer")
     done, failed, lost = outcomes(iter(seen))
@@ -276,7 +276,7 @@ def test_a_lost_node_loses_no_task(cluster: Cluster, tmp_path: Path) -> None:
 
     done: Counter[str] = Counter()
     lost = []
-    for event in dispatch(work(), Pool(spawn, 2), heartbeat=0.2, time_limit=60.0):
+    for event in dispatch(work(), Pool(spawn, 2), limits=Limits(time_limit=60.0), heartbeat=0.2):
         if isinstance(event, Done):
             done[event.task.key] += 1
         elif isinstance(event, Lost):
@@ -291,12 +291,16 @@ def test_a_lost_node_loses_no_task(cluster: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("attempts", 0), ("in_flight", 1.5), ("time_limit", 0.0), ("heartbeat", -1.0)],
+    [("attempts", 0), ("in_flight", 1.5), ("time_limit", 0.0), ("patience", -1.0)],
 )
 def test_bad_arguments_are_named(argument: str, value: float) -> None:
-    arguments: dict[str, Any] = {argument: value}
     with pytest.raises(ValueError, match=f"^{argument}: expected"):
-        dispatch([], Pool(lambda: None, 1), **arguments)
+        Limits(**{argument: value})
+
+
+def test_a_bad_heartbeat_is_named() -> None:
+    with pytest.raises(ValueError, match=r"^heartbeat: expected"):
+        dispatch([], Pool(lambda: None, 1), heartbeat=-1.0)
 
 
 def test_a_pool_needs_workers() -> None:
