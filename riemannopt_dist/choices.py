@@ -15,9 +15,6 @@ Average = Literal["mean", "normalised_mean", "normalised_median"]
 AVERAGES: tuple[str, ...] = get_args(Average)
 DEFAULT_AVERAGE: Average = "normalised_mean"
 
-PATIENCE = 600.0
-"""Seconds for which a storage that does not answer is asked again."""
-
 
 def check_positive(value: int, name: str) -> None:
     """Raise ValueError unless `value` is a whole number of at least one."""

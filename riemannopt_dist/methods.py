@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images
 from riemannopt_dist.attribution import Attribution
-from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed
+from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed, refusal
 from riemannopt_dist.estimators.idgi import IdgiSums
 from riemannopt_dist.estimators.passes import Sums, sums_along
 from riemannopt_dist.estimators.riemann import RiemannSums
@@ -55,19 +55,13 @@ def attribute(
     """
     family = path_family(path) if isinstance(path, str) else path
     chosen = ESTIMATORS[estimator]
-    if tolerance is not None and (placement != ADAPTIVE or not chosen.takes_tolerance):
-        raise ValueError(
-            f"tolerance: expected with the placement {ADAPTIVE} and the estimator softmax_trapezoid, "
-            f"got {placement} and {estimator}"
-        )
-    if (refusal := chosen.refusal(family, placement, samples)) is not None:
-        raise ValueError(f"{family.label}, {estimator}, {placement}, {samples} samples: {refusal}")
+    if (reason := refusal(chosen, family, placement, samples, tolerance)) is not None:
+        raise ValueError(f"{family.label}, {estimator}, {placement}, {samples} samples: {reason}")
     if placement != LINEAR and profile is None:
         raise ValueError(f"profile: the placement {placement} needs one of this path (estimate_profile)")
     objective = Objective(model, targets, output, internal_batch_size)
     placed = _placed(placement, chosen.rule(family), samples, tolerance, profile)
-    (result,) = chosen.attribute(objective, family.through(images), [placed])
-    return result
+    return chosen.attribute(objective, family.through(images), placed)
 
 
 def _placed(

@@ -49,7 +49,8 @@ PACKAGE = {
             def attribute(self, objective, path, placed):
                 from riemannopt_dist.estimators.passes import sums_along
 
-                return sums_along(path, objective, [(RiemannSums, of(each.samples)) for each in placed])
+                (result,) = sums_along(path, objective, [(RiemannSums, of(placed.samples))])
+                return result
 
             @property
             def sums(self):

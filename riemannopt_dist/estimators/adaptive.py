@@ -25,7 +25,7 @@ from torch import Tensor
 from riemannopt_dist.arguments import check_positive
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.estimators.base import Placed
-from riemannopt_dist.estimators.softmax_trapezoid import end_weights
+from riemannopt_dist.estimators.softmax_trapezoid import end_weights, interval_sums
 from riemannopt_dist.objective import (
     Objective,
     Output,
@@ -193,8 +193,7 @@ class _Sum:
         weights[len(new) :] *= -1
         left, right = (torch.stack([ends[side].gradient for ends in changed]) for side in (0, 1))
         step = torch.stack([b.place.to(left) - a.place.to(left) for a, b in changed])
-        opening, closing = weights.T.to(left)[..., None, None, None]
-        parts = (opening * left + closing * right) * step
+        parts = interval_sums(weights, left, right, step)
         self.total = self.total + parts.sum(0)
         distances = ((right - left) * step)[: len(new)].abs().flatten(1).sum(1)
         sums = parts[: len(new)].flatten(1).sum(1)

@@ -102,15 +102,24 @@ class Estimator(Protocol):
         """The quadrature rule whose points it takes."""
         ...
 
-    def cost(self, path: PathFamily, placed: Sequence[Placed], output: Output, at_once: int) -> Cost:
-        """What an image costs under all of `placed`, with micro-batches of `at_once`."""
+    def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
+        """What an image costs, with micro-batches of `at_once`."""
         ...
 
-    def attribute(
-        self, objective: Objective, path: Path | GuidedPath, placed: Sequence[Placed]
-    ) -> list[Attribution]:
-        """A map for each of `placed` and image. Raises ValueError for a model that it cannot explain."""
+    def attribute(self, objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
+        """A map for each image. Raises ValueError for a model that it cannot explain."""
         ...
+
+
+def refusal(
+    estimator: Estimator, path: PathFamily, placement: str, samples: int, tolerance: float | None = None
+) -> str | None:
+    """Why these do not go together; None where they do."""
+    if tolerance is not None and (placement != ADAPTIVE or not estimator.takes_tolerance):
+        return (
+            f"tolerance: expected with the placement {ADAPTIVE} and an estimator that goes on until it is met"
+        )
+    return estimator.refusal(path, placement, samples)
 
 
 def cost_together(
@@ -121,7 +130,7 @@ def cost_together(
     early = {end for estimator, _ in shared for end in estimator.early}
     costs = [Cost(*path.sampling([placed.fixed for _, placed in shared], early))] if shared else []
     costs += [
-        estimator.cost(path, [placed], output, at_once)
+        estimator.cost(path, placed, output, at_once)
         for estimator, placed in members
         if not shares(estimator, placed)
     ]
@@ -144,7 +153,7 @@ def attribute_together(
     attributions = dict(zip([place for place, *_ in shared], results, strict=True))
     for place, (estimator, placed) in enumerate(members):
         if place not in attributions:
-            (attributions[place],) = estimator.attribute(objective, path, [placed])
+            attributions[place] = estimator.attribute(objective, path, placed)
     return [attributions[place] for place in range(len(members))]
 
 

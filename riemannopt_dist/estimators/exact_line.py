@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images, check_model, check_positive, check_targets
 from riemannopt_dist.attribution import Attribution
-from riemannopt_dist.methods import integrated_gradients
-from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Index, logits_of, micro_batches
+from riemannopt_dist.estimators.passes import sums_along
+from riemannopt_dist.estimators.riemann import RiemannSums
+from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Index, Objective, logits_of, micro_batches
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.rules import schedule_from_partition
 from riemannopt_dist.quadrature.schedule import Array
@@ -79,18 +80,12 @@ def exact_integrated_gradients(
     path = StraightPath(images, torch.zeros_like(images) if baselines is None else baselines)
     check_targets(targets, images, model)
     network, line = _in_float64(model, path)
-    results = [
-        integrated_gradients(
-            network,
-            line.images[row : row + 1],
-            targets[row : row + 1],
-            schedule_from_partition(np.concatenate([[0.0], inner, [1.0]]), "midpoint"),
-            baselines=line.baselines[row : row + 1],
-            output="logit",
-            internal_batch_size=internal_batch_size,
-        )
-        for row, inner in enumerate(_breakpoints(network, line, internal_batch_size))
-    ]
+    objective = Objective(network, targets, "logit", internal_batch_size)
+    results = []
+    for row, inner in enumerate(_breakpoints(network, line, internal_batch_size)):
+        schedule = schedule_from_partition(np.concatenate([[0.0], inner, [1.0]]), "midpoint")
+        alone = StraightPath(line.images[[row]], line.baselines[[row]])
+        results += sums_along(alone, objective.of([row]), [(RiemannSums, schedule)])
     return Attribution(
         torch.cat([result.maps for result in results]),
         torch.cat([result.f_input for result in results]),

@@ -58,13 +58,14 @@ def opening_weight(start: Tensor, first: Tensor, output: Output = "probability")
     return (weights * envelope).sum(1) / envelope[:, 1]
 
 
-def interval_sums(gradients: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-    """(w_a G_a + w_b G_b) (γ(b) − γ(a)) for N intervals between N + 1 samples (N + 1, C, H, W): (N, C, H, W).
+def interval_sums(weights: Tensor, left: Tensor, right: Tensor, step: Tensor) -> Tensor:
+    """(w_a G_a + w_b G_b) (γ(b) − γ(a)) for N intervals: (N, C, H, W).
 
-    `weights` is (N, 2).
+    `weights` is (N, 2); the gradients `left` and `right` and the `step` are (N, C, H, W).
     """
-    at_ends = weights.to(gradients)[..., None, None, None]
-    return (at_ends[:, 0] * gradients[:-1] + at_ends[:, 1] * gradients[1:]) * (places[1:] - places[:-1])
+    opening, closing = weights.T.to(left)[..., None, None, None]
+    sums: Tensor = (opening * left + closing * right) * step
+    return sums
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,8 @@ class SoftmaxTrapezoidSums:
             raise ValueError(
                 f"schedule: the softmax-weighted trapezoid needs both ends of a step, got the {rule} rule"
             )
-        weights = end_weights(step.values, following.values, output)[..., None, None, None]
-        return (weights[:, 0] * step.gradients + weights[:, 1] * following.gradients) * step.move
+        weights = end_weights(step.values, following.values, output)
+        return interval_sums(weights, step.gradients.double(), following.gradients, step.move)
 
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch; samples come image by image, in order of position."""
@@ -140,8 +141,10 @@ class SoftmaxTrapezoidSums:
                 step = places[first] - self._starts[row]
                 self.maps[row, schedule] += weight.to(step) * gradients[first] * step
             if end - first > 1:
-                part = interval_sums(gradients[first:end], places[first:end], weights[first : end - 1])
-                self.maps[row, schedule] += part.sum(0)
+                ends, steps = gradients[first:end], places[first:end].diff(dim=0)
+                self.maps[row, schedule] += interval_sums(
+                    weights[first : end - 1], ends[:-1], ends[1:], steps
+                ).sum(0)
         last_sample = (
             part_of[-1:].clone() for part_of in (values, places, gradients)
         )  # not a view of the micro-batch

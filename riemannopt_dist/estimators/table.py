@@ -47,17 +47,16 @@ class _Sampled:
     def check(self, model: Classifier) -> None:
         """Any model with a gradient will do."""
 
-    def cost(self, path: PathFamily, placed: Sequence[Placed], output: Output, at_once: int) -> Cost:
-        """What the path has to sample: the distinct points of all schedules, or every schedule's walk."""
-        return Cost(*path.sampling([each.fixed for each in placed], self.early))
+    def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
+        """What the path has to sample."""
+        return Cost(*path.sampling([placed.fixed], self.early))
 
-    def attribute(
-        self, objective: Objective, path: Path | GuidedPath, placed: Sequence[Placed]
-    ) -> list[Attribution]:
-        """Sums from one pass along the path."""
+    def attribute(self, objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
+        """A sum from one pass along the path."""
         from riemannopt_dist.estimators.passes import sums_along
 
-        return sums_along(path, objective, [(self.sums, each.fixed) for each in placed])
+        (result,) = sums_along(path, objective, [(self.sums, placed.fixed)])
+        return result
 
 
 @dataclass(frozen=True)
@@ -151,24 +150,19 @@ class SoftmaxTrapezoid(_Sampled):
             return _adaptive_refusal(path, samples)
         return _count_refusal(self.rule(path), placement, samples)
 
-    def cost(self, path: PathFamily, placed: Sequence[Placed], output: Output, at_once: int) -> Cost:
-        """Shared points; per image its samples, and for a probability whether it is flat at the start."""
-        own = [each.samples for each in placed if each.schedule is None]
-        shared = super().cost(path, [each for each in placed if each.schedule], output, at_once)
-        return Cost(shared.gradients + sum(own), shared.passes + (output == "probability") * len(own))
+    def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
+        """The schedule's points; or an image's own, and for a probability whether it is flat at the start."""
+        if placed.schedule is not None:
+            return super().cost(path, placed, output, at_once)
+        return Cost(placed.samples, int(output == "probability"))
 
-    def attribute(
-        self, objective: Objective, path: Path | GuidedPath, placed: Sequence[Placed]
-    ) -> list[Attribution]:
-        """One pass for all schedules, and each image's own points one after the other."""
+    def attribute(self, objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
+        """A sum on the schedule, or on each image's own points."""
         from riemannopt_dist.estimators.adaptive import refined_where_needed
 
-        fixed = [each for each in placed if each.schedule is not None]
-        shared = iter(super().attribute(objective, path, fixed) if fixed else ())
-        return [
-            next(shared) if each.schedule is not None else refined_where_needed(objective, path, each)
-            for each in placed
-        ]
+        if placed.schedule is not None:
+            return super().attribute(objective, path, placed)
+        return refined_where_needed(objective, path, placed)
 
 
 @dataclass(frozen=True)
@@ -200,24 +194,19 @@ class Rescale:
             return f"{path.label} is found by its gradients, step by step: the rule needs the path before"
         return _adaptive_refusal(path, samples) if placement == ADAPTIVE else None
 
-    def cost(self, path: PathFamily, placed: Sequence[Placed], output: Output, at_once: int) -> Cost:
+    def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
         """A sample more than intervals, a micro-batch; and of each batch the first path as a whole."""
         from riemannopt_dist.estimators.rescale import samples_taken
 
-        size = max(at_once, 2)
-        gradients = [
-            each.samples + 1 if each.schedule is None else samples_taken(len(each.schedule), size)
-            for each in placed
-        ]
-        return Cost(sum(gradients), 0, 2 * len(placed))
+        if placed.schedule is None:
+            return Cost(placed.samples + 1, 0, 2)
+        return Cost(samples_taken(len(placed.schedule), max(at_once, 2)), 0, 2)
 
-    def attribute(
-        self, objective: Objective, path: Path | GuidedPath, placed: Sequence[Placed]
-    ) -> list[Attribution]:
-        """Every schedule by itself."""
+    def attribute(self, objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
+        """A sum over the schedule's intervals, or over each image's own."""
         from riemannopt_dist.estimators.rescale import rescaled_where_placed
 
-        return [rescaled_where_placed(objective, path, each) for each in placed]
+        return rescaled_where_placed(objective, path, placed)
 
 
 def _walk_refusal(path: PathFamily, rule: str, rules: Sequence[str]) -> str | None:

@@ -136,7 +136,7 @@ class Variations:
         check_choice(average, AVERAGES, "average")
         normalised, widths, images = self.normalised, self.widths, len(self.values)
         averaged = self.values if average == "mean" else normalised
-        magnitudes, errors = _ESTIMATORS[average](averaged if len(averaged) else self.values)
+        magnitudes, errors = _AVERAGING[average](averaged if len(averaged) else self.values)
         even = np.allclose(self.alphas, equispaced(len(self.alphas)), rtol=0, atol=1e-9)
         medians = np.median(normalised * widths, axis=0) if len(normalised) else np.zeros_like(widths)
         return Profile(
@@ -181,7 +181,7 @@ def _median(values: Array) -> tuple[Array, Array]:
     return median, (high - low) / 2
 
 
-_ESTIMATORS: dict[Average, Callable[[Array], tuple[Array, Array]]] = {
+_AVERAGING: dict[Average, Callable[[Array], tuple[Array, Array]]] = {
     "mean": _mean,
     "normalised_mean": _mean,
     "normalised_median": _median,

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from riemannopt_dist.choices import DEFAULT_AVERAGE, PATIENCE, Average, Output, Refine
+from riemannopt_dist.choices import DEFAULT_AVERAGE, Average, Output, Refine
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
@@ -34,6 +34,7 @@ from riemannopt_dist.run.outputs.maps import Channels, Precision
 from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.storage.digest import digest_of_values
+from riemannopt_dist.storage.errors import PATIENCE
 from riemannopt_dist.storage.redaction import scrubbed, without_secrets
 
 T = TypeVar("T")

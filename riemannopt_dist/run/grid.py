@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed
+from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed, refusal
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.quadrature.rules import linear_schedule
@@ -69,10 +69,8 @@ def make_cell(
 ) -> Cell:
     """A cell. Raises ValueError where its path, estimator, placement and samples do not go together."""
     cell = Cell(path.label, estimator, placement, samples, tolerance)
-    if tolerance is not None and not ESTIMATORS[estimator].takes_tolerance:
-        raise ValueError(f"{cell}: the estimator {estimator} takes no tolerance")
-    if (refusal := ESTIMATORS[estimator].refusal(path, placement, samples)) is not None:
-        raise ValueError(f"{cell}: {refusal}")
+    if (reason := refusal(ESTIMATORS[estimator], path, placement, samples, tolerance)) is not None:
+        raise ValueError(f"{cell}: {reason}")
     return cell
 
 

@@ -14,6 +14,8 @@ ATTEMPTS = 5
 """How often an operation on a storage that fails for a passing reason is tried."""
 FIRST_DELAY = 0.25
 """Seconds before the second attempt (± half); each further delay is twice as long."""
+PATIENCE = 600.0
+"""Seconds for which a run waits for a storage that does not answer, unless told otherwise."""
 _LASTING_ERRORS = (IsADirectoryError, NotADirectoryError)
 _LASTING_NUMBERS = (errno.ELOOP, errno.ENAMETOOLONG)
 _DENIED_CODES = re.compile(

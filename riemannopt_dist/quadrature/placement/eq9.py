@@ -1,11 +1,16 @@
 """The minimum of eq. 9 as arXiv 2410.04118 prints it."""
 
+import logging
+
+import numpy as np
+
 from riemannopt_dist.quadrature.bounds import eq9_bound, integral_bound
-from riemannopt_dist.quadrature.optimize import logger
 from riemannopt_dist.quadrature.placement.powell import powell_partition
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array
+
+logger = logging.getLogger(__name__)
 
 GAMED_FACTOR = 2.0
 
@@ -18,7 +23,7 @@ def eq9_partitions(profile: Profile, rule: str, counts: list[int]) -> list[Array
     """
     partitions = []
     for count in counts:
-        minimum = powell_partition(lambda lengths, edges: float(profile(edges[:-1]) @ lengths**2 / 2), count)
+        minimum = powell_partition(lambda edges: float(profile(edges[:-1]) @ np.diff(edges) ** 2 / 2), count)
         # SciPy's bounded Powell can end above its start.
         partition = min((minimum, linear_partition(count)), key=lambda edges: eq9_bound(profile, edges))
         claimed, actual = eq9_bound(profile, partition), integral_bound(profile, partition, "left")

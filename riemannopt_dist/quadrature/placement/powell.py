@@ -9,15 +9,14 @@ from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array
 
 
-def powell_partition(objective: Callable[[Array, Array], float], count: int) -> Array:
+def powell_partition(objective: Callable[[Array], float], count: int) -> Array:
     """The partition into `count` intervals that SciPy's Powell, from equal ones, finds for `objective`.
 
-    `objective` is given the interval lengths (count,), which sum to 1, and the edges (count + 1,).
+    `objective` is given the edges (count + 1,), from 0 to 1.
     """
 
     def value(lengths: Array) -> float:
-        edges = normalised_partition(lengths)
-        return objective(np.diff(edges), edges)
+        return objective(normalised_partition(lengths))
 
     minimum = minimize(value, np.ones(count), method="Powell", bounds=[(0.0, None)] * count)
     return normalised_partition(minimum.x)

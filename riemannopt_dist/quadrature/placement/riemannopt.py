@@ -24,7 +24,7 @@ def riemannopt_partitions(profile: Profile, rule: str, counts: list[int]) -> lis
     """
     slope = smoothed_medians(profile)
     return [
-        powell_partition(lambda lengths, edges: float(lengths**2 @ slope(edges[1:]) / 2), count)
+        powell_partition(lambda edges: float(np.diff(edges) ** 2 @ slope(edges[1:]) / 2), count)
         for count in counts
     ]
 

@@ -26,7 +26,7 @@ import ray
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 
-from riemannopt_dist.choices import PATIENCE, check_positive
+from riemannopt_dist.choices import check_positive
 from riemannopt_dist.data.errors import ReplacedImage, UnreachableImage, UnreadableImage
 from riemannopt_dist.run.ray.pace import Pace
 from riemannopt_dist.run.ray.pool import Pool, one_line
@@ -40,7 +40,7 @@ from riemannopt_dist.run.ray.task_tracker import (
     Task,
     TaskTracker,
 )
-from riemannopt_dist.storage.errors import StorageError
+from riemannopt_dist.storage.errors import PATIENCE, StorageError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from riemannopt_dist.choices import PATIENCE
+from riemannopt_dist.storage.errors import PATIENCE
 
 Loss = Literal["died", "overdue", "raised", "unreadable", "unanswered", "unreachable"]
 """How a call ended without a result: with its actor, at the time limit, by an exception, at an image that is
