@@ -1,25 +1,32 @@
-"""Small work in this process, without Ray: fit a profile, explain one image."""
+"""Small work in this process, without Ray: fit a profile, explain images."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from riemannopt_dist.data.decoding import decode_image, prepare_image
+from riemannopt_dist.data.classes import CLASSES, class_name, named_class
 from riemannopt_dist.data.errors import UnreadableImage
-from riemannopt_dist.data.files import files_of
+from riemannopt_dist.data.files import files_of, name_of
+from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
-from riemannopt_dist.data.reading import read_image
 from riemannopt_dist.estimators.base import LINEAR
+from riemannopt_dist.estimators.converged import references, relative_distance
 from riemannopt_dist.methods import attribute
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.objective import Objective, logits_of
-from riemannopt_dist.paths.straight import StraightPath
+from riemannopt_dist.paths.table import path_family
 from riemannopt_dist.quadrature.profile import Profile, Variations, equispaced
+from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.quadrature.variation import path_variation
-from riemannopt_dist.reports.figures import attribution_figure, picture
-from riemannopt_dist.run.classifier import checked_classifier
-from riemannopt_dist.run.memory import CPU_BATCH
+from riemannopt_dist.reports.explanation import Explanation
+from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.stages.batches import image_batches
 from riemannopt_dist.run.stages.engine import Engine
@@ -28,15 +35,17 @@ from riemannopt_dist.storage.redaction import without_secrets
 
 SUITED = {"rescale": "roughness", "gauss_legendre": "equidistribution"}
 """The placement that suits an estimator best, where it is not exact."""
+TOP = 5
+"""Classes that an explanation names."""
 
 
-def fit_profile(model_name: str, weights: str | None, source: str, count: int, samples: int) -> Profile:
-    """The Integrated Gradients profile over the first `count` readable images of `source`.
+def fit_profile(model: Classifier, source: str, count: int, samples: int, path: str = "ig") -> Profile:
+    """The profile of a path over the first `count` readable images of `source`.
 
-    The class explained is the predicted one. Raises ValueError where there is no such model or no image.
+    The class explained is the predicted one. Raises ValueError where there is no such path or no image.
     """
     device = _device()
-    model = checked_classifier(model_name, weights).to(device)
+    model, family = model.to(device), path_family(path)
     refs = list_images(source)
     engine = Engine(model, device, files_of(source), CPU_BATCH, Tally())
     alphas = equispaced(samples)
@@ -49,8 +58,7 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
                 continue
             images = image[None].to(device)
             targets = logits_of(model, images).argmax(dim=1)
-            path = StraightPath.from_black(images)
-            variation = path_variation(path, Objective(model, targets), alphas)
+            variation = path_variation(family.through(images), Objective(model, targets), alphas)
             if not np.isfinite(variation).all():
                 raise ValueError(f"{ref.image_id}: the gradients along its path are not finite")
             variations.append(variation)
@@ -60,60 +68,140 @@ def fit_profile(model_name: str, weights: str | None, source: str, count: int, s
     return Variations(alphas, np.concatenate(variations)).profile()
 
 
-def explain_image(
-    path: str,
-    model_name: str,
-    weights: str | None,
-    target: int | None,
-    samples: int,
-    estimator: str,
-    profile: str | None,
-    kind: str = "png",
-) -> tuple[bytes, str]:
-    """A picture of the image beside its Integrated Gradients map, and a sentence on how complete the map is.
+@dataclass(frozen=True)
+class Choice:
+    """How maps are made; the arguments of `attribute`.
 
-    `estimator` is one of ESTIMATORS. `profile` is the JSON text of a fitted profile, by which the samples are
-    placed as suits the estimator best (`SUITED`). Linear without. `kind` is the picture's format, such as
-    "png" or "svg".
+    Without a `placement`, samples are placed as suits the estimator best (`SUITED`) where there is a
+    `profile`, and linearly where there is none. With `converged`, a number of intervals, the map that this
+    one tends to is computed besides.
     """
-    model = checked_classifier(model_name, weights).to(_device())
-    images = _read(path, model)
-    logits = logits_of(model, images)[0]
-    if target is not None and target >= len(logits):
-        raise ValueError(f"target: expected a class below {len(logits)}, got {target}")
-    explained = int(logits.argmax()) if target is None else target
-    placement = LINEAR if profile is None else SUITED.get(estimator, "exact")
+
+    path: str = "ig"
+    estimator: str = "trapezoid"
+    placement: str | None = None
+    samples: int = 64
+    tolerance: float | None = None
+    profile: Profile | None = None
+    converged: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.converged is not None and self.converged % 2:
+            raise ValueError(f"converged: expected an even number of intervals, got {self.converged}")
+
+    @property
+    def placed(self) -> str:
+        """The placement."""
+        if self.placement is not None:
+            return self.placement
+        return LINEAR if self.profile is None else SUITED.get(self.estimator, "exact")
+
+    @property
+    def words(self) -> str:
+        """What the maps are called."""
+        within = "" if self.tolerance is None else f" to {self.tolerance:g}"
+        return f"{self.path}, {self.samples} {self.placed} {self.estimator} samples{within}"
+
+
+def explain(
+    model: Classifier, sources: Sequence[str], target: str | None, choice: Choice
+) -> Iterator[Explanation]:
+    """An explanation of each image of `sources`, files and folders, in order.
+
+    `target` is a class's index or name; None is the predicted class of each. One image is in memory at a
+    time. Raises ValueError where there is no such class, for an image that cannot be read, by its name, and
+    for a map that is not finite.
+    """
+    device = _device()
+    model = model.to(device)
+    at_once = measured_batch_size(model, device, "auto")
+    listed = [(source, _refs(source)) for source in sources]
+    with meter("explain", sum(len(refs) for _, refs in listed)) as progress:
+        for source, refs in listed:
+            engine = Engine(model, device, files_of(source), at_once, Tally())
+            for (ref,), (image,) in image_batches(refs, engine, 1):
+                if isinstance(image, UnreadableImage):
+                    raise ValueError(f"{without_secrets(ref.uri)}: {image}")
+                yield _explained(ref, image[None].to(device), engine, target, choice)
+                progress.advance(1)
+
+
+def target_index(target: str, classes: int) -> int:
+    """The class that an index or a name of ImageNet's stands for. Raises ValueError where there is none."""
+    if target.isdecimal():
+        if int(target) < classes:
+            return int(target)
+        raise ValueError(f"target: expected a class below {classes}, got {target}")
+    if classes != CLASSES:
+        raise ValueError(f"target: expected the index of one of {classes} classes, got {target!r}")
+    index = named_class(target)
+    if index is None:
+        near = get_close_matches(target, [class_name(place) for place in range(CLASSES)], 3, 0.5)
+        meant = f" (did you mean {', '.join(near)}?)" if near else ""
+        raise ValueError(f"target: {target!r} is no class of ImageNet's{meant}")
+    return index
+
+
+def _explained(
+    ref: ImageRef, images: Tensor, engine: Engine, target: str | None, choice: Choice
+) -> Explanation:
+    logits = logits_of(engine.model, images)[0]
+    explained = int(logits.argmax()) if target is None else target_index(target, len(logits))
+    targets = torch.tensor([explained], device=images.device)
     result = attribute(
-        model,
+        engine.model,
         images,
-        torch.tensor([explained], device=images.device),
-        estimator=estimator,
-        placement=placement,
-        samples=samples,
-        profile=None if profile is None else Profile.from_json(profile),
+        targets,
+        path=choice.path,
+        estimator=choice.estimator,
+        placement=choice.placed,
+        samples=choice.samples,
+        tolerance=choice.tolerance,
+        profile=choice.profile,
+        internal_batch_size=engine.internal_batch_size,
     )
     if not all(bool(values.isfinite().all()) for values in (result.maps, result.f_input, result.f_baseline)):
         raise ValueError(
-            f"{without_secrets(path)}: its map is not finite, or the output at an end of its path"
+            f"{without_secrets(ref.uri)}: its map is not finite, or the output at an end of its path"
         )
-    error = float(relative_error(result))
-    caption = f"IG, {samples} {placement} {estimator} points\nrelative error {error:.3f}"
-    values = result.maps[0].double().cpu().numpy()
-    title = f"class {explained}, probability {float(result.f_input):.3f}"
-    figure = attribution_figure(_shown(images), [(caption, values)], title)
-    return picture(figure, kind), f"{title}; {caption.replace(chr(10), ', ')}"
+    objective = Objective(engine.model, targets, internal_batch_size=engine.internal_batch_size)
+    converged = _converged(objective, images, choice)
+    error = None if converged is None else float(relative_distance(result.maps, converged))
+    probabilities = logits.double().softmax(0)
+    likeliest = probabilities.topk(min(TOP, len(logits))).indices.tolist()
+    return Explanation(
+        ref.image_id,
+        images[0].permute(1, 2, 0).double().cpu().numpy(),
+        result.maps[0].double().cpu().numpy(),
+        _name(explained, len(logits)),
+        float(probabilities[explained]),
+        tuple((_name(index, len(logits)), float(probabilities[index])) for index in likeliest),
+        choice.words,
+        float(relative_error(result)),
+        None if converged is None else converged[0].double().cpu().numpy(),
+        error,
+    )
 
 
-def _read(path: str, model: Classifier) -> torch.Tensor:
-    try:
-        image = prepare_image(decode_image(read_image(path)), model.input_size, model.resize_size)
-    except UnreadableImage as error:
-        raise ValueError(f"{without_secrets(path)}: {error}") from None
-    return image[None].to(_device())
+def _converged(objective: Objective, images: Tensor, choice: Choice) -> Tensor | None:
+    """The map that the choice's tends to, (1, C, H, W); along a walk that of as many equal steps."""
+    if choice.converged is None:
+        return None
+    schedule = linear_schedule(choice.samples, "left")
+    edges = linear_partition(choice.converged)
+    (reference,) = references(path_family(choice.path).through(images), objective, [schedule], edges)
+    return reference.maps
 
 
-def _shown(images: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    return images[0].permute(1, 2, 0).double().cpu().numpy()
+def _refs(source: str) -> list[ImageRef]:
+    """The images of a folder, Parquet file or tar, or the one that `source` is itself."""
+    if source == "demo:" or Path(source).is_dir() or source.endswith((".parquet", ".tar", "/")):
+        return list_images(source)
+    return [ImageRef(Path(name_of(source)).name, source, None)]
+
+
+def _name(index: int, classes: int) -> str:
+    return class_name(index) if classes == CLASSES else f"class {index}"
 
 
 def _device() -> torch.device:

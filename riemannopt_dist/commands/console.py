@@ -19,7 +19,7 @@ GAVE_UP = 1
 BAD_INPUT = 2
 STOPPED = 130
 PROFILES = (".json",)
-PICTURES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
+EXPLANATIONS = (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".npy", ".html")
 """How the names of files end that are written, which tells their format."""
 
 

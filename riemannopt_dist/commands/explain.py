@@ -1,4 +1,4 @@
-"""`riemannopt explain`: one image, without Ray."""
+"""`riemannopt explain`: the attribution maps of single images, as pictures or numbers."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,41 +6,88 @@ from typing import Annotated
 import typer
 
 from riemannopt_dist.commands.application import app
-from riemannopt_dist.commands.console import PICTURES, check_file, errors, say
+from riemannopt_dist.commands.console import EXPLANATIONS, check_file, errors, say
+
+EXPLANATION = Path("explanation.png")
+FOLDER = Path("explanations")
 
 
 @app.command()
 def explain(
-    image: Annotated[str, typer.Argument(help="An image file.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The .png, .jpg, .svg or .pdf to write.")
-    ] = Path("explanation.png"),
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The file to write, whose name tells the format: .png, .jpg, .svg, .pdf, .npy or .html; of "
+            f"several images the folder. {EXPLANATION} or {FOLDER} if not given.",
+        ),
+    ] = None,
+    kind: Annotated[str, typer.Option("--format", help="What several images are written as.")] = "png",
     model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
     weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
     target: Annotated[
-        int | None, typer.Option(min=0, help="The class to explain; the predicted one if not given.")
+        str | None,
+        typer.Option(help='The class to explain, "tabby" or 281; the predicted one if not given.'),
     ] = None,
-    samples: Annotated[
-        int, typer.Option(min=2, help="Gradient evaluations; with the estimator rescale, intervals.")
-    ] = 64,
+    path: Annotated[str, typer.Option(help="ig, blur_ig or guided_ig.")] = "ig",
     estimator: Annotated[
         str, typer.Option(help="An estimator of a configuration, such as trapezoid or rescale.")
     ] = "trapezoid",
-    profile: Annotated[
-        Path | None,
+    placement: Annotated[
+        str | None,
         typer.Option(
-            help="A profile from `riemannopt fit`, to place the samples by: by roughness for rescale, "
-            "equidistribution for gauss_legendre, and exact for others. Equal intervals without."
+            help="Where the samples are, such as linear, riemannopt or adaptive. With a profile and no "
+            "placement: roughness for rescale, equidistribution for gauss_legendre, and exact for others."
         ),
     ] = None,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Gradient evaluations; with the estimator rescale, intervals.")
+    ] = 64,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Stop at this estimated error; goes with adaptive and softmax_trapezoid."),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="A profile from `riemannopt fit`. Equal intervals without."),
+    ] = None,
+    converged: Annotated[
+        int | None,
+        typer.Option(min=2, help="Also the converged map, of so many intervals, and what is off."),
+    ] = None,
 ) -> None:
-    """Explain one image by Integrated Gradients: its map beside it, as a picture."""
-    with errors():
-        kind = check_file(output, PICTURES)
-        text = profile.read_text(encoding="utf-8") if profile else None
-        from riemannopt_dist.local import explain_image
+    """Explain images by Integrated Gradients or another path: the map over the photo, or its numbers.
 
-        picture, sentence = explain_image(image, model, weights, target, samples, estimator, text, kind)
-        output.write_bytes(picture)
-        say(sentence)
-        say(f"wrote {output}")
+    The five likeliest classes are printed with each. Of several images one is in memory at a time.
+    """
+    with errors():
+        several = len(images) > 1 or Path(images[0]).is_dir() or images[0] == "demo:"
+        place = output or (FOLDER if several else EXPLANATION)
+        kind = _folder(place, kind) if several else check_file(place, EXPLANATIONS)
+        from riemannopt_dist.local import Choice, explain
+        from riemannopt_dist.quadrature.profile import Profile
+        from riemannopt_dist.reports.explanation import KINDS
+        from riemannopt_dist.run.classifier import checked_classifier
+
+        fitted = Profile.from_json(profile.read_text(encoding="utf-8")) if profile else None
+        choice = Choice(path, estimator, placement, samples, tolerance, fitted, converged)
+        for explanation in explain(checked_classifier(model, weights), images, target, choice):
+            file = place / f"{explanation.image_id}.{kind}" if several else place
+            if several:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(KINDS[kind](explanation))
+            say(f"{explanation.image_id}: {explanation.sentence}")
+            say("  " + ", ".join(f"{name} {share:.3f}" for name, share in explanation.top))
+            say(f"wrote {file}")
+
+
+def _folder(place: Path, kind: str) -> str:
+    """The format of several files in a folder. Raises ValueError for another, and for a file in its place."""
+    if f".{kind}" not in EXPLANATIONS:
+        known = ", ".join(end.removeprefix(".") for end in EXPLANATIONS)
+        raise ValueError(f"format: expected one of {known}, got {kind!r}")
+    if place.is_file() or place.suffix.lower() in EXPLANATIONS:
+        raise ValueError(f"output: several images need a folder, got {place}")
+    return kind

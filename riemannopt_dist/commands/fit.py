@@ -1,4 +1,4 @@
-"""`riemannopt fit`: a profile of Integrated Gradients, without Ray."""
+"""`riemannopt fit`: the profile of a path, without Ray."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,15 +17,17 @@ def fit(
     weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Images to fit on; the first so many by name.")] = 200,
     samples: Annotated[int, typer.Option(min=2, help="Points along each image's path.")] = 128,
+    path: Annotated[str, typer.Option(help="ig, blur_ig or guided_ig.")] = "ig",
 ) -> None:
-    """Estimate the profile |g'| of Integrated Gradients in this process and store it as JSON.
+    """Estimate the profile |g'| of Integrated Gradients, or another path, and store it as JSON.
 
     Every schedule follows from it: ro.optimize_schedule(ro.Profile.from_json(text), samples=16).
     """
     with errors():
         check_file(output, PROFILES)
         from riemannopt_dist.local import fit_profile
+        from riemannopt_dist.run.classifier import checked_classifier
 
-        profile = fit_profile(model, weights, images, count, samples)
+        profile = fit_profile(checked_classifier(model, weights), images, count, samples, path)
         output.write_text(profile.to_json(), encoding="utf-8")
         say(f"wrote {output}: |g'| from {profile.images} images")

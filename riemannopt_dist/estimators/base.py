@@ -116,9 +116,7 @@ def refusal(
 ) -> str | None:
     """Why these do not go together; None where they do."""
     if tolerance is not None and (placement != ADAPTIVE or not estimator.takes_tolerance):
-        return (
-            f"tolerance: expected with the placement {ADAPTIVE} and an estimator that goes on until it is met"
-        )
+        return f"tolerance: expected the placement {ADAPTIVE} and an estimator that takes one"
     return estimator.refusal(path, placement, samples)
 
 

@@ -86,12 +86,12 @@ def config_file(tmp_path: Path) -> Path:
         (["explain", "missing.png", "-o", "."], "output: expected a file, got the folder ."),
         (
             ["explain", "missing.png", "-o", "x"],
-            "ends in .png, .jpg, .jpeg, .svg or .pdf, got x\n",
+            "ends in .png, .jpg, .jpeg, .svg, .pdf, .npy or .html, got x\n",
         ),
-        (["explain", "missing.png", "-o", "x.bmp"], "or .pdf, got x.bmp"),
-        (["explain", "missing.png", "-o", "x.png.gz"], "or .pdf, got x.png.gz"),
-        (["explain", "missing.png", "-o", "png"], "or .pdf, got png"),
-        (["explain", "missing.png", "-o", ".png"], "or .pdf, got .png"),
+        (["explain", "missing.png", "-o", "x.bmp"], "or .html, got x.bmp"),
+        (["explain", "missing.png", "-o", "x.png.gz"], "or .html, got x.png.gz"),
+        (["explain", "missing.png", "-o", "png"], "or .html, got png"),
+        (["explain", "missing.png", "-o", ".png"], "or .html, got .png"),
         (["fit", "-o", "p", "--images", "missing"], "a name that ends in .json, got p\n"),
         (["fit", "-o", "p.png", "--images", "missing"], "a name that ends in .json, got p.png"),
         (["fit", "-o", "nodir/p.json", "--images", "missing"], "a folder that is there, got nodir/p.json"),
@@ -188,7 +188,7 @@ def test_only_a_run_goes_on_after_an_interruption(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(local, "fit_profile", interrupted)
-    monkeypatch.setattr(local, "explain_image", interrupted)
+    monkeypatch.setattr(local, "explain", interrupted)
     monkeypatch.setattr(results, "read_results", interrupted)
     monkeypatch.setattr(driver, "evaluate", interrupted)
     monkeypatch.setattr(driver, "ray_session", nullcontext)
@@ -302,7 +302,7 @@ def test_fit_and_explain_go_together(tmp_path: Path) -> None:
         assert np.asarray(picture).std() > 0
     secants = ["--estimator", "rescale", "--samples", "2", "--profile", str(profile)]
     complete = runner.invoke(app, ["explain", str(folder / "p00.png"), "-o", str(png), *secants, *model])
-    assert "2 roughness rescale points, relative error 0.000" in complete.output
+    assert "2 roughness rescale samples, relative error 0.000" in complete.output
     refused = runner.invoke(app, ["explain", str(folder / "p00.png"), "--target", "6", *model])
     assert refused.exit_code == 2
 
