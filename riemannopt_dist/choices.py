@@ -10,6 +10,12 @@ Refine = Literal["auto", "always", "never"]
 """Whether a profile is estimated a second time."""
 REFINE: tuple[str, ...] = get_args(Refine)
 
+Select = Literal["correct", "wrong", "all"]
+"""Which images are used, by what the model sees in them."""
+
+Targets = Literal["label", "predicted"]
+"""The class whose output is explained."""
+
 Average = Literal["mean", "normalised_mean", "normalised_median"]
 """How images make a profile."""
 AVERAGES: tuple[str, ...] = get_args(Average)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import riemannopt_dist
 from riemannopt_dist.commands import app
+from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.yaml_text import parse_yaml
 
 README = Path("README.md").read_text(encoding="utf-8")
@@ -92,6 +93,12 @@ def test_every_command_runs_one_after_the_other(
     (reading,) = (block for block in blocks("python") if READING in block)
     exec(reading, {"ro": riemannopt_dist})
     assert "Name: reference_error" in capsys.readouterr().out
+
+
+def test_every_configuration_is_one() -> None:
+    for block in blocks("yaml"):
+        assert make_config(parse_yaml(block), "README").model.num_classes == 7
+        assert len(block.splitlines()) <= 10
 
 
 def test_every_command_for_own_photos_has_a_plan(tmp_path: Path) -> None:

@@ -45,16 +45,51 @@ def placed(ref: ImageRef, source: str, path: str) -> Placed:
     return Placed(ref, tuple(above), (own, *path.split("/")[:-1]))
 
 
-def labelled_by_folders(images: Sequence[Placed], source: str) -> list[ImageRef]:
-    """The inputs, those without a label with that of their folders; a warning tells which have none then."""
-    labelled = [_with_synset(image) for image in images]
-    if all(image.ref.label is None for image in labelled):
-        labelled = _with_numbers(labelled, source)
+def labelled_by_folders(
+    images: Sequence[Placed], source: str, classes: Sequence[str] | int | None = None
+) -> list[ImageRef]:
+    """The inputs, those without a label with that of their folders; a warning tells which have none then.
+
+    `classes` are the names of a model's own classes, or how many it has; None are those of ILSVRC.
+    """
+    if classes is None or isinstance(classes, int):
+        labelled = [_with_synset(image) for image in images]
+        if all(image.ref.label is None for image in labelled):
+            labelled = _with_numbers(labelled, source)
+        if classes is not None and all(image.ref.label is None for image in labelled):
+            labelled = _with_sorted_folders(labelled, source, classes)
+    else:
+        labelled = [_with_class(image, classes) for image in images]
     missing = [image for image in labelled if image.unlabelled]
     labels = sum(image.ref.label is not None for image in labelled)
     if missing and (labels or missing[0].folder or missing[0].ref.offset is not None):
         _warn(missing, labels, source)
     return [image.ref for image in labelled]
+
+
+def _with_class(image: Placed, classes: Sequence[str]) -> Placed:
+    """With the class of the nearest folder of its name."""
+    if image.ref.label is not None or image.ref.reason is not None:
+        return image
+    own = next((folder for folder in reversed(image.inside[1:]) if folder in classes), None)
+    return image if own is None else _with_label(image, list(classes).index(own))
+
+
+def _with_sorted_folders(images: list[Placed], source: str, classes: int) -> list[Placed]:
+    """With the ranks of the outermost folders, if all pictures lie in such, as many as there are classes."""
+    pictures = [image for image in images if image.unlabelled]
+    folders = sorted({image.inside[1] for image in pictures if image.folder})
+    if len(folders) != classes or not all(image.folder for image in pictures):
+        return images
+    logger.warning(
+        "%s: folders %s are taken as the model's classes, in this order; else name them in order "
+        "in model.classes",
+        source,
+        shortened(f"{rank} = {folder}" for rank, folder in enumerate(folders)),
+    )
+    return [
+        _with_label(image, folders.index(image.inside[1])) if image.unlabelled else image for image in images
+    ]
 
 
 def _with_synset(image: Placed) -> Placed:
@@ -108,7 +143,7 @@ def _warn(missing: Sequence[Placed], labels: int, source: str) -> None:
     elif folders:
         mend = (
             f"folders {folders}: expected WordNet ids such as n01440764, or for all class indices from 0 to "
-            "999; rename them, or give labels in a file, see --labels"
+            "999; rename them, or give labels in a file, see --labels, or the model's own in model.classes"
         )
     elif first.ref.offset is not None and first.ref.size is None:
         mend = "expected a column label with class indices, synsets or ILSVRC's class names"

@@ -29,7 +29,10 @@ AT_ONCE = 16
 
 
 def list_images(
-    source: str, labels: str | None = None, extensions: Sequence[str] | None = None
+    source: str,
+    labels: str | None = None,
+    extensions: Sequence[str] | None = None,
+    classes: Sequence[str] | int | None = None,
 ) -> list[ImageRef]:
     """The images of `source`, sorted by id.
 
@@ -43,7 +46,9 @@ def list_images(
 
     A file on a disk or in a tar that has no label of its own has that of its folder: the nearest one named
     after a synset (n01440764), whose rank among all 1,000 of ILSVRC it is; or the one named by a class index
-    from 0 to 999, if all images in folders lie in one such. Others have none; a warning tells which.
+    from 0 to 999, if all images in folders lie in one such. `classes` are those of a model of its own: the
+    nearest folder named after one of them labels; of classes without names there may be as many folders,
+    which label in sorted order. Others have none; a warning tells which.
 
     `labels` is the address of a file that labels the images by their file names, see `read_labels`.
     `extensions` are those of images in a WebDataset, such as "jpg" or "left.png"; by default those of all
@@ -62,7 +67,7 @@ def list_images(
         if one == other:
             raise ValueError(f"source: two files of {shown!r} share the id {one!r}")
     if labels is None:
-        refs = labelled_by_folders(images, shown)
+        refs = labelled_by_folders(images, shown, classes)
     else:
         refs = with_labels([image.ref for image in images], labels)
     if refused := [ref for ref in refs if ref.reason is not None]:

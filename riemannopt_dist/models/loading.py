@@ -17,11 +17,10 @@ import hashlib
 import importlib
 import importlib.util
 import math
-import pickle
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -29,21 +28,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from riemannopt_dist.models.checkpoint import State, read_checkpoint
 from riemannopt_dist.models.classifier import Classifier
 
 RANDOM = "random"
-State = Mapping[str, Tensor]
+NUM_CLASSES = "num_classes"
+"""The buffer of a classifier of other classes than its name has."""
 
 
 @dataclass(frozen=True)
 class _Recipe:
     """What a name and its weights ask for; nothing is built or read before it is called."""
 
-    build: Callable[[int], nn.Module]  # the architecture, for a side of so many pixels
+    build: Callable[
+        [int, int | None], nn.Module
+    ]  # the architecture, for a side of so many pixels and classes
     fetch: Callable[[], State]  # the pretrained weights
     adapt: Callable[[nn.Module, State], State]  # names of a weights file → the network's own
     mean: tuple[float, ...]
@@ -53,25 +55,58 @@ class _Recipe:
     classes: int | None
 
 
-def load_model(name: str, weights: str | None = None) -> Classifier:
+def load_model(
+    name: str,
+    weights: str | None = None,
+    *,
+    num_classes: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input_size: int | None = None,
+    resize_size: int | None = None,
+) -> Classifier:
     """The classifier called `name`, on the CPU in float32.
 
-    `weights`: None for the published ones; one of torchvision's own names ("IMAGENET1K_V1"); a local state
-    dict (`.safetensors`, or what `torch.save(model.state_dict(), path)` wrote); or "random", PyTorch's
-    initial values, the same in every call. A local file takes the sizes of those of torchvision's weights
-    that bear its file name, else of the default ones. Raises ValueError for an unknown name (with the
-    closest known ones), for a file that is not a state dict of this architecture, and where weights cannot
-    be fetched or a package is missing.
+    `weights`: None for the published ones; one of torchvision's own names ("IMAGENET1K_V1"); a local
+    checkpoint (`.safetensors`, what `torch.save(model.state_dict(), path)` wrote, or a training framework's
+    file, see `read_checkpoint`); or "random", PyTorch's initial values, the same in every call. A local file
+    takes the sizes of those of torchvision's weights that bear its file name, else of the default ones.
+
+    `num_classes`, `mean` and `std` of the channels in [0, 1], the side `input_size` of the square that the
+    network takes, and the short side `resize_size` that images have before it is cut, all in pixels, are for
+    networks trained otherwise than the published ones.
+
+    Raises ValueError for an unknown name (with the closest known ones), for a file that is not of this
+    architecture, where weights cannot be fetched or a package is missing, and for settings that do not fit.
     """
     with _own_random_numbers():
-        recipe = _recipe(name, weights)
-        network = recipe.build(recipe.input_size)
+        told = {"mean": mean, "std": std, "input_size": input_size, "resize_size": resize_size}
+        recipe = _adjusted(_recipe(name, weights), name, told)
+        path = weights_file(name, weights) if weights != RANDOM else None
+        if num_classes is not None and path is None and weights != RANDOM:
+            raise ValueError(
+                f"num_classes: {name}'s published weights have classes of their own: give others (weights)"
+            )
+        network = recipe.build(recipe.input_size, num_classes)
     if weights != RANDOM:
-        path = weights_file(name, weights)
-        state = recipe.fetch() if path is None else _read_state(path)
+        state = recipe.fetch() if path is None else read_checkpoint(path, network.state_dict().keys())
         origin = f"weights: {name}'s own" if path is None else f"weights: {path}"
         _fill(network, recipe.adapt(network, state), origin, f"{name}'s", assign=False)
-    return _classifier(network, name, recipe, recipe.input_size, recipe.resize_size)
+    return _classifier(network, name, recipe, (recipe.input_size, recipe.resize_size), num_classes)
+
+
+def _adjusted(recipe: _Recipe, name: str, told: Mapping[str, Any]) -> _Recipe:
+    """The recipe with what is told otherwise. Raises ValueError for numbers that cannot be."""
+    changes = {key: value for key, value in told.items() if value is not None}
+    if "input_size" in changes:
+        changes = {"resize_size": max(recipe.resize_size, changes["input_size"])} | changes
+    changed = replace(recipe, **changes)
+    _pixels(name, "input_size", changed.input_size, 1)
+    _pixels(name, "resize_size", changed.resize_size, changed.input_size)
+    mean, std = tuple(changed.mean), tuple(changed.std)
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise ValueError(f"model: expected mean and std of three channels, std above 0, got {mean} and {std}")
+    return replace(changed, mean=mean, std=std)
 
 
 def model_state(model: nn.Module) -> dict[str, np.ndarray]:
@@ -91,6 +126,7 @@ def assemble_model(name: str, state: Mapping[str, np.ndarray]) -> Classifier:
     if "sizes" not in state:
         raise ValueError(f"state: expected the model_state of {name}, found no 'sizes' in it")
     input_size, resize_size = (int(size) for size in state["sizes"])
+    num_classes = int(state[NUM_CLASSES]) if NUM_CLASSES in state else None
     tensors = _borrow(state)
     with _own_random_numbers():
         recipe = _recipe(name, None)
@@ -99,7 +135,8 @@ def assemble_model(name: str, state: Mapping[str, np.ndarray]) -> Classifier:
         for device in ("meta", "cpu"):
             try:
                 with torch.device(device):
-                    model = _classifier(recipe.build(input_size), name, recipe, input_size, resize_size)
+                    network = recipe.build(input_size, num_classes)
+                    model = _classifier(network, name, recipe, (input_size, resize_size), num_classes)
             except RuntimeError:
                 if device == "cpu":
                     raise
@@ -159,12 +196,14 @@ def _torchvision(name: str, weights: str | None) -> _Recipe:
     preprocessing = chosen.transforms()
     heads = _AUXILIARY_HEADS.get(name, ())
 
-    def build(input_size: int) -> nn.Module:
+    def build(input_size: int, num_classes: int | None) -> nn.Module:
         options: dict[str, Any] = {}
         if heads:  # `transform_input` is what torchvision sets for its pretrained weights.
             options = {"transform_input": True, "aux_logits": False, "init_weights": False}
         elif name.startswith("vit_"):
             options = {"image_size": input_size}
+        if num_classes is not None:
+            options["num_classes"] = num_classes
         network: nn.Module = _zoo().get_model(name, weights=None, **options)
         return network
 
@@ -207,7 +246,7 @@ def _timm(name: str, architecture: str | None = None) -> _Recipe:
             return state
 
     return _Recipe(
-        build=lambda _: timm.create_model(architecture),
+        build=lambda _, num_classes: timm.create_model(architecture, num_classes=num_classes),
         fetch=fetch,
         adapt=lambda _, state: state,
         mean=tuple(cfg.mean),
@@ -227,7 +266,7 @@ def _lite(name: str) -> _Recipe:
     def fetch() -> State:
         package = _LITE_PACKAGES[name]
         folder = Path(_require(package, f"model {name}").__path__[0]) / "models"
-        return _read_state(next(folder.glob("*.pth")))
+        return read_checkpoint(next(folder.glob("*.pth")), ())
 
     return replace(recipe, fetch=fetch, adapt=_in_order)
 
@@ -243,8 +282,14 @@ def _in_order(network: nn.Module, state: State) -> State:
 def _factory(name: str) -> _Recipe:
     network = _made_by_factory(name)
     input_size, resize_size = _sizes(name, network)
+
+    def build(_: int, num_classes: int | None) -> nn.Module:
+        if num_classes is not None:
+            raise ValueError(f"num_classes: the function {name} makes the whole network: expected none")
+        return network
+
     return _Recipe(
-        build=lambda _: network,
+        build=build,
         fetch=network.state_dict,
         adapt=lambda _, state: state,
         mean=(0.0, 0.0, 0.0),
@@ -318,36 +363,14 @@ def weights_file(name: str, weights: str | None) -> Path | None:
     return path
 
 
-def _read_state(path: Path) -> State:
-    """The tensors of a local state dict, on the CPU."""
-    try:
-        if path.suffix == ".safetensors":
-            state: object = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"weights: {path}: not a plain state dict (code in a file is never run)") from error
-    # A damaged archive can raise nearly anything: OSError, RuntimeError, EOFError, KeyError, …
-    except Exception as error:
-        raise ValueError(
-            f"weights: {path}: cannot be read ({type(error).__name__}: {_line(error)})"
-        ) from error
-    if not isinstance(state, Mapping):
-        raise ValueError(f"weights: {path}: expected a state dict, found {type(state).__name__}")
-    for key, value in state.items():
-        if not (isinstance(key, str) and isinstance(value, Tensor)):
-            kind = type(value).__name__
-            raise ValueError(f"weights: {path}: expected names of tensors, found {key!r} of type {kind}")
-    return state
-
-
 def _fill(network: nn.Module, state: State, origin: str, owner: str, *, assign: bool) -> None:
     """Load `state`, every tensor of it, or raise ValueError saying where it is not the network's."""
     own = network.state_dict()
     for key in own.keys() & state.keys():
         if own[key].shape != state[key].shape:
             shapes = f"{tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-            raise ValueError(f"{origin} are not {owner}: {key!r} has shape {shapes}")
+            mend = _other_classes(state[key], own[key])
+            raise ValueError(f"{origin} are not {owner}: {key!r} has shape {shapes}{mend}")
     if assign:  # the arrays are of this very network, whose versions some layers ask for (MNASNet)
         state = OrderedDict(state)
         vars(state).update(vars(own))
@@ -357,6 +380,13 @@ def _fill(network: nn.Module, state: State, origin: str, owner: str, *, assign: 
         differing = (("missing", missing), ("unexpected", unexpected))
         differences = ", ".join(f"{kind} {_some(keys)}" for kind, keys in differing if keys)
         raise ValueError(f"{origin} are not {owner}: {differences}")
+
+
+def _other_classes(tensor: Tensor, own: Tensor) -> str:
+    """What to do about a last layer of other classes, if this is one."""
+    if tensor.ndim in (1, 2) and tensor.shape[1:] == own.shape[1:]:
+        return f"; for a network of {len(tensor)} classes give num_classes: {len(tensor)}"
+    return ""
 
 
 def _borrow(state: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -378,17 +408,20 @@ def _meta_tensors(model: nn.Module) -> list[str]:
 
 
 def _classifier(
-    network: nn.Module, name: str, recipe: _Recipe, input_size: int, resize_size: int
+    network: nn.Module, name: str, recipe: _Recipe, sizes: tuple[int, int], num_classes: int | None
 ) -> Classifier:
-    return Classifier(
+    model = Classifier(
         network,
         name=name,
         mean=recipe.mean,
         std=recipe.std,
-        input_size=input_size,
-        resize_size=resize_size,
-        classes=recipe.classes,
+        input_size=sizes[0],
+        resize_size=sizes[1],
+        classes=recipe.classes if num_classes is None else num_classes,
     )
+    if num_classes is not None:  # travels with the weights, as the sizes do
+        model.register_buffer(NUM_CLASSES, torch.tensor(num_classes))
+    return model
 
 
 @contextlib.contextmanager

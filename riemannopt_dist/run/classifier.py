@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import torch
 
+from riemannopt_dist.data.classes import CLASSES
 from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import assemble_model, load_model, model_state
@@ -44,6 +46,20 @@ def check_operations(model: Classifier, config: Config) -> None:
     """Raise ValueError where an estimator in the grid of `config` cannot explain the model."""
     for name in dict.fromkeys(cell.estimator for cell in config.cells()):
         ESTIMATORS[name].check(model)
+
+
+def labelled_images(config: Config, classes: int) -> list[ImageRef]:
+    """The images of a run of a model of so many classes, with their labels.
+
+    Raises ValueError for a label that the model lacks, and names of other classes than it has.
+    """
+    names = config.model.class_names()
+    if names is not None and len(names) != classes:
+        raise ValueError(f"model.classes: expected the names of {classes} classes, got {len(names)}")
+    own = None if classes == CLASSES else classes
+    refs = list_images(config.images, config.labels, config.image_extensions, own if names is None else names)
+    check_labels(refs, classes)
+    return refs
 
 
 def check_labels(refs: Iterable[ImageRef], classes: int) -> None:

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from riemannopt_dist.choices import DEFAULT_AVERAGE, Average, Output, Refine
+from riemannopt_dist.choices import DEFAULT_AVERAGE, Average, Output, Refine, Select, Targets
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
@@ -99,10 +99,37 @@ class _Strict(BaseModel):
 
 
 class ModelConfig(_Strict):
-    """The classifier: a name that `load_model` knows, and its weights."""
+    """The classifier: a name that `load_model` knows, its weights, and what else `load_model` takes.
+
+    `weights` may be a training script's checkpoint of a network with `num_classes` classes; mean, std,
+    input_size and resize_size say how its images are prepared, where that is not as for the published
+    weights. `classes` are the names of its classes in order, or a file with a name a line: folders of these
+    names label the images in them.
+    """
 
     name: str
     weights: str | None = None
+    num_classes: PositiveInt | None = None
+    mean: Items[float] | None = None
+    std: Items[float] | None = None
+    input_size: PositiveInt | None = None
+    resize_size: PositiveInt | None = None
+    classes: Text | Items[Text] | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `load_model`."""
+        return self.model_dump(exclude={"classes"})
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of its classes, where they are told. Raises ValueError for a file that cannot be read."""
+        if not isinstance(self.classes, str):
+            return self.classes
+        try:
+            lines = Path(self.classes).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"model.classes: expected a file with a name a line: {error}") from None
+        return tuple(line.strip() for line in lines if line.strip())
 
 
 class FitConfig(_Strict):
@@ -302,6 +329,10 @@ class Config(_Strict):
     fit           the subset that the schedules are fitted on, drawn with `seed`
     reference     the converged maps that the metric reference compares with
     maps          which attribution maps are stored, if any; {} stores all
+    select        the images used: those in which the model sees the label's class (correct), those in which
+                  it does not (wrong), or all; images without a label always are
+    min_probability   of the class that the model sees, for an image to be used
+    targets       the class explained: the label where there is one, or the predicted class
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file, at most
     batch_size    images computed together by a worker
@@ -322,6 +353,9 @@ class Config(_Strict):
     fit: FitConfig = FitConfig()
     reference: ReferenceConfig = ReferenceConfig()
     maps: MapsConfig | None = None
+    select: Select = "correct"
+    min_probability: Share = 0.0
+    targets: Targets = "label"
     limit: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     shard_size: PositiveInt = 32

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from riemannopt_dist.choices import Targets
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
@@ -54,7 +55,7 @@ def evaluated_examples(images: Sequence[dict[str, Any]], config: Config) -> list
     """The examples to evaluate, in the order in which they were drawn."""
     by_id = {row["image_id"]: row for row in images if row["selected"]}
     _, chosen = draw(images, config)
-    return [example_of(by_id[image_id]) for image_id in chosen]
+    return [example_of(by_id[image_id], config.targets) for image_id in chosen]
 
 
 def map_output(config: Config, image_ids: Sequence[str]) -> MapOutput | None:
@@ -88,8 +89,9 @@ def given_up_share(directory: RunDirectory, config: Config) -> float:
     return max((failed[stage] / max(count, 1) for stage, count in counts.items()), default=0.0)
 
 
-def example_of(row: dict[str, Any]) -> Example:
-    """The example of a row of images.parquet: its label where it has one, else its prediction."""
-    target = row["prediction"] if row["label"] is None else row["label"]
+def example_of(row: dict[str, Any], targets: Targets) -> Example:
+    """The example of a row of images.parquet; without a label its target is the prediction."""
+    predicted = targets == "predicted" or row["label"] is None
+    target = row["prediction"] if predicted else row["label"]
     known: dict[str, Any] = {key: row.get(key) for key in KNOWN}
     return Example(ImageRef(**known), target)

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import torch
 
 from riemannopt_dist.data.image_ref import ImageRef
-from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.base import Estimator, Placed, cost_together, shares
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
@@ -30,7 +29,7 @@ from riemannopt_dist.quadrature.optimize import optimize_schedules
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import intervals, linear_schedule
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.classifier import check_for_run, check_labels, check_operations
+from riemannopt_dist.run.classifier import check_for_run, check_operations, labelled_images
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import located, map_output
@@ -149,8 +148,7 @@ def make_plan(config: Config) -> Plan:
     """
     classes, side = _check_model(config)
     begun = RunDirectory(Storage(config.output)).holds(config, None)
-    refs = list_images(config.images, config.labels, config.image_extensions)
-    check_labels(refs, classes)
+    refs = labelled_images(config, classes)
     usable = sum(ref.reason is None for ref in refs)
     if usable <= config.fit.images:
         raise ValueError(
@@ -194,9 +192,11 @@ def _check_model(config: Config) -> tuple[int, int]:
 
     Raises ValueError for a model that the run would refuse.
     """
-    name, weights = config.model.name, config.model.weights
-    path = weights_file(name, weights)
-    model = load_model(name, RANDOM if path is None else str(path))
+    weights = config.model.weights
+    path = weights_file(config.model.name, weights)
+    if path is None and config.model.num_classes is not None and weights != RANDOM:
+        load_model(**config.model.settings)  # which refuses that
+    model = load_model(**config.model.settings | {"weights": RANDOM if path is None else str(path)})
     if path is None and weights != RANDOM and model.classes is not None:
         # Random weights stand in for published ones: their values say nothing.
         check_operations(model, config)
@@ -321,7 +321,7 @@ def assumed_speed(gradients_per_second: float) -> Speed:
 def measure_speed(config: Config) -> Speed:
     """The speed of this machine's device, from a second of each with random weights, which are as fast."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = channels_last(folded(load_model(config.model.name, RANDOM))).to(device)
+    model = channels_last(folded(load_model(**config.model.settings | {"weights": RANDOM}))).to(device)
     batch = measured_batch_size(model, device, config.internal_batch_size)
     if device.type == "cpu":
         batch = min(batch, MEASURED_BATCH)

@@ -255,7 +255,10 @@ def test_images_in_other_folders_have_no_label_and_a_warning_says_so(
             f"{source} has no labels: whatever class the model sees is explained ("
         )
         assert f"folders {shown}: expected WordNet ids such as n01440764" in record.message
-        assert record.message.endswith("rename them, or give labels in a file, see --labels)")
+        mend = "give labels in a file, see --labels, or the model's own in model.classes)"
+        assert record.message.endswith(mend)
+            "give labels in a file, see --labels, or the model's own in model.classes)"
+        )
 
 
 def test_images_without_a_label_among_others_are_told(

@@ -358,7 +358,7 @@ def test_files_that_are_not_this_model_s_weights(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "whole.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:100_000])
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
-    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "nested.pt")
+    torch.save({"trainer": {"state": state}, "epoch": 3}, tmp_path / "nested.pt")
     torch.save(torchvision.models.squeezenet1_0(weights=None).state_dict(), tmp_path / "other.pt")
     torch.save({key: state[key] for key in list(state)[1:]}, tmp_path / "lacking.pt")
     torch.save({**state, "extra": torch.zeros(1)}, tmp_path / "extra.pt")
@@ -371,7 +371,7 @@ def test_files_that_are_not_this_model_s_weights(tmp_path: Path) -> None:
         "text.safetensors": "cannot be read",
         "cut.pt": "cannot be read",
         "list.pt": "expected a state dict, found list",
-        "nested.pt": "expected names of tensors, found 'state_dict' of type OrderedDict",
+        "nested.pt": "expected names of tensors, found 'trainer' of type dict",
         "other.pt": r"are not squeezenet1_1's: '.*' has shape \(.*\), expected \(",
         "lacking.pt": "are not squeezenet1_1's: missing 'features.0.weight'$",
         "extra.pt": "are not squeezenet1_1's: unexpected 'extra'$",

@@ -17,7 +17,6 @@ from ray.actor import ActorHandle
 
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.image_ref import ImageRef
-from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.base import Placed
 from riemannopt_dist.models.loading import load_model, model_state, weights_digest
 from riemannopt_dist.quadrature.placement.equidistribution import density_partitions
@@ -25,7 +24,7 @@ from riemannopt_dist.quadrature.profile import Profile, Variations, equispaced
 from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array, Schedule
-from riemannopt_dist.run.classifier import check_for_run, check_labels
+from riemannopt_dist.run.classifier import check_for_run, labelled_images
 from riemannopt_dist.run.config import Config, ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
 from riemannopt_dist.run.examples import (
@@ -88,7 +87,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     few images, and where none goes through the model. InUse where another driver is at work on this run, or
     took it over; Stopped if SIGTERM or SIGINT came, or a storage does not answer.
     """
-    model = load_model(config.model.name, config.model.weights)
+    model = load_model(**config.model.settings)
     classes = check_for_run(model, config)
     state = model_state(model)
     digest = weights_digest(state)
@@ -220,9 +219,7 @@ def _new_listing(
     """
     if directory.holds(config, weights_digest) and directory.is_listed:
         return []
-    refs = list_images(config.images, config.labels, config.image_extensions)
-    check_labels(refs, classes)
-    return refs
+    return labelled_images(config, classes)
 
 
 def _claim(
@@ -277,7 +274,7 @@ def _select(run: Run) -> list[dict[str, Any]]:
 def _selection(run: Run) -> list[dict[str, Any]]:
     """What the selection stage tells of every image."""
     refs = [ImageRef(**row) for row in run.directory.read_listing() or []]
-    run_stage(run, Selection(run.config.batch_size), refs)
+    run_stage(run, Selection(run.config.batch_size, run.config.select, run.config.min_probability), refs)
     selected = {row["image_id"]: row for row in run.directory.shard_rows(SELECTION)}
     reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == SELECTION}
     return [selected.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]
@@ -302,7 +299,7 @@ def _profiles(run: Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
         return known
     if fit.profiles is not None:
         return read_profiles(fit.profiles, paths)
-    examples = [example_of(row) for row in images if row["in_fit"]]
+    examples = [example_of(row, run.config.targets) for row in images if row["in_fit"]]
     first = _variations(run, FIT, examples, dict.fromkeys(paths, equispaced(fit.samples)))
     profiles = {path: sampled.profile(fit.average) for path, sampled in first.items()}
     # A second pass that has begun keeps its positions, whatever the first one has gained since.

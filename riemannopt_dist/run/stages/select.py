@@ -1,6 +1,6 @@
-"""The first stage: which images can be read and are classified correctly."""
+"""The first stage: which images can be read, and are used by what the model sees in them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +8,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from riemannopt_dist.choices import Select
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.objective import logits_of
@@ -20,9 +21,14 @@ from riemannopt_dist.run.stages.names import SELECTION
 
 @dataclass(frozen=True)
 class Selection:
-    """Which images can be read and are classified correctly: a row for every image, good or bad."""
+    """Which images can be read and are used: a row for every image, good or bad.
+
+    `select` says which, by their labels; `min_probability` is that of the prediction.
+    """
 
     batch_size: int
+    select: Select = "correct"
+    min_probability: float = 0.0
     name: ClassVar[str] = SELECTION
 
     @property
@@ -73,7 +79,19 @@ class Selection:
                 "label": ref.label,
                 "prediction": best,
                 "probability": confidence,
-                "selected": reason is None and ref.label in (None, best),
+                "selected": reason is None and self._is_used(ref.label, best, confidence),
                 "digest": digests.get(ref.image_id),
                 "error": reason,
             }
+
+    def _is_used(self, label: int | None, prediction: int | None, probability: float | None) -> bool:
+        chosen = label is None or SELECTIONS[self.select](label == prediction)
+        return chosen and probability is not None and probability >= self.min_probability
+
+
+SELECTIONS: dict[Select, Callable[[bool], bool]] = {
+    "correct": lambda correct: correct,
+    "wrong": lambda correct: not correct,
+    "all": lambda correct: True,
+}
+"""Whether an image is used that the model sees its label's class in, or does not."""

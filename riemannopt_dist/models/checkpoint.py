@@ -1,0 +1,96 @@
+"""The weights in a local file: a plain state dict, or what a training framework wraps around one.
+
+No pickle is ever run: files are read as plain tensors.
+"""
+
+import logging
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from riemannopt_dist.storage.redaction import one_line
+
+logger = logging.getLogger(__name__)
+
+State = Mapping[str, Tensor]
+
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+"""Where averaged weights lie, which are those that training frameworks evaluate."""
+PLAIN = ("state_dict", "model_state_dict", "model", "network", "net", "weights")
+"""Where the others do: Lightning, timm and many a training script."""
+
+
+def read_checkpoint(path: Path, names: Collection[str]) -> State:
+    """The tensors of a local file, on the CPU, under the names of a network.
+
+    A dictionary of such tensors may lie under a key of the file's (`AVERAGED` before `PLAIN`), and its names
+    may have more before them: DistributedDataParallel's `module.`, Lightning's `model.`. What else a training
+    framework keeps beside the network is left out, and logged. Raises ValueError for a file that cannot be
+    read, or holds no tensors by name.
+    """
+    content = _content(path)
+    key, state = _tensors(content, path)
+    prefix = _prefix(state, names)
+    chosen = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    others = len(state) - len(chosen)
+    if key or prefix or others:
+        where = f" under {key!r}" if key else ""
+        without = f", without {prefix!r} before their names" if prefix else ""
+        beside = f"; {others} others are left out" if others else ""
+        logger.info("weights: %s: %d tensors%s%s%s", path, len(chosen), where, without, beside)
+    return chosen
+
+
+def _content(path: Path) -> Mapping[object, object]:
+    try:
+        if path.suffix == ".safetensors":
+            content: object = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"weights: {path}: not a plain state dict (code in a file is never run): save the tensors alone, "
+            "torch.save(model.state_dict(), path)"
+        ) from error
+    # A damaged archive can raise nearly anything: OSError, RuntimeError, EOFError, KeyError, …
+    except Exception as error:
+        raise ValueError(
+            f"weights: {path}: cannot be read ({type(error).__name__}: {one_line(error)})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f"weights: {path}: expected a state dict, found {type(content).__name__}")
+    return content
+
+
+def _tensors(content: Mapping[object, object], path: Path) -> tuple[str, State]:
+    """The tensors by name, and the key of the file under which they lie, "" if under none."""
+    for key in (*AVERAGED, *PLAIN):
+        inside = content.get(key)
+        if isinstance(inside, Mapping) and inside:
+            return key, _checked(inside, f"{path}: {key}")
+    return "", _checked(content, str(path))
+
+
+def _checked(content: Mapping[object, object], where: str) -> State:
+    state: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not (isinstance(key, str) and isinstance(value, Tensor)):
+            kind = type(value).__name__
+            raise ValueError(f"weights: {where}: expected names of tensors, found {key!r} of type {kind}")
+        state[key] = value
+    return state
+
+
+def _prefix(state: State, names: Collection[str]) -> str:
+    """What stands before the network's own names in the file: the text that most of them follow."""
+    ends = {
+        key.removesuffix(name)
+        for name in list(names)[:1]
+        for key in state
+        if key == name or key.endswith(f".{name}")
+    }
+    return max(sorted(ends), key=lambda prefix: sum(f"{prefix}{name}" in state for name in names), default="")
