@@ -257,8 +257,6 @@ def test_images_in_other_folders_have_no_label_and_a_warning_says_so(
         assert f"folders {shown}: expected WordNet ids such as n01440764" in record.message
         mend = "give labels in a file, see --labels, or the model's own in model.classes)"
         assert record.message.endswith(mend)
-            "give labels in a file, see --labels, or the model's own in model.classes)"
-        )
 
 
 def test_images_without_a_label_among_others_are_told(
