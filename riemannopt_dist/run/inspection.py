@@ -1,15 +1,16 @@
 """What the file of a shard holds: whether it is whole, of this shard, and which images it lacks."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.origin import foreign
+from riemannopt_dist.run.origin import foreign, is_of_earlier_step
 from riemannopt_dist.run.stages.base import Stage
+from riemannopt_dist.run.stages.completion import Key, lacking_parts, row_keys, staying_rows
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
 
@@ -19,7 +20,7 @@ READERS = 16
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is wrong with a shard's file, None if nothing is; and the images of the shard that it lacks."""
+    """What is wrong with a shard's file, None if nothing is; and the images of which it lacks rows."""
 
     damage: str | None
     missing: frozenset[str]
@@ -50,20 +51,32 @@ def inspected(
 def _inspected(
     storage: Storage, run: Mapping[str, Any], stage: Stage, name: str, expected: frozenset[str]
 ) -> Inspection:
+    uri = storage.uri(name)
     try:
-        table = storage.read_table(name, stage.schema)
+        table = storage.read_table(name, map(stage.schema.field, ("image_id", *stage.key)))
+        if (reason := foreign(table.schema, run)) is not None:
+            return Inspection(f"{uri}: not a file of this run: {reason}", expected)
+        there = {*row_keys(stage, staying_rows(stage, table, uri))}
     except DamagedFile as error:
         return Inspection(str(error), expected)
     except FileNotFoundError:  # deleted since it was listed
         return Inspection(None, expected)
-    if (reason := foreign(table.schema, run)) is not None:
-        return Inspection(f"{storage.uri(name)}: not a file of this run: {reason}", expected)
-    rows = Counter(table["image_id"].to_pylist())
-    strange = [image for image in rows if image not in expected]
-    if strange:
-        return Inspection(f"{storage.uri(name)}: {strange[0]} is no image of this shard", expected)
-    odd = [image for image, count in rows.items() if count != stage.rows_an_image]
-    if odd:
-        promised = f"{rows[odd[0]]} rows of {odd[0]}, {stage.rows_an_image} were promised"
-        return Inspection(f"{storage.uri(name)}: {promised}", expected)
-    return Inspection(None, expected - rows.keys())
+    grown = is_of_earlier_step(table.schema, run)
+    if (fault := _fault(Counter(row_keys(stage, table)), expected, None if grown else there)) is not None:
+        return Inspection(f"{uri}: {fault}", expected)
+    return Inspection(None, frozenset(image for image in expected if lacking_parts(stage, there, [image])))
+
+
+def _fault(counts: Mapping[Key, int], images: Set[str], promised: Set[Key] | None) -> str | None:
+    """What is wrong with the rows of a shard of such images, by how often each is there; None if nothing is.
+
+    Where not all rows that may be there are `promised` ones, that is None.
+    """
+    for key, count in counts.items():
+        if key[0] not in images:
+            return f"{key[0]} is no image of this shard"
+        if count > 1:
+            return f"{' '.join(map(str, key))} is there {count} times"
+        if promised is not None and key not in promised:
+            return f"{' '.join(map(str, key))} was not promised"
+    return None
