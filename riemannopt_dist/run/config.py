@@ -376,7 +376,8 @@ class Config(_Strict):
     def _shortfalls(self, earlier: "Config") -> Iterator[str]:
         """What this configuration has less of than `earlier`, in words."""
         if self.limit is not None and (earlier.limit is None or self.limit < earlier.limit):
-            yield f"limit, {self.limit} being less than its {earlier.limit or 'all'}"
+            its = "where it has none" if earlier.limit is None else f"being less than its {earlier.limit}"
+            yield f"limit, {self.limit} {its}"
         for key, its, mine in (
             ("grid", map(str, earlier.cells()), {*map(str, self.cells())}),
             ("metrics", earlier.metrics, {*self.metrics}),
