@@ -376,14 +376,13 @@ class Config(_Strict):
     def _shortfalls(self, earlier: "Config") -> Iterator[str]:
         """What this configuration has less of than `earlier`, in words."""
         if self.limit is not None and (earlier.limit is None or self.limit < earlier.limit):
-            its = "where it has none" if earlier.limit is None else f"being less than its {earlier.limit}"
-            yield f"limit, {self.limit} {its}"
-        for key, its, mine in (
-            ("grid", map(str, earlier.cells()), {*map(str, self.cells())}),
-            ("metrics", earlier.metrics, {*self.metrics}),
-            ("controls", earlier.controls, {*self.controls}),
-        ):
-            if lacking := [name for name in its if name not in mine]:
+            than = "where it has none" if earlier.limit is None else f"being less than its {earlier.limit}"
+            yield f"limit, {self.limit} {than}"
+        its, mine = (
+            {"grid": one.cells(), "metrics": one.metrics, "controls": one.controls} for one in (earlier, self)
+        )
+        for key, there in its.items():
+            if lacking := [str(name) for name in there if name not in mine[key]]:
                 yield f"{key}, without its {shortened(', '.join(lacking))}"
 
     def published(self) -> dict[str, Any]:

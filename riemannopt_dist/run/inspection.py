@@ -10,8 +10,8 @@ from typing import Any
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.origin import foreign, is_of_earlier_step
 from riemannopt_dist.run.stages.base import Stage
-from riemannopt_dist.run.stages.completion import Key, lacking_parts, row_keys, staying_rows
-from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.run.stages.completion import Key, kept_parts, row_keys
+from riemannopt_dist.storage.base import Storage, check_columns
 from riemannopt_dist.storage.errors import DamagedFile
 
 READERS = 16
@@ -56,27 +56,26 @@ def _inspected(
         table = storage.read_table(name, map(stage.schema.field, ("image_id", *stage.key)))
         if (reason := foreign(table.schema, run)) is not None:
             return Inspection(f"{uri}: not a file of this run: {reason}", expected)
-        there = {*row_keys(stage, staying_rows(stage, table, uri))}
+        counts, kept = Counter(row_keys(stage, table)), kept_parts(stage, table)
+        staying = [key for key in counts if key[1:] in kept]
+        check_columns(table, stage.schema if staying else (), uri)
     except DamagedFile as error:
         return Inspection(str(error), expected)
     except FileNotFoundError:  # deleted since it was listed
         return Inspection(None, expected)
-    grown = is_of_earlier_step(table.schema, run)
-    if (fault := _fault(Counter(row_keys(stage, table)), expected, None if grown else there)) is not None:
+    all_stay = not is_of_earlier_step(table.schema, run)
+    if (fault := _fault(counts, expected, {*staying} if all_stay else counts.keys())) is not None:
         return Inspection(f"{uri}: {fault}", expected)
-    return Inspection(None, frozenset(image for image in expected if lacking_parts(stage, there, [image])))
+    rows = Counter(image for image, *_ in staying)
+    return Inspection(None, frozenset(image for image in expected if rows[image] < len(stage.parts)))
 
 
-def _fault(counts: Mapping[Key, int], images: Set[str], promised: Set[Key] | None) -> str | None:
-    """What is wrong with the rows of a shard of such images, by how often each is there; None if nothing is.
-
-    Where not all rows that may be there are `promised` ones, that is None.
-    """
+def _fault(counts: Mapping[Key, int], images: Set[str], promised: Set[Key]) -> str | None:
+    """What is wrong with the rows of a shard of such images, by how often each is there."""
     for key, count in counts.items():
         if key[0] not in images:
             return f"{key[0]} is no image of this shard"
-        if count > 1:
-            return f"{' '.join(map(str, key))} is there {count} times"
-        if promised is not None and key not in promised:
-            return f"{' '.join(map(str, key))} was not promised"
+        if count > 1 or key not in promised:
+            fault = f"is there {count} times" if count > 1 else "was not promised"
+            return f"{' '.join(map(str, key))} {fault}"
     return None

@@ -38,7 +38,7 @@ from riemannopt_dist.run.extension import Extension, extension_of
 from riemannopt_dist.run.grid import NONE, Cell
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.shards import drawn_order, shards_of
-from riemannopt_dist.run.status import read_status
+from riemannopt_dist.run.status import StageStatus, read_status
 from riemannopt_dist.run.steps import cuts
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.redaction import without_secrets
@@ -93,9 +93,9 @@ class Plan:
     """A run's work, and what comes of it.
 
     `found` files of which `unusable` cannot be images, `fit` and `evaluated` images, `cells` of the grid and
-    `controls`, the result files with their rows and bytes in all, and whether the run was begun before. If an
-    `extension` of that is planned, the work is what it adds: `there` images are evaluated and `kept_rows`
-    stay, once the run before is `complete`.
+    `controls`, the result files with their rows and bytes in all, and whether the run was begun before: then
+    `stages` tell how far it is. Where the plan is an `extension` of it, the work is what that adds to it, of
+    whose images `there` are to be evaluated.
     """
 
     config: Config
@@ -112,7 +112,7 @@ class Plan:
     map_bytes: float = 0.0
     extension: Extension | None = None
     there: int = 0
-    complete: bool = True
+    stages: tuple[StageStatus, ...] = ()
 
     @property
     def kept_rows(self) -> int:
@@ -139,7 +139,7 @@ class Plan:
         output, images = without_secrets(config.output), without_secrets(config.images)
         state = "to be extended" if self.extension else "begun before" if self.begun else "new"
         yield f"{output} ({state}): {config.model.name}"
-        yield from self._extension_lines()
+        yield from self._begun_lines()
         yield f"images: {self.found} in {images}, {self.unusable} of them unusable"
         yield f"  {self.fit} to fit on, up to {self.evaluated} to evaluate (if classified correctly)"
         yield f"grid: {self.cells} cells, {len(config.controls)} controls"
@@ -156,12 +156,16 @@ class Plan:
         if self.map_bytes:
             yield f"maps: {self.map_bytes / 1e6:.3g} MB before compression"
 
-    def _extension_lines(self) -> Iterator[str]:
+    def _begun_lines(self) -> Iterator[str]:
+        """What is there, and what the work is that the plan tells of."""
         if self.extension is not None:
             yield f"  more than before: {'; '.join(self.extension.words())}"
-            yield f"  the work below is what that adds to the {self.there} images that were to be evaluated"
-        if not self.complete:
-            yield "  the run before is not at its end: what is left of it comes on top"
+        if self.stages:
+            done = ", ".join(
+                f"{s.name} {s.done} of {'?' if s.images is None else s.images}" for s in self.stages
+            )
+            yield f"  images done there: {done}"
+            yield f"  the work below is {'what is added' if self.extension else 'that of the whole run'}"
 
 
 def make_plan(config: Config) -> Plan:
@@ -198,7 +202,7 @@ def make_plan(config: Config) -> Plan:
         map_bytes=0 if stored is None else stored.bytes_of(image_ids, (3, side, side)),
         extension=extension,
         there=there,
-        complete=extension is None or read_status(directory.storage).finished,
+        stages=read_status(directory.storage).stages if begun else (),
     )
 
 
@@ -216,7 +220,7 @@ def _work(config: Config, extension: Extension | None, usable: int, evaluated: i
     there = _images_there(extension, evaluated)
     if extension is not None and extension.lacking:
         for work in _results(config, extension.lacking, range(there)):
-            yield replace(work, name=f"{work.name}, of images that are there")
+            yield replace(work, name=f"{work.name}, of images there")
     yield from _results(config, config.row_cells(), range(there, evaluated))
 
 

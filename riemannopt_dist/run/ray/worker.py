@@ -107,7 +107,7 @@ class ShardWorker:
         storage, name = self._payload.storage, shard_name(stage, shard)
         try:
             table = storage.read_table(name)
-            rows = staying_rows(stage, table, storage.uri(name))
+            rows = staying_rows(stage, table)
         except (FileNotFoundError, DamagedFile):  # the driver puts damaged ones aside
             return stage.schema.empty_table(), None
         return rows, Timings.of(table.schema) if len(rows) else None

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.stages.base import Part, Stage
-from riemannopt_dist.storage.base import check_columns
 
 Key = tuple[str, *Part]
 """The id of a row's image, and its part."""
@@ -22,15 +21,19 @@ def row_keys(stage: Stage, table: pa.Table) -> list[Key]:
     return list(zip(*columns, strict=True))
 
 
-def staying_rows(stage: Stage, table: pa.Table, uri: str) -> pa.Table:
-    """The rows of a shard's file, at `uri`, that stay as they are. DamagedFile where they lack a column."""
+def kept_parts(stage: Stage, table: pa.Table) -> Container[Part]:
+    """The parts whose rows in the table of a shard's file stay as they are."""
     origin = Origin.of(table.schema)
-    kept = stage.kept("" if origin is None else origin.fingerprint)
+    return stage.kept("" if origin is None else origin.fingerprint)
+
+
+def staying_rows(stage: Stage, table: pa.Table) -> pa.Table:
+    """The rows in the table of a shard's file that stay as they are; none where they lack a column."""
+    kept, columns = kept_parts(stage, table), stage.schema.names
     rows = _filtered(table, (key[1:] in kept for key in row_keys(stage, table)))
-    if not len(rows):
+    if not len(rows) or not {*columns} <= {*rows.column_names}:
         return stage.schema.empty_table()
-    check_columns(rows, stage.schema, uri)
-    return rows.select(stage.schema.names).cast(stage.schema)
+    return rows.select(columns).cast(stage.schema)
 
 
 def lacking_parts(stage: Stage, there: Container[Key], image_ids: Sequence[str]) -> list[Part]:
