@@ -20,7 +20,7 @@ from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
 from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
-from riemannopt_dist.run.results import read_results
+from riemannopt_dist.run.results import joined, read_results
 from riemannopt_dist.run.stages.names import RESULTS
 from riemannopt_dist.storage.base import Storage
 
@@ -52,11 +52,17 @@ class RunReader:
         Read shard by shard, so that no more is in memory than is asked for. Raises ValueError where there are
         none, or no such column.
         """
-        files = shard_files(self.directory.storage, RESULTS).values()
-        tables = [_columns(_of_cells(table, cells), columns) for table in self.directory.tables([*files])]
-        if not tables:
+        files = [*shard_files(self.directory.storage, RESULTS).values()]
+        if not files:
             raise ValueError(f"{self.directory.storage.root}: no results in it")
-        return pa.concat_tables(tables)
+        known: dict[str, None] = {}
+        tables: dict[str, pa.Table] = {}
+        for name, table in zip(files, self.directory.tables(files), strict=True):
+            known |= dict.fromkeys(table.column_names)
+            tables[name] = _columns(_of_cells(table, cells), columns)
+        if unknown := [name for name in columns or () if name not in known]:
+            raise ValueError(f"columns: expected some of {', '.join(known)}, got {unknown[0]!r}")
+        return joined(tables)
 
     def summary(self) -> pa.Table:
         """A row for each cell, as `riemannopt summarize` has it, of the results that are there now."""
@@ -145,11 +151,8 @@ def _of_cells(table: pa.Table, cells: dict[str, Any]) -> pa.Table:
 
 
 def _columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    if columns is None:
-        return table
-    if unknown := [name for name in columns if name not in table.column_names]:
-        raise ValueError(f"columns: expected some of {', '.join(table.column_names)}, got {unknown[0]!r}")
-    return table.select(list(columns))
+    """Those of the columns that are there."""
+    return table if columns is None else table.select([n for n in columns if n in table.column_names])
 
 
 def _whose_folder(names: Sequence[str], cells: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 import fnmatch
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -29,7 +29,7 @@ from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.paths.table import PATHS, path_family
 from riemannopt_dist.quadrature.placement.table import PLACEMENTS
 from riemannopt_dist.registry import Registry
-from riemannopt_dist.run.grid import Cell, make_cell
+from riemannopt_dist.run.grid import Cell, control_cell, make_cell
 from riemannopt_dist.run.outputs.maps import Channels, Precision
 from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
@@ -41,6 +41,8 @@ T = TypeVar("T")
 
 INDIFFERENT = ("output", "scaling", "maps", "batch_size", "internal_batch_size")
 """Keys that change no result beyond rounding: a run goes on with others."""
+GROWING = ("limit", "grid", "metrics", "controls")
+"""Keys of which a run may be given more than it has: it is extended then."""
 TOLD = 10
 """Problems that a message names."""
 
@@ -367,6 +369,10 @@ class Config(_Strict):
         """The grid's distinct cells, in order."""
         return sorted({cell for block in self.grid for cell in block.cells()})
 
+    def row_cells(self) -> list[Cell]:
+        """The cells of an image's rows: those of the grid, and of the controls."""
+        return [*self.cells(), *map(control_cell, self.controls)]
+
     def paths(self) -> dict[str, PathFamily]:
         """The grid's paths by their labels."""
         return {family.label: family for block in self.grid for family in block.families()}
@@ -392,11 +398,27 @@ class Config(_Strict):
         """The paths that some cell of the grid takes fitted points on."""
         return sorted({cell.path for cell in self.cells() if cell.fitted})
 
-    def differences(self, stored: Mapping[str, Any]) -> str:
-        """The keys that change results and differ from those of a published configuration, in words."""
-        mine = self.published()
-        keys = (key for key in mine if key not in INDIFFERENT and stored.get(key) != mine[key])
-        return ", ".join(keys) or "the model's weights"
+    def differences(self, earlier: "Config") -> list[str]:
+        """What keeps a run of the configuration `earlier` from going on as one of this; [] if nothing.
+
+        Those are keys that change results and differ, and what this has less of, in words.
+        """
+        free = (*INDIFFERENT, *GROWING, *(() if "reference" in earlier.metrics else ("reference",)))
+        mine, its = self.published(), earlier.published()
+        changed = [key for key in mine if key not in free and its[key] != mine[key]]
+        return [*changed, *self._shortfalls(earlier)]
+
+    def _shortfalls(self, earlier: "Config") -> Iterator[str]:
+        """What this configuration has less of than `earlier`, in words."""
+        if self.limit is not None and (earlier.limit is None or self.limit < earlier.limit):
+            than = "where it has none" if earlier.limit is None else f"being less than its {earlier.limit}"
+            yield f"limit, {self.limit} {than}"
+        its, mine = (
+            {"grid": one.cells(), "metrics": one.metrics, "controls": one.controls} for one in (earlier, self)
+        )
+        for key, there in its.items():
+            if lacking := [str(name) for name in there if name not in mine[key]]:
+                yield f"{key}, without its {shortened(', '.join(lacking))}"
 
     def published(self) -> dict[str, Any]:
         """All keys as plain values, without the credentials and options that addresses hold."""

@@ -120,15 +120,17 @@ class RunDirectory:
         return run
 
     def holds(self, config: Config, weights_digest: str | None) -> bool:
-        """Whether there is a run of `config` already, with these weights or (None) with any.
+        """Whether there is a run already that goes on as one of `config`, with these weights or (None) any.
 
-        Raises ValueError if it is of another configuration or version.
+        That is one of the same configuration, or of less. Raises ValueError if it is of another one or of
+        another version.
         """
         if not self.storage.exists(RUN):
             return False
         run = self.read_run()
-        if run["fingerprint"] != config.fingerprint(weights_digest or run["weights_digest"]):
-            differing = config.differences(run["config"])
+        if run["fingerprint"] == config.fingerprint(weights_digest or run["weights_digest"]):
+            return True
+        if differing := "; ".join(_differences(run, config, weights_digest, self.storage.uri(RUN))):
             raise ValueError(
                 f"{self.storage.root}: holds a run of another configuration (differs in: {differing}); "
                 f"choose another output, or remove it"
@@ -316,6 +318,20 @@ def last_maker(run: Mapping[str, Any]) -> dict[str, Any]:
     """The code and the versions with which a run went on last."""
     maker = [run, *run.get("resumed", ())][-1]
     return {key: maker[key] for key in ("code_digest", "versions")}
+
+
+def _differences(
+    run: Mapping[str, Any], config: Config, weights_digest: str | None, source: str
+) -> Iterator[str]:
+    """What keeps the run that run.json, at `source`, tells of from going on as one of `config`."""
+    from riemannopt_dist.run.config import make_config  # late: whoever reads a run needs none of it
+
+    earlier = make_config(run["config"], source)
+    yield from config.differences(earlier)
+    if weights_digest not in (None, run["weights_digest"]):
+        yield "the model's weights"
+    if earlier.fingerprint(run["weights_digest"]) != run["fingerprint"]:
+        yield "its fingerprint, which is not that of its configuration"
 
 
 def _version(package: str) -> str | None:

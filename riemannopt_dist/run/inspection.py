@@ -1,16 +1,17 @@
 """What the file of a shard holds: whether it is whole, of this shard, and which images it lacks."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.origin import foreign
+from riemannopt_dist.run.origin import foreign, is_of_earlier_step
 from riemannopt_dist.run.stages.base import Stage
-from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.run.stages.completion import Key, kept_parts, row_keys
+from riemannopt_dist.storage.base import Storage, check_columns
 from riemannopt_dist.storage.errors import DamagedFile
 
 READERS = 16
@@ -19,7 +20,7 @@ READERS = 16
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is wrong with a shard's file, None if nothing is; and the images of the shard that it lacks."""
+    """What is wrong with a shard's file, None if nothing is; and the images of which it lacks rows."""
 
     damage: str | None
     missing: frozenset[str]
@@ -50,20 +51,31 @@ def inspected(
 def _inspected(
     storage: Storage, run: Mapping[str, Any], stage: Stage, name: str, expected: frozenset[str]
 ) -> Inspection:
+    uri = storage.uri(name)
     try:
-        table = storage.read_table(name, stage.schema)
+        table = storage.read_table(name, map(stage.schema.field, ("image_id", *stage.key)))
+        if (reason := foreign(table.schema, run)) is not None:
+            return Inspection(f"{uri}: not a file of this run: {reason}", expected)
+        counts, kept = Counter(row_keys(stage, table)), kept_parts(stage, table)
+        staying = [key for key in counts if key[1:] in kept]
+        check_columns(table, stage.schema if staying else (), uri)
     except DamagedFile as error:
         return Inspection(str(error), expected)
     except FileNotFoundError:  # deleted since it was listed
         return Inspection(None, expected)
-    if (reason := foreign(table.schema, run)) is not None:
-        return Inspection(f"{storage.uri(name)}: not a file of this run: {reason}", expected)
-    rows = Counter(table["image_id"].to_pylist())
-    strange = [image for image in rows if image not in expected]
-    if strange:
-        return Inspection(f"{storage.uri(name)}: {strange[0]} is no image of this shard", expected)
-    odd = [image for image, count in rows.items() if count != stage.rows_an_image]
-    if odd:
-        promised = f"{rows[odd[0]]} rows of {odd[0]}, {stage.rows_an_image} were promised"
-        return Inspection(f"{storage.uri(name)}: {promised}", expected)
-    return Inspection(None, expected - rows.keys())
+    all_stay = not is_of_earlier_step(table.schema, run)
+    if (fault := _fault(counts, expected, {*staying} if all_stay else counts.keys())) is not None:
+        return Inspection(f"{uri}: {fault}", expected)
+    rows = Counter(image for image, *_ in staying)
+    return Inspection(None, frozenset(image for image in expected if rows[image] < len(stage.parts)))
+
+
+def _fault(counts: Mapping[Key, int], images: Set[str], promised: Set[Key]) -> str | None:
+    """What is wrong with the rows of a shard of such images, by how often each is there."""
+    for key, count in counts.items():
+        if key[0] not in images:
+            return f"{key[0]} is no image of this shard"
+        if count > 1 or key not in promised:
+            fault = f"is there {count} times" if count > 1 else "was not promised"
+            return f"{' '.join(map(str, key))} {fault}"
+    return None

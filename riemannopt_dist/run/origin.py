@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from riemannopt_dist.run.steps import behind, fingerprints
 from riemannopt_dist.storage.notes import note_of, noted
 
 ORIGIN = b"origin"
@@ -63,13 +64,25 @@ def foreign(schema: pa.Schema, run: Mapping[str, Any]) -> str | None:
         return (
             f"of another model (weights {_short(origin.weights_digest)}, not {_short(run['weights_digest'])})"
         )
-    if origin.fingerprint != run["fingerprint"]:
+    if origin.fingerprint not in fingerprints(run):
         return f"of a run of another configuration (fingerprint {_short(origin.fingerprint)})"
     if origin.run != run["id"]:
         return f"of another run ({origin.run}, not {run['id']})"
     if origin.code_digest not in {maker["code_digest"] for maker in (run, *run.get("resumed", ()))}:
         return "of another model (its code is none that this run was made with)"
     return None
+
+
+def is_of_earlier_step(schema: pa.Schema, run: Mapping[str, Any]) -> bool:
+    """Whether a table of this schema, which is of the run, was made before that was extended."""
+    origin = Origin.of(schema)
+    return origin is not None and origin.fingerprint != run["fingerprint"]
+
+
+def is_behind(schema: pa.Schema, run: Mapping[str, Any], stage: str) -> bool:
+    """Whether a shard of this schema lacks what its stage has got since, as the run was extended."""
+    origin = Origin.of(schema)
+    return origin is not None and origin.fingerprint in behind(run, stage)
 
 
 def code_digest(model: str) -> str:

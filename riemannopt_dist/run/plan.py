@@ -9,7 +9,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,12 @@ from riemannopt_dist.run.classifier import check_for_run, check_operations, labe
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import located, map_output
-from riemannopt_dist.run.grid import Cell
+from riemannopt_dist.run.extension import Extension, extension_of
+from riemannopt_dist.run.grid import NONE, Cell
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.shards import drawn_order, shards_of
+from riemannopt_dist.run.status import StageStatus, read_status
+from riemannopt_dist.run.steps import cuts
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.redaction import without_secrets
 from riemannopt_dist.text import duration, table_lines
@@ -89,7 +92,9 @@ class Plan:
     """A run's work, and what comes of it.
 
     `found` files of which `unusable` cannot be images, `fit` and `evaluated` images, `cells` of the grid and
-    `controls`, the result files with their rows and bytes in all, and whether the run was begun before.
+    `controls`, the result files with their rows and bytes in all, and whether the run was begun before: then
+    `stages` tell how far it is. Where the plan is an `extension` of it, the work is what that adds to it, of
+    whose images `there` are to be evaluated.
     """
 
     config: Config
@@ -104,6 +109,14 @@ class Plan:
     result_bytes: float
     begun: bool
     map_bytes: float = 0.0
+    extension: Extension | None = None
+    there: int = 0
+    stages: tuple[StageStatus, ...] = ()
+
+    @property
+    def kept_rows(self) -> int:
+        """Result rows that are there and stay."""
+        return 0 if self.extension is None else self.there * len(self.extension.kept)
 
     @property
     def gradients(self) -> int:
@@ -123,7 +136,9 @@ class Plan:
         """For a terminal or a log."""
         config, seconds = self.config, self.device_seconds(speed)
         output, images = without_secrets(config.output), without_secrets(config.images)
-        yield f"{output} ({'begun before' if self.begun else 'new'}): {config.model.name}"
+        state = "to be extended" if self.extension else "begun before" if self.begun else "new"
+        yield f"{output} ({state}): {config.model.name}"
+        yield from self._begun_lines()
         yield f"images: {self.found} in {images}, {self.unusable} of them unusable"
         yield f"  {self.fit} to fit on, up to {self.evaluated} to evaluate (if classified correctly)"
         yield f"grid: {self.cells} cells, {len(config.controls)} controls"
@@ -135,9 +150,21 @@ class Plan:
             f"gradients/s and {speed.passes:.3g} forward passes/s, {speed.source}"
         )
         size = self.result_bytes / 1e6
-        yield f"results: {self.result_rows} rows in {self.result_files} files, about {size:.3g} MB"
+        stay = f", {self.kept_rows} rows of them as they are" if self.extension else ""
+        yield f"results: {self.result_rows} rows in {self.result_files} files, about {size:.3g} MB{stay}"
         if self.map_bytes:
             yield f"maps: {self.map_bytes / 1e6:.3g} MB before compression"
+
+    def _begun_lines(self) -> Iterator[str]:
+        """What is there, and what the work is that the plan tells of."""
+        if self.extension is not None:
+            yield f"  more than before: {'; '.join(self.extension.words())}"
+        if self.stages:
+            done = ", ".join(
+                f"{s.name} {s.done} of {'?' if s.images is None else s.images}" for s in self.stages
+            )
+            yield f"  images done there: {done}"
+            yield f"  the work below is {'what is added' if self.extension else 'that of the whole run'}"
 
 
 def make_plan(config: Config) -> Plan:
@@ -147,42 +174,72 @@ def make_plan(config: Config) -> Plan:
     labels that the model lacks, and a directory of another run. Published weights are not fetched.
     """
     classes, side = _check_model(config)
-    begun = RunDirectory(Storage(config.output)).holds(config, None)
+    directory = RunDirectory(Storage(config.output))
+    begun = directory.holds(config, None)
+    run = directory.read_run() if begun else {}
+    extension = extension_of(run, config) if begun else None
     refs = labelled_images(config, classes)
-    usable = sum(ref.reason is None for ref in refs)
-    if usable <= config.fit.images:
-        raise ValueError(
-            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
-            f"only {usable} of {without_secrets(config.images)} can be used"
-        )
-    rest = usable - config.fit.images
-    evaluated = rest if config.limit is None else min(rest, config.limit)
     drawn = _evaluated(refs, config)
     image_ids = [ref.image_id for ref in drawn]
     stored = map_output(config, image_ids)
-    cells = config.cells()
-    maps = len(cells) + len(config.controls)
-    work = [Work("selection", "predictions", usable, 0, 1), *_fitting(config)]
-    work += [*_evaluation(config, cells, evaluated), *_metrics(config, evaluated, maps)]
+    there = _images_there(extension, len(drawn))
+    steps = [*cuts(run), *([there] if extension else ())]
+    rows = len(drawn) * len(config.row_cells())
     return Plan(
         config=config,
         found=len(refs),
-        unusable=len(refs) - usable,
+        unusable=sum(ref.reason is not None for ref in refs),
         fit=config.fit.images,
-        evaluated=evaluated,
-        cells=len(cells),
-        work=tuple(work),
-        result_files=len(shards_of(drawn, config.shard_size, located)),
-        result_rows=evaluated * maps,
-        result_bytes=evaluated * maps * _bytes_a_row(config),
+        evaluated=len(drawn),
+        cells=len(config.cells()),
+        work=tuple(_work(config, extension, sum(ref.reason is None for ref in refs), len(drawn))),
+        result_files=len(shards_of(drawn, config.shard_size, located, steps)),
+        result_rows=rows,
+        result_bytes=rows * _bytes_a_row(config),
         begun=begun,
         map_bytes=0 if stored is None else stored.bytes_of(image_ids, (3, side, side)),
+        extension=extension,
+        there=there,
+        stages=read_status(directory.storage).stages if begun else (),
     )
 
 
+def _images_there(extension: Extension | None, evaluated: int) -> int:
+    """Those of the images evaluated that an extended run has had before."""
+    limit = 0 if extension is None else extension.earlier.limit
+    return evaluated if limit is None else min(limit, evaluated)
+
+
+def _work(config: Config, extension: Extension | None, usable: int, evaluated: int) -> Iterator[Work]:
+    """All work of a run, or what is added to that of one that is extended."""
+    if extension is None:
+        yield Work("selection", "predictions", usable, 0, 1)
+    yield from _fitting(config, config.fitted_paths() if extension is None else extension.newly_fitted)
+    there = _images_there(extension, evaluated)
+    if extension is not None and extension.lacking:
+        for work in _results(config, extension.lacking, range(there)):
+            yield replace(work, name=f"{work.name}, of images there")
+    yield from _results(config, config.row_cells(), range(there, evaluated))
+
+
+def _results(config: Config, rows: Sequence[Cell], places: range) -> Iterator[Work]:
+    """The maps and metrics of cells and controls, of the images at these places of the draw."""
+    if places:
+        yield from _evaluation(config, [cell for cell in rows if cell.path != NONE], places)
+        yield from _metrics(config, len(places), len(rows))
+
+
 def _evaluated(refs: Sequence[ImageRef], config: Config) -> list[ImageRef]:
-    """The images that would be evaluated if all that are not refused were selected."""
+    """The images that would be evaluated if all that are not refused were selected.
+
+    Raises ValueError if there are not enough for the fit subset and one more.
+    """
     by_id = {ref.image_id: ref for ref in refs if ref.reason is None}
+    if len(by_id) <= config.fit.images:
+        raise ValueError(
+            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
+            f"only {len(by_id)} of {without_secrets(config.images)} can be used"
+        )
     chosen = drawn_order(list(by_id), config.seed)[config.fit.images :][: config.limit]
     return [by_id[name] for name in chosen]
 
@@ -204,19 +261,20 @@ def _check_model(config: Config) -> tuple[int, int]:
     return check_for_run(model, config), model.input_size
 
 
-def _fitting(config: Config) -> Iterator[Work]:
-    """The profiles: every path that has fitted points in the grid, with a second pass if need be."""
+def _fitting(config: Config, paths: Sequence[str]) -> Iterator[Work]:
+    """The profiles of paths that have fitted points in the grid, with a second pass if need be."""
     if config.fit.profiles is not None:
         return
     for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
-        for path in config.fitted_paths():
+        for path in paths:
             # A walk has a gradient a step, not one at its end.
             gradients = config.fit.samples - config.paths()[path].walked
             yield Work(stage, path, config.fit.images, gradients, 0)
 
 
-def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[Work]:
+def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterator[Work]:
     """The maps: those that share gradients path by path, the others' own, and references."""
+    images = len(places)
     at_once = CPU_BATCH if config.internal_batch_size == "auto" else max(config.internal_batch_size, 2)
     likely = {cell: _likely_place(cell, path) for cell, path in _with_path(config, cells)}
     batches = len(list(_batches(images, config)))
@@ -235,7 +293,7 @@ def _evaluation(config: Config, cells: Sequence[Cell], images: int) -> Iterator[
     if trials:
         yield Work("results", "trials of the Rescale rule", batches, trials, 0)
     if "reference" in config.metrics:
-        compared = images if config.reference.images is None else min(images, config.reference.images)
+        compared = len(places[: max(0, (config.reference.images or places.stop) - places.start)])
         for label, path in config.paths().items():
             schedules = [
                 likely[cell].schedule

@@ -1,5 +1,6 @@
 """The results of a run as they are read back: the rows of all shards, and files that follow from them."""
 
+import math
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -21,14 +22,46 @@ def read_results(storage: Storage) -> pa.Table:
         raise ValueError(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
         )
-    tables: list[pa.Table] = []
-    schema: pa.Schema | None = None
-    for name, table in zip(names, RunDirectory(storage).tables(names, RESULT), strict=True):
-        schema = schema or table.schema
-        if not table.schema.equals(schema):
-            raise StorageError(f"{storage.uri(name)}: has other columns than {storage.uri(names[0])}")
-        tables.append(_tabulated(table))
-    return pa.concat_tables(tables)
+    tables = map(_tabulated, RunDirectory(storage).tables(names, RESULT))
+    return joined(dict(zip(map(storage.uri, names), tables, strict=True)))
+
+
+def joined(tables: Mapping[str, pa.Table]) -> pa.Table:
+    """One table of the rows of shards, by their addresses, with the columns of the one that has most.
+
+    Shards that have yet to be extended lack some: what stands there is undefined, NaN or null. Raises
+    StorageError for a shard with a column that the one with most has not.
+    """
+    widest = max(tables, key=lambda uri: tables[uri].num_columns)
+    schema = tables[widest].schema
+    lengths = {f.name: _length(tables[widest], f.name) for f in schema if pa.types.is_list(f.type)}
+    for uri, table in tables.items():
+        if any(field not in schema for field in table.schema):
+            raise StorageError(f"{uri}: has other columns than {widest}")
+    return pa.concat_tables(_widened(table, schema, lengths) for table in tables.values())
+
+
+def _widened(table: pa.Table, schema: pa.Schema, lengths: Mapping[str, int]) -> pa.Table:
+    """A table with all columns of a schema, lists being of these lengths."""
+    columns = [
+        table[field.name]
+        if field.name in table.column_names
+        else _undefined(field.type, len(table), lengths.get(field.name, 0))
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _undefined(kind: pa.DataType, rows: int, length: int) -> pa.Array:
+    """What stands in the place of values that a table lacks."""
+    if pa.types.is_list(kind):
+        return pa.array([[math.nan] * length] * rows, kind)
+    return pa.array([math.nan] * rows, kind) if pa.types.is_floating(kind) else pa.nulls(rows, kind)
+
+
+def _length(table: pa.Table, column: str) -> int:
+    """That of the lists in a column, which are alike."""
+    return len(table[column][0]) if len(table) else 0
 
 
 def _tabulated(results: pa.Table) -> pa.Table:

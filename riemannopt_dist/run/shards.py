@@ -5,7 +5,7 @@ single shard, or in shards that hold nothing else, which go to one worker, one a
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -58,22 +58,20 @@ def nowhere(item: object) -> None:
 
 
 def shards_of(
-    items: Sequence[T], size: int, located: Callable[[T], Location | None] = nowhere
+    items: Sequence[T],
+    size: int,
+    located: Callable[[T], Location | None] = nowhere,
+    cuts: Iterable[int] = (),
 ) -> dict[str, Sequence[T]]:
     """The items of every shard, by its key. Both depend on the arguments alone.
 
     The order of the items is kept, but for those of a row group, which come with the first of them, by rows.
-    A shard has `size` items, or less where a row group is not to be divided.
+    A shard has `size` items, or less where a row group is not to be divided. None has items of both sides of
+    a cut, which is a count of items: with more items after the last cut, the shards before it stay.
     """
-    shards: list[list[T]] = [[]]
-    for group in _groups(items, located):
-        if len(group) > size:
-            shards += [*_divided(group, size), []]
-            continue
-        if len(shards[-1]) + len(group) > size:
-            shards.append([])
-        shards[-1] += group
-    return {f"shard-{n:05}": shard for n, shard in enumerate(filter(None, shards))}
+    edges = [0, *sorted(cuts), len(items)]
+    parts = (_filled(items[start:end], size, located) for start, end in pairwise(edges))
+    return {f"shard-{n:05}": shard for n, shard in enumerate(chain.from_iterable(parts))}
 
 
 def runs_of(
@@ -92,6 +90,19 @@ def runs_of(
         last = group
     if run:
         yield tuple(run)
+
+
+def _filled(items: Sequence[T], size: int, located: Callable[[T], Location | None]) -> list[list[T]]:
+    """The shards of items, full one after the other."""
+    shards: list[list[T]] = [[]]
+    for group in _groups(items, located):
+        if len(group) > size:
+            shards += [*_divided(group, size), []]
+            continue
+        if len(shards[-1]) + len(group) > size:
+            shards.append([])
+        shards[-1] += group
+    return [shard for shard in shards if shard]
 
 
 def _groups(items: Sequence[T], located: Callable[[T], Location | None]) -> Iterator[list[T]]:

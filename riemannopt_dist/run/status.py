@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
+
 from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.journal import ShardEvent, in_flight
 from riemannopt_dist.run.lock import LOCK, Holder, read_holder
+from riemannopt_dist.run.origin import is_behind
 from riemannopt_dist.run.shards import drawn_images, location_of, shards_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.run.stages.tally import Timings
+from riemannopt_dist.run.steps import cuts
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
 from riemannopt_dist.text import ago, duration, table_lines
@@ -34,7 +38,8 @@ class StageStatus:
 
     `images` is None where the run does not tell how many there will be, `rate` (images/s) where fewer than
     two shards are there to tell it. `written` is when its last shard was done, in Unix time. Both are as the
-    shards tell them, whose files may be copies. `damaged` shards are not done.
+    shards tell them, whose files may be copies. `damaged` shards are not done, nor are those `behind`, which
+    are there and lack what the run was extended by.
     """
 
     name: str
@@ -46,6 +51,7 @@ class StageStatus:
     rate: float | None
     written: float | None
     damaged: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
 
     @property
     def left(self) -> int | None:
@@ -113,6 +119,11 @@ class RunStatus:
             f"{self.root}: {self.model} on {self.source}, riemannopt-dist {self.version}",
             *table_lines(table),
             *(f"{name}: damaged; done again when the command is repeated" for name in self.damaged),
+            *(
+                f"{stage.name}: {len(stage.behind)} shards of before the run was extended are left"
+                for stage in self.stages
+                if stage.behind
+            ),
             *self._shards_in_flight(),
             f"last written {ago(self.written)}; {self._at_work()}",
         ]
@@ -145,11 +156,12 @@ def read_status(storage: Storage) -> RunStatus:
     for failure in directory.read_failures():
         failed.setdefault(failure.stage, set()).add(failure.image_id)
     shards = {
-        name: _shards(items[name], config["shard_size"])
+        name: _shards(items[name], config["shard_size"], cuts(run) if name == RESULTS else ())
         for name in STAGES
         if _takes_place(storage, name, config)
     }
-    stages = tuple(_stage_status(directory, name, shards[name], failed[name]) for name in shards)
+    files = {name: _files(storage, name, run) for name in shards}
+    stages = tuple(_stage_status(name, files[name], shards[name], failed[name]) for name in shards)
     return RunStatus(
         root=storage.root,
         model=config["model"]["name"],
@@ -158,32 +170,44 @@ def read_status(storage: Storage) -> RunStatus:
         stages=stages,
         written=_last_written(storage, stages),
         driver=read_holder(storage),
-        in_flight=tuple(_unsettled(storage, in_flight(storage), shards, failed)),
+        in_flight=tuple(_unsettled(in_flight(storage), files, shards, failed)),
         damaged=tuple(f"{stage.name}/{key}.parquet" for stage in stages for key in stage.damaged),
     )
 
 
+@dataclass(frozen=True)
+class _Files:
+    """The shards of a stage that have a file: what those took that tell, the damaged ones, those behind."""
+
+    there: frozenset[str]
+    timings: Mapping[str, Timings]
+    damaged: tuple[str, ...]
+    behind: tuple[str, ...]
+
+
 def _unsettled(
-    storage: Storage,
     events: Iterable[ShardEvent],
+    files: Mapping[str, _Files],
     shards: Mapping[str, Mapping[str, Sequence[str]] | None],
     failed: Mapping[str, set[str]],
 ) -> list[ShardEvent]:
-    """Those whose shard has no file yet, and some image that is not given up on."""
-    there = {stage: shard_files(storage, stage) for stage in shards}
+    """Those whose shard has no file yet, or one that is behind, and some image that is not given up on."""
 
     def is_left(event: ShardEvent) -> bool:
         images = (shards.get(event.stage) or {}).get(event.shard, ())
-        return event.shard not in there.get(event.stage, {}) and not {*images} <= failed[event.stage]
+        whole = files[event.stage].there - {*files[event.stage].behind}
+        return event.shard not in whole and not {*images} <= failed[event.stage]
 
     return [event for event in events if event.stage in shards and is_left(event)]
 
 
-def _shards(images: Sequence[dict[str, Any]] | None, size: int) -> dict[str, list[str]] | None:
+def _shards(
+    images: Sequence[dict[str, Any]] | None, size: int, cuts: Sequence[int]
+) -> dict[str, list[str]] | None:
     """The ids of the images of each shard; None where they are not known yet."""
     if images is None:
         return None
-    shards = shards_of(images, size, location_of)
+    shards = shards_of(images, size, location_of, cuts)
     return {key: [row["image_id"] for row in shard] for key, shard in shards.items()}
 
 
@@ -219,14 +243,13 @@ def _last_written(storage: Storage, stages: Sequence[StageStatus]) -> float:
 
 
 def _stage_status(
-    directory: RunDirectory, name: str, shards: Mapping[str, Sequence[str]] | None, failed: set[str]
+    name: str, files: _Files, shards: Mapping[str, Sequence[str]] | None, failed: set[str]
 ) -> StageStatus:
-    files = shard_files(directory.storage, name)
-    timings, damaged = _timings(directory.storage, files)
-    there = set(files) - set(damaged)
+    timings, damaged, behind = files.timings, files.damaged, files.behind
+    there = files.there.difference(damaged, behind)
     written = max((taken.finished for taken in timings.values()), default=None)
     if shards is None:
-        return StageStatus(name, None, 0, len(failed), None, len(there), None, written, damaged)
+        return StageStatus(name, None, 0, len(failed), None, len(there), None, written, damaged, behind)
     done = {key: len(set(items) - failed) for key, items in shards.items() if key in there}
     finished = sorted((timings[key].finished, images) for key, images in done.items() if key in timings)
     last = max(timings.values(), key=lambda taken: taken.finished, default=None)
@@ -241,22 +264,30 @@ def _stage_status(
         rate=images_per_second(finished, last.seconds if last else 0.0),
         written=written,
         damaged=damaged,
+        behind=behind,
     )
 
 
-def _timings(storage: Storage, files: Mapping[str, str]) -> tuple[dict[str, Timings], tuple[str, ...]]:
-    """What each of a stage's shards took and when it was done, of those that tell; and the damaged ones."""
+def _files(storage: Storage, stage: str, run: Mapping[str, Any]) -> _Files:
+    """What the files of a stage's shards tell at their ends."""
 
-    def of(name: str) -> Timings | DamagedFile | None:
+    def schema_of(name: str) -> pa.Schema | None:
         try:
-            return Timings.of(storage.read_schema(name))
-        except DamagedFile as error:
-            return error
+            return storage.read_schema(name)
+        except DamagedFile:
+            return None
 
+    files = shard_files(storage, stage)
     with ThreadPoolExecutor(READERS) as pool:
-        outcomes = dict(zip(files, pool.map(of, files.values()), strict=True))
-    timings = {key: told for key, told in outcomes.items() if isinstance(told, Timings)}
-    return timings, tuple(key for key, told in outcomes.items() if isinstance(told, DamagedFile))
+        outcomes = dict(zip(files, pool.map(schema_of, files.values()), strict=True))
+    schemas = {key: schema for key, schema in outcomes.items() if schema is not None}
+    taken = {key: Timings.of(schema) for key, schema in schemas.items()}
+    return _Files(
+        there=frozenset(files),
+        timings={key: timings for key, timings in taken.items() if timings is not None},
+        damaged=tuple(key for key in files if key not in schemas),
+        behind=tuple(key for key, schema in schemas.items() if is_behind(schema, run, stage)),
+    )
 
 
 def images_per_second(finished: Sequence[tuple[float, int]], shard_seconds: float) -> float | None:

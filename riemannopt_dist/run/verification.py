@@ -11,10 +11,12 @@ from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.directory import IMAGES, LISTING, PROBES, RUN, RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples, located, map_output
 from riemannopt_dist.run.finiteness import faulty_column
-from riemannopt_dist.run.grid import Cell, cell_of, control_cell
+from riemannopt_dist.run.grid import Cell, cell_of
+from riemannopt_dist.run.origin import is_behind
 from riemannopt_dist.run.outputs.maps import MapOutput
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
+from riemannopt_dist.run.steps import cuts, steps_of
 from riemannopt_dist.storage.errors import StorageError
 
 EARLIER = (SELECTION, FIT, REFINE)
@@ -33,15 +35,17 @@ def problems(directory: RunDirectory) -> Iterator[str]:
     if images is None:
         raise ValueError(f"{storage.root}: no run whose images are selected (expected {IMAGES})")
     config = make_config(run["config"], storage.uri(RUN))
-    if run["fingerprint"] != config.fingerprint(run["weights_digest"]):
-        yield f"{storage.uri(RUN)}: its fingerprint is not that of its configuration"
+    for step in (run, *steps_of(run)):
+        known = make_config(step["config"], storage.uri(RUN)).fingerprint(run["weights_digest"])
+        if step["fingerprint"] != known:
+            yield f"{storage.uri(RUN)}: its fingerprint is not that of its configuration"
     yield from _damaged(directory)
-    cells = [*config.cells(), *map(control_cell, config.controls)]
+    cells = config.row_cells()
     metrics = [METRICS[name] for name in config.metrics]
     given_up = {f.image_id for f in directory.read_failures() if f.stage == RESULTS}
     evaluated = evaluated_examples(images, config)
     maps = map_output(config, [example.image.image_id for example in evaluated])
-    shards = shards_of(evaluated, config.shard_size, located)
+    shards = shards_of(evaluated, config.shard_size, located, cuts(run))
     done = directory.done_shards(RESULTS)
     for key in sorted(done - set(shards)):
         yield f"{RESULTS}/{key}.parquet: not a shard of this run"
@@ -53,6 +57,9 @@ def problems(directory: RunDirectory) -> Iterator[str]:
                 yield f"{name}: missing, with {len(expected - given_up)} images"
             continue
         try:
+            if is_behind(storage.read_schema(name), run, RESULTS):
+                yield f"{name}: of before the run was extended, and not extended yet"
+                continue
             table = directory.table(name, schemas.results_schema(metrics)).to_pylist()
         except StorageError as error:
             yield str(error)

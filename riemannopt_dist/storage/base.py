@@ -139,11 +139,7 @@ class Storage:
             raise DamagedFile(f"{self.uri(name)}: {error}") from None
         except (OSError, pa.ArrowException) as error:
             raise DamagedFile(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
-        for field in expected:
-            place = table.schema.get_field_index(field.name)
-            if place < 0 or table.schema.field(place).type != field.type:
-                column = f"a column {field.name}" if place < 0 else f"{field.type} in its column {field.name}"
-                raise DamagedFile(f"{self.uri(name)}: not that of a run (expected {column})")
+        check_columns(table, expected, self.uri(name))
         return table
 
     def read_schema(self, name: str) -> pa.Schema:
@@ -166,6 +162,15 @@ class Storage:
             return json.loads(data)
         except ValueError as error:
             raise DamagedFile(f"{self.uri(name)}: not a JSON file: {one_line(error)}") from error
+
+
+def check_columns(table: pa.Table, expected: Iterable[pa.Field], uri: str) -> None:
+    """Raise DamagedFile, naming the file, for a table that lacks an `expected` column."""
+    for field in expected:
+        place = table.schema.get_field_index(field.name)
+        if place < 0 or table.schema.field(place).type != field.type:
+            column = f"a column {field.name}" if place < 0 else f"{field.type} in its column {field.name}"
+            raise DamagedFile(f"{uri}: not that of a run (expected {column})")
 
 
 def _place(root: str) -> Folder | ObjectStore:

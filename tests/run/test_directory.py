@@ -1,9 +1,9 @@
 """What is refused as a run's files, and how it is told: no Ray is needed, nothing is computed."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
@@ -12,7 +12,7 @@ from riemannopt_dist.run import schemas
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.inspection import inspected
 from riemannopt_dist.run.shards import drawn_images, drawn_order
-from riemannopt_dist.run.stages.base import Row
+from riemannopt_dist.run.stages.base import Part, Row
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.status import STAGES, read_status
 from riemannopt_dist.run.verification import problems
@@ -123,8 +123,15 @@ class Ids:
     """A stage of two rows an image."""
 
     name = "results"
-    schema = pa.schema([pa.field("image_id", pa.string())])
-    rows_an_image = 2
+    schema = pa.schema([pa.field("image_id", pa.string()), pa.field("part", pa.int64())])
+    key = ("part",)
+    parts: ClassVar[Sequence[Part]] = ((0,), (1,))
+
+    def kept(self, fingerprint: str) -> Sequence[Part]:
+        return self.parts
+
+    def only(self, parts: Iterable[Part]) -> "Ids":
+        raise NotImplementedError
 
     def rows(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row]:
         raise NotImplementedError
@@ -150,11 +157,12 @@ def test_shards_are_the_files_right_in_the_folder(directory: RunDirectory) -> No
 @pytest.mark.parametrize(
     ("content", "damage", "missing"),
     [
-        ("aabb", None, ""),
-        ("aa", None, "b"),
-        ("aabbcc", "c is no image of this shard", "ab"),
-        ("aab", "1 rows of b, 2 were promised", "ab"),
-        ("aaabb", "3 rows of a, 2 were promised", "ab"),
+        ("a0 a1 b0 b1", None, ""),
+        ("a0 a1", None, "b"),
+        ("a0 a1 b1", None, "b"),
+        ("a0 a1 b0 b1 c0 c1", "c is no image of this shard", "ab"),
+        ("a0 a1 a1 b0 b1", "a 1 is there 2 times", "ab"),
+        ("a0 a1 b0 b2", "b 2 was not promised", "ab"),
         ("empty", "not a Parquet file", "ab"),
         ("truncated", "not a Parquet file", "ab"),
         ("text", "not a Parquet file", "ab"),
@@ -162,7 +170,8 @@ def test_shards_are_the_files_right_in_the_folder(directory: RunDirectory) -> No
 )
 def test_what_a_shard_lacks(directory: RunDirectory, content: str, damage: str | None, missing: str) -> None:
     name = "results/shard-00000.parquet"
-    rows = pa.table({"image_id": list(content if content.strip("abc") == "" else "aabb")})
+    keys = re.findall(r"([abc])([012])", content)
+    rows = pa.table({"image_id": [image for image, _ in keys], "part": [int(part) for _, part in keys]})
     directory.write_table(name, rows)
     whole = directory.storage.read_bytes(name)
     if content in (others := {"empty": b"", "truncated": whole[:-9], "text": b"text"}):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -56,6 +56,12 @@ class MapOutput:
         """Those of the images whose map of a cell is stored."""
         names = frozenset(image_ids if self.images is None else self.images.intersection(image_ids))
         return names & self.compared if cell in self.converged else names
+
+    def only(self, cells: Collection[Cell]) -> MapOutput:
+        """Those of some cells, and the converged ones of their paths."""
+        paths = {cell.path for cell in cells}
+        converged = frozenset(cell for cell in self.converged if cell.path in paths)
+        return replace(self, cells=self.cells.intersection(cells), converged=converged)
 
     def bytes_of(self, image_ids: Collection[str], shape: tuple[int, int, int]) -> int:
         """What the maps of such images take before compression, the images being of `shape` (C, H, W)."""

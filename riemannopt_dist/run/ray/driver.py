@@ -36,7 +36,8 @@ from riemannopt_dist.run.examples import (
     example_of,
     map_output,
 )
-from riemannopt_dist.run.grid import Cell, place
+from riemannopt_dist.run.extension import extend, kept_cells
+from riemannopt_dist.run.grid import Cell, cell_of, place
 from riemannopt_dist.run.lock import hold
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.probe import check_resumption, probes_of
@@ -50,6 +51,7 @@ from riemannopt_dist.run.stages.evaluate import Evaluation
 from riemannopt_dist.run.stages.fit import Fitting
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.run.stages.select import Selection
+from riemannopt_dist.run.steps import cuts
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
 
@@ -123,10 +125,10 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
 
 def _run_stages(run: Run) -> None:
     """Selection, fit and evaluation, as far as they are not done."""
-    config = run.config
+    config, about = run.config, run.directory.read_run()
     images = _selected_images(run)
     profiles = _profiles(run, images)
-    placed = place(config.cells(), config.paths(), profiles)
+    placed = _placed(run, profiles)
     for path, profile in profiles.items():
         run.directory.write_schedules(path, profile, _fitted_schedules(placed, path))
     examples = evaluated_examples(images, config)
@@ -142,15 +144,31 @@ def _run_stages(run: Run) -> None:
         batch_size=config.batch_size,
         seed=config.seed,
         maps=map_output(config, image_ids),
+        kept_cells=kept_cells(about, config),
     )
-    run_stage(run, stage, examples, last=True)
+    run_stage(run, stage, examples, cuts=cuts(about), last=True)
+
+
+def _placed(run: Run, profiles: Mapping[str, Profile]) -> dict[Cell, Placed]:
+    """Where the samples of every cell are. Schedules that are stored stay: rows may rest on them."""
+    cells = run.config.cells()
+    fields = [run.directory.read_schedules(path) or {} for path in profiles]
+    stored = {
+        cell_of({"tolerance": None, **one}): Schedule(
+            tuple(one["points"]), tuple(one["weights"]), one.get("reach", 1.0)
+        )
+        for path in fields
+        for one in path.get("schedules", ())
+    }
+    placed = place((cell for cell in cells if cell not in stored), run.config.paths(), profiles)
+    return placed | {c: Placed(c.samples, stored[c]) for c in cells if c in stored}
 
 
 def _fitted_schedules(placed: Mapping[Cell, Placed], path: str) -> dict[Cell, Schedule]:
     """The schedules of a path's cells that were placed by its profile."""
     return {
         cell: where.schedule
-        for cell, where in placed.items()
+        for cell, where in sorted(placed.items(), key=lambda item: item[0])
         if cell.fitted and cell.path == path and where.schedule is not None
     }
 
@@ -232,6 +250,8 @@ def _claim(
     """Make the locked directory that of `config` and the images `refs`, where it is not yet."""
     if not directory.holds(config, weights_digest):
         directory.claim(config, weights_digest)
+    elif (extension := extend(directory, config)) is not None:
+        logger.info("%s: goes on with more: %s", directory.storage.root, "; ".join(extension.words()))
     directory.admit()
     # Whoever held the lock before may have listed them: one listing is the run's.
     if not directory.is_listed:
@@ -288,7 +308,7 @@ def _again(run: Run, stage: str) -> frozenset[str]:
 def _profiles(run: Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
     """The profile of every path that some cell of the grid takes fitted points on.
 
-    Those stored, where all are: results may have been computed with them, and an image that could not be
+    Those that are stored stay: results may have been computed with them, and an image that could not be
     sampled then may be sampled now.
     """
     fit = run.config.fit
@@ -298,18 +318,20 @@ def _profiles(run: Run, images: Sequence[dict[str, Any]]) -> dict[str, Profile]:
     if len(known) == len(paths):
         return known
     if fit.profiles is not None:
-        return read_profiles(fit.profiles, paths)
+        return read_profiles(fit.profiles, paths) | known
     examples = [example_of(row, run.config.targets) for row in images if row["in_fit"]]
     first = _variations(run, FIT, examples, dict.fromkeys(paths, equispaced(fit.samples)))
     profiles = {path: sampled.profile(fit.average) for path, sampled in first.items()}
     # A second pass that has begun keeps its positions, whatever the first one has gained since.
-    refining = _sampled_positions(run, REFINE) or {
+    begun = _sampled_positions(run, REFINE)
+    refining = begun | {
         path: refining_positions(profile, fit.samples)
         for path, profile in profiles.items()
-        if needs_refinement(profile, fit.refine)
+        if path not in begun and path not in known and needs_refinement(profile, fit.refine)
     }
     second = _variations(run, REFINE, examples, refining)
-    return profiles | {path: merged(first[path], sampled, fit.average) for path, sampled in second.items()}
+    refined = {path: merged(first[path], sampled, fit.average) for path, sampled in second.items()}
+    return profiles | refined | known
 
 
 def _stored_profile(directory: RunDirectory, path: str) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from riemannopt_dist.run.ray.telemetry import DriverTelemetry
 from riemannopt_dist.run.ray.trial import Trial
 from riemannopt_dist.run.shards import Piece, runs_of, shards_of
 from riemannopt_dist.run.stages.base import Stage, files_beside
+from riemannopt_dist.run.steps import steps_of
 
 logger = logging.getLogger(__name__)
 SAID = 60.0
@@ -49,15 +50,17 @@ class Run:
     kind: str
 
 
-def run_stage(run: Run, stage: Stage, items: Sequence[Any], *, last: bool = False) -> None:
+def run_stage(
+    run: Run, stage: Stage, items: Sequence[Any], *, cuts: Sequence[int] = (), last: bool = False
+) -> None:
     """Do what is left of a stage's shards; images given up on are added to failures.parquet.
 
-    A shard is done again if its file is damaged, not its own or lacks images; and if it lacks images given up
-    on for a reason that is not their own: the model may have been mended, the images may be back. Raises
-    ValueError where none goes through the model; Stopped if the run is to stop, and where a storage does not
-    answer, or not for more than `max_given_up` of the images.
+    A shard is done again if its file is damaged, not its own or lacks rows; and if it lacks images given up
+    on for a reason that is not their own: the model may have been mended, the images may be back. `cuts` are
+    those of `shards_of`. Raises ValueError where none goes through the model; Stopped if the run is to stop,
+    and where a storage does not answer, or not for more than `max_given_up` of the images.
     """
-    shards = shards_of(items, run.config.shard_size, located)
+    shards = shards_of(items, run.config.shard_size, located, cuts)
     damaged = _do_absent(run, stage, shards, last)
     for _ in range(ROUNDS):
         left = sorted({*damaged, *_deleted(run, stage, shards)})
@@ -73,7 +76,8 @@ def run_stage(run: Run, stage: Stage, items: Sequence[Any], *, last: bool = Fals
 def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
     """Do the shards that have no file, or are to be tried again: those whose files are not as they should be.
 
-    The others are read meanwhile. Files that are damaged or no shard's are put aside.
+    The others are read meanwhile; before, where the run was extended, so that what they lack is done as well.
+    Files that are damaged or no shard's are put aside.
     """
     directory = run.directory
     failures = [failure for failure in directory.read_failures() if failure.stage == stage.name]
@@ -95,9 +99,12 @@ def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
     ]
     there = {key: file for key, file in files.items() if key not in set(absent)}
     with inspected(directory, stage, there, ids) as found:
+        left = (key for key, inspection in found if _is_left(directory, there[key], inspection, own))
+        if steps_of(directory.read_run()):
+            absent += left
         if absent:
-            _do(run, stage, shards, absent, last)
-        return [key for key, inspection in found if _is_left(directory, there[key], inspection, own)]
+            _do(run, stage, shards, sorted(absent), last)
+        return list(left)
 
 
 def _is_left(directory: RunDirectory, file: str, inspection: Inspection, own: Set[str]) -> bool:

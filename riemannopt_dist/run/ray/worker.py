@@ -24,10 +24,12 @@ from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.outputs.maps import joined
 from riemannopt_dist.run.ray.telemetry import WorkerTelemetry
 from riemannopt_dist.run.shards import Piece
-from riemannopt_dist.run.stages.base import SHARD, Stage, as_table
+from riemannopt_dist.run.stages.base import SHARD, Part, Stage, as_table, files_beside
+from riemannopt_dist.run.stages.completion import completed, lacking_parts, row_keys, staying_rows
 from riemannopt_dist.run.stages.engine import Engine
-from riemannopt_dist.run.stages.tally import Tally
+from riemannopt_dist.run.stages.tally import Tally, Timings
 from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.errors import DamagedFile
 
 logger = logging.getLogger(__name__)
 
@@ -64,16 +66,23 @@ class ShardWorker:
         model.register_forward_pre_hook(self._count)
 
     def process(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> dict[str, float]:
-        """Do `items` and commit each shard's rows as one file; how many rows, and the seconds it took."""
+        """Do what is lacking of `items` and commit each shard's rows as one file.
+
+        Rows that are there stay: a shard may be done in part. Gives the number of rows made, and the seconds.
+        """
         rows, seconds = 0, 0.0
         for shard, pieces in self._shards(items):
             self._journal.began(stage.name, shard, len(pieces))
-            self._engine = replace(self._engine, tally=Tally())
-            table = as_table(stage, self._rows(stage, pieces))
+            self._engine = replace(self._engine, tally=Tally(), tables={})
+            there, earlier = self._there(stage, shard)
+            image_ids = [image_of(item).image_id for item in pieces]
+            parts = self._lacking(stage, shard, there, image_ids)
+            table = as_table(stage, self._rows(stage.only(parts), pieces) if parts else ())
             timings = self._engine.tally.timings(pieces)
             # The rows last: their file says that the shard is done.
             files = {name.replace(SHARD, shard): joined(part) for name, part in self._engine.tables.items()}
-            files[shard_name(stage, shard)] = timings.in_table(table)
+            whole = completed(stage, there, table, image_ids)
+            files[shard_name(stage, shard)] = timings.after(earlier).in_table(whole)
             write_seconds = sum(self._commit(name, part) for name, part in files.items())
             self._journal.ended(stage.name, shard, len(pieces))
             self._telemetry.shard(stage.name, timings, write_seconds)
@@ -92,6 +101,25 @@ class ShardWorker:
             self._engine = replace(self._engine, reader=reader)
             for shard, pieces in groupby(items, attrgetter("shard")):
                 yield shard, [piece.item for piece in pieces]
+
+    def _there(self, stage: Stage, shard: str) -> tuple[pa.Table, Timings | None]:
+        """The rows of a shard that are there and stay, none mostly; and what they took."""
+        storage, name = self._payload.storage, shard_name(stage, shard)
+        try:
+            table = storage.read_table(name)
+            rows = staying_rows(stage, table)
+        except (FileNotFoundError, DamagedFile):  # the driver puts damaged ones aside
+            return stage.schema.empty_table(), None
+        return rows, Timings.of(table.schema) if len(rows) else None
+
+    def _lacking(self, stage: Stage, shard: str, there: pa.Table, image_ids: Sequence[str]) -> list[Part]:
+        """The parts of a shard that lack rows, or a file beside them."""
+        lacking = lacking_parts(stage, {*row_keys(stage, there)}, image_ids)
+        rest = [part for part in stage.parts if part not in lacking]
+        exists = self._payload.storage.exists
+        return lacking + [
+            part for part in rest if not all(map(exists, files_beside(stage.only([part]), shard, image_ids)))
+        ]
 
     def _commit(self, name: str, table: pa.Table) -> float:
         """Write a shard's file; the seconds it took."""

@@ -5,8 +5,8 @@ A stage knows neither Ray nor files. Its rows go, shard by shard, to a folder of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from riemannopt_dist.run.stages.engine import Engine
 
 Row = dict[str, Any]
+Part = tuple[Any, ...]
+"""What tells a row of an image from its others: its cell, or its path."""
 
 SHARD = "SHARD"
 """What stands for the shard in the names of `engine.tables`."""
@@ -33,8 +35,21 @@ class Stage(Protocol):
         ...
 
     @property
-    def rows_an_image(self) -> int:
-        """Rows of every image that went through."""
+    def key(self) -> tuple[str, ...]:
+        """The columns that hold a row's part."""
+        ...
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The parts of every image that went through, a row each."""
+        ...
+
+    def kept(self, fingerprint: str) -> Container[Part]:
+        """The parts whose rows stay that were made under one of the run's fingerprints."""
+        ...
+
+    def only(self, parts: Iterable[Part]) -> Self:
+        """The stage for some of its parts."""
         ...
 
     def rows(self, engine: Engine, items: Sequence[Any]) -> Iterator[Row]:

@@ -1,8 +1,8 @@
 """The last stage: attributions and metrics of every image under every cell of the grid."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from riemannopt_dist.run.examples import Example
 from riemannopt_dist.run.finiteness import check_maps, check_row
 from riemannopt_dist.run.grid import Cell, control_cell
 from riemannopt_dist.run.outputs.maps import MapOutput, map_file
-from riemannopt_dist.run.stages.base import SHARD, Row
+from riemannopt_dist.run.stages.base import SHARD, Part, Row
 from riemannopt_dist.run.stages.batches import example_batches
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.names import RESULTS
@@ -32,7 +32,10 @@ from riemannopt_dist.run.stages.names import RESULTS
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Attributions and metrics of every image under every cell of the grid."""
+    """Attributions and metrics of every image under every cell of the grid.
+
+    `kept_cells` are, by the fingerprint that a shard's file tells, those whose rows in it stay.
+    """
 
     placed: Mapping[Cell, Placed]
     paths: Mapping[str, PathFamily]
@@ -44,7 +47,9 @@ class Evaluation:
     batch_size: int
     seed: int
     maps: MapOutput | None = None
+    kept_cells: Mapping[str, frozenset[Cell]] = field(default_factory=dict)
     name: ClassVar[str] = RESULTS
+    key: ClassVar[tuple[str, ...]] = tuple(one.name for one in fields(Cell))
 
     @property
     def schema(self) -> pa.Schema:
@@ -52,9 +57,23 @@ class Evaluation:
         return schemas.results_schema(METRICS[name] for name in self.metrics)
 
     @property
-    def rows_an_image(self) -> int:
-        """One for each cell and control."""
-        return len(self.placed) + len(self.controls)
+    def parts(self) -> Sequence[Part]:
+        """The cells and controls."""
+        return [astuple(cell) for cell in [*sorted(self.placed), *map(control_cell, self.controls)]]
+
+    def kept(self, fingerprint: str) -> Container[Part]:
+        """Those of `kept_cells`."""
+        return {astuple(cell) for cell in self.kept_cells.get(fingerprint, ())}
+
+    def only(self, parts: Iterable[Part]) -> "Evaluation":
+        """The stage for some of its cells and controls, and their maps."""
+        cells = {Cell(*part) for part in parts}
+        return replace(
+            self,
+            placed={cell: placed for cell, placed in self.placed.items() if cell in cells},
+            controls=tuple(name for name in self.controls if control_cell(name) in cells),
+            maps=None if self.maps is None else self.maps.only(cells),
+        )
 
     def rows(self, engine: Engine, items: Sequence[Example]) -> Iterator[Row]:
         """A row for each image and cell. Raises FloatingPointError for a map or value that is not finite."""
@@ -63,7 +82,7 @@ class Evaluation:
             size = engine.internal_batch_size
             batch = _Batch(images, Objective(engine.model, targets, self.explain, size))
             mapped = list(self._mapped(batch))
-            mapped += [_control(batch, name, mapped[0].attribution) for name in self.controls]
+            mapped += [_control(batch, name, mapped) for name in self.controls]
             places = [n for n, s in enumerate(examples) if s.image.image_id in self.reference_images]
             cells = [mapping.cell for mapping in mapped]
             converged = self._references_at(places, batch, cells) if places else []
@@ -72,17 +91,17 @@ class Evaluation:
             for index, mapping in enumerate(mapped):
                 evaluations = mapping.attribution.gradient_evaluations.tolist()
                 for row, example in enumerate(examples):
-                    fields = {
+                    values = {
                         "image_id": example.image.image_id,
                         "label": example.image.label,
                         "target": example.target,
                         **asdict(mapping.cell),
                         "gradient_evaluations": evaluations[row],
                         "seconds": mapping.seconds * evaluations[row],
-                        **{name: values[index][row] for name, values in columns.items()},
+                        **{name: column[index][row] for name, column in columns.items()},
                     }
-                    check_row(fields, [METRICS[name] for name in self.metrics])
-                    yield fields
+                    check_row(values, [METRICS[name] for name in self.metrics])
+                    yield values
 
     def files(self, shard: str, image_ids: Collection[str]) -> dict[str, frozenset[str]]:
         """The files of a shard's maps, where they are stored, and the images in each."""
@@ -200,11 +219,15 @@ class _Mapped:
     seconds: float
 
 
-def _control(batch: _Batch, name: str, other: Attribution) -> _Mapped:
-    """A control's maps. There is no path, so f at its start is NaN and completeness is not defined."""
-    none = torch.zeros_like(other.gradient_evaluations)
-    nowhere = torch.full_like(other.f_baseline, torch.nan)
-    result = Attribution(CONTROLS[name](batch.images), other.f_input, nowhere, none)
+def _control(batch: _Batch, name: str, others: Sequence[_Mapped]) -> _Mapped:
+    """A control's maps. There is no path, so f at its start is NaN and completeness is not defined.
+
+    f at the images is that of the `others` of the batch, where there are any.
+    """
+    f_input = others[0].attribution.f_input if others else batch.objective.values(batch.images)
+    none = torch.zeros(len(f_input), dtype=torch.int64, device=f_input.device)
+    nowhere = torch.full_like(f_input, torch.nan)
+    result = Attribution(CONTROLS[name](batch.images), f_input, nowhere, none)
     return _Mapped(control_cell(name), result, 0.0)
 
 

@@ -1,7 +1,8 @@
 """The second stage: how much each image's integrand changes along each path."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.quadrature.variation import path_variation
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.examples import Example
-from riemannopt_dist.run.stages.base import Row
+from riemannopt_dist.run.stages.base import Part, Row
 from riemannopt_dist.run.stages.batches import example_batches
 from riemannopt_dist.run.stages.engine import Engine
 
@@ -25,6 +26,7 @@ class Fitting:
     paths: Mapping[str, PathFamily]
     explain: Output
     batch_size: int
+    key: ClassVar[tuple[str, ...]] = ("path",)
 
     @property
     def schema(self) -> pa.Schema:
@@ -32,9 +34,17 @@ class Fitting:
         return schemas.VARIATIONS
 
     @property
-    def rows_an_image(self) -> int:
-        """One for each path."""
-        return len(self.positions)
+    def parts(self) -> Sequence[Part]:
+        """The paths."""
+        return [(path,) for path in self.positions]
+
+    def kept(self, fingerprint: str) -> Container[Part]:
+        """All: what a path's rows hold depends on no other."""
+        return self.parts
+
+    def only(self, parts: Iterable[Part]) -> "Fitting":
+        """The stage for some of its paths."""
+        return replace(self, positions={path: self.positions[path] for (path,) in parts})
 
     def rows(self, engine: Engine, items: Sequence[Example]) -> Iterator[Row]:
         """The variation of every image along every path. Raises FloatingPointError unless finite."""

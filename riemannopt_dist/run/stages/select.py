@@ -1,6 +1,6 @@
 """The first stage: which images can be read, and are used by what the model sees in them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.objective import logits_of
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.stages.base import Row
+from riemannopt_dist.run.stages.base import Part, Row
 from riemannopt_dist.run.stages.batches import image_batches
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.names import SELECTION
@@ -30,6 +30,7 @@ class Selection:
     select: Select = "correct"
     min_probability: float = 0.0
     name: ClassVar[str] = SELECTION
+    key: ClassVar[tuple[str, ...]] = ()
 
     @property
     def schema(self) -> pa.Schema:
@@ -37,9 +38,17 @@ class Selection:
         return schemas.SELECTION
 
     @property
-    def rows_an_image(self) -> int:
+    def parts(self) -> Sequence[Part]:
         """One."""
-        return 1
+        return [()]
+
+    def kept(self, fingerprint: str) -> Container[Part]:
+        """All."""
+        return self.parts
+
+    def only(self, parts: Iterable[Part]) -> "Selection":
+        """The stage, which has one part."""
+        return self
 
     def rows(self, engine: Engine, items: Sequence[ImageRef]) -> Iterator[Row]:
         """Predictions of the readable images, reasons of the others.

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import pyarrow as pa
@@ -14,6 +14,10 @@ T = TypeVar("T")
 
 TIMINGS = b"timings"
 """The key of a shard's schema metadata under which its timings are, as a JSON object."""
+
+
+SPENT = ("decode_seconds", "compute_seconds", "gradient_evaluations", "forward_passes")
+"""What adds up where a shard is done in several goes."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,13 @@ class Timings:
     def seconds(self) -> float:
         """All of its time."""
         return self.decode_seconds + self.compute_seconds
+
+    def after(self, earlier: "Timings | None") -> "Timings":
+        """These, and what was spent on other rows of the shard before."""
+        if earlier is None:
+            return self
+        sums = {name: getattr(self, name) + getattr(earlier, name) for name in SPENT}
+        return replace(self, **sums)
 
     def in_table(self, table: pa.Table) -> pa.Table:
         """`table` with these timings in its metadata."""
