@@ -13,7 +13,8 @@ from riemannopt_dist.commands.options import RunArgument
 def report(
     run: RunArgument,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="Only this part of it: table1, figures or worst.")
+        list[str] | None,
+        typer.Option("--format", help="Only this part of it: table1, figures, worst or html."),
     ] = None,
 ) -> None:
     """Write Table 1 of the paper and the figures of a run, and print what its schedules save.
