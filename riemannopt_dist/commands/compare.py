@@ -40,7 +40,7 @@ def compare(
         from riemannopt_dist.reports.comparison_page import comparison_page
         from riemannopt_dist.reports.page.rendering import rendered
 
-        named = [_named(run) for run in runs]
+        named = [read_named(run) for run in runs]
         comparison = compare_runs(named)
         _print(comparison, as_json, as_csv)
         if output is not None:
@@ -48,7 +48,8 @@ def compare(
             say(f"wrote {output}", err=as_json or as_csv)
 
 
-def _named(run: str) -> "NamedRun":
+def read_named(run: str) -> "NamedRun":
+    """The run in a directory, as it is compared; ValueError where there is none."""
     from riemannopt_dist.reports.comparison import NamedRun
     from riemannopt_dist.run.directory import RunDirectory
     from riemannopt_dist.run.results import read_results
@@ -62,10 +63,11 @@ def _named(run: str) -> "NamedRun":
 
 def _print(comparison: "Comparison", as_json: bool, as_csv: bool) -> None:
     if as_json:
+        changes = comparison.changes.astype(object)  # JSON has no NaN
         fields = {
             "runs": [*comparison.names],
             "differences": {key: [*texts] for key, texts in comparison.differences.items()},
-            "changes": json.loads(comparison.changes.to_json(orient="records", double_precision=15)),
+            "changes": changes.where(changes.notna(), None).to_dict("records"),
             "unpaired": [*comparison.unpaired],
         }
         typer.echo(json.dumps(fields, indent=2, ensure_ascii=False))

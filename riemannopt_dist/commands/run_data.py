@@ -8,15 +8,29 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from riemannopt_dist.commands.curves import mean_curves
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.reports.data import CellKey, Picture, RunData
 from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
-from riemannopt_dist.run.stages.names import FIT, REFINE
+from riemannopt_dist.run.results import read_results
+from riemannopt_dist.run.schemas import results_schema
+from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS
 from riemannopt_dist.run.status import read_status
 from riemannopt_dist.storage.base import Storage
 
 SINGLE = 6
 """Images of the fit subset whose own profiles a report shows."""
+
+
+def results_so_far(storage: Storage) -> pa.Table:
+    """The result rows of a run, none of one that has not come to them yet.
+
+    Raises ValueError where there is neither a run nor results, StorageError as `read_results` does.
+    """
+    if storage.exists(RUN) and not shard_files(storage, RESULTS):
+        metrics = RunDirectory(storage).read_run()["config"].get("metrics", [])
+        return results_schema([METRICS[name] for name in metrics]).empty_table()
+    return read_results(storage)
 
 
 def run_data(storage: Storage, results: pa.Table) -> RunData:

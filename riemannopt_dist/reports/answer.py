@@ -184,20 +184,13 @@ def missing(data: RunData) -> str:
 
 
 def _inputs(images: pa.Table) -> str:
-    """How many inputs there are, and how many of them cannot be used."""
+    """How many inputs there are, and how many of them are left out for what."""
     unreadable = len(images) - images["error"].null_count
     others = len(images) - unreadable - (pc.sum(images["selected"]).as_py() or 0)
-    left_out = [
-        f"{count:,} {why}"
-        for count, why in (
-            (unreadable, "cannot be read or have no valid label"),
-            (others, "are of another class to the model"),
-        )
-        if count
-    ]
-    return f"of {counted(len(images), 'input')} {joined(left_out) or 'none'} are left out".replace(
-        "none are", "none is"
-    )
+    reasons = {"unreadable or without a valid label": unreadable, "of another class to the model": others}
+    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+    left_out = f"{unreadable + others:,} left out ({told})" if told else "none left out"
+    return f"{counted(len(images), 'input')}, {left_out}"
 
 
 def evaluated(data: RunData) -> int:

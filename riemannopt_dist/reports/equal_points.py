@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from riemannopt_dist.reports.answer import WORDS, Saving, error_of
+from riemannopt_dist.reports.answer import WORDS, Saving, counted, error_of
 from riemannopt_dist.reports.cells import COLUMNS, cell_key, in_order, values_of
 from riemannopt_dist.reports.data import CellKey, RunData
 from riemannopt_dist.reports.page.parts import Block, Column, Note, Table, Value, interval, number, shown
@@ -41,6 +41,7 @@ def _cells_table(summary: pd.DataFrame, savings: Mapping[CellKey, Saving], score
     least = cells.groupby(["path", "samples"], observed=True)[mean].transform("min")
     counts = sorted({*cells["images"]})
     constant = len(counts) == 1
+    of = f", {counted(int(counts[0]), 'image')} each" if constant else ""
     columns = {key: c for key, c in COLUMNS.items() if key in cells and not (constant and key == "images")}
     rows = []
     for row, best in zip(cells.to_dict("records"), least, strict=True):
@@ -50,7 +51,7 @@ def _cells_table(summary: pd.DataFrame, savings: Mapping[CellKey, Saving], score
     frame = pd.DataFrame([saving.row for saving in savings.values()])
     return Table(
         "cells",
-        f"Cells by their {WORDS[score]}{f', {counts[0]:,} images each' if constant else ''}. Intervals are of the bootstrap over images; an efficiency is of "
+        f"Cells by their {WORDS[score]}{of}. Intervals are of the bootstrap over images; an efficiency is of "
         "images for which all cells of the path have an error.",
         [*columns.values(), Column(WORDS[score], meaning), *JUDGED],
         rows,

@@ -97,7 +97,7 @@ def error_figure(summary: pd.DataFrame, column: str, cost: str = "gradient_evalu
     names = [*dict.fromkeys(map(str, shown["path"]))]
     figure = Figure(figsize=(max(4.2 * len(names), 5.5), 4.2), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
-    kinds = [*dict.fromkeys(zip(shown["placement"], shown["estimator"], strict=True))]
+    kinds: list[Any] = [*dict.fromkeys(zip(shown["placement"], shown["estimator"], strict=True))]
     lines = {}
     for panel, name in zip(panels, names, strict=True):
         for kind, part in shown[shown["path"] == name].groupby(["placement", "estimator"], sort=True):

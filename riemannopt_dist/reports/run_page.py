@@ -48,7 +48,11 @@ def html_files(data: RunData) -> dict[str, bytes]:
 
 
 def run_page(data: RunData) -> Page:
-    """The page of a run, finished or not."""
+    """The page of a run, finished or not, or not come to results yet."""
+    title = f"Attributions of {printable(data.model)}"
+    if not len(data.results):
+        answer = ("No verdict: there are no results yet.", missing(data))
+        return Page(title, answer, [*_tiles(data, None)], [*_beside(data)])
     savings = savings_of(data.results)
     best = best_of(savings)
     sections = (
@@ -59,11 +63,15 @@ def run_page(data: RunData) -> Page:
         Section("Profiles and points", [*profile_charts(data)]),
         Section("Insertion and deletion", [*curve_charts(data, best)]),
         Section("Every score", [_scores(data)]),
-        Section("Left out and failed", [*exclusions(data)]),
-        Section("Provenance", [*provenance(data.about)]),
+        *_beside(data),
     )
-    title = f"Attributions of {printable(data.model)}"
     return Page(title, (compared(data), verdict(data, best), missing(data)), [*_tiles(data, best)], sections)
+
+
+def _beside(data: RunData) -> Iterator[Section]:
+    """What is told of every run, with results or without."""
+    yield Section("Left out and failed", [*exclusions(data)])
+    yield Section("Provenance", [*provenance(data.about)])
 
 
 def _tiles(data: RunData, best: Saving | None) -> Iterator[Tile]:

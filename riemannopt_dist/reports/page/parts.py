@@ -166,6 +166,6 @@ def shown(value: float, digits: int = 3) -> str:
     if math.isclose(value, round(value), rel_tol=1e-9) and abs(value) < 1e6:
         return f"{value:,.0f}".replace("-", "−")
     if not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.{digits - 1}e}"
+        return f"{value:.{digits - 1}e}".replace("-", "−")
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
     return f"{value:,.{places}f}".replace("-", "−")
