@@ -11,8 +11,8 @@ from riemannopt_dist.commands.curves import mean_curves
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.reports.data import CellKey, Picture, RunData
 from riemannopt_dist.reports.summary import summarize
+from riemannopt_dist.run import results as stored
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
-from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS
 from riemannopt_dist.run.status import read_status
@@ -30,7 +30,7 @@ def results_so_far(storage: Storage) -> pa.Table:
     if storage.exists(RUN) and not shard_files(storage, RESULTS):
         metrics = RunDirectory(storage).read_run()["config"].get("metrics", [])
         return results_schema([METRICS[name] for name in metrics]).empty_table()
-    return read_results(storage)
+    return stored.read_results(storage)
 
 
 def run_data(storage: Storage, results: pa.Table) -> RunData:

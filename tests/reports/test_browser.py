@@ -1,4 +1,4 @@
-"""The page of a run in a real browser: nothing fails, nothing is asked for, tables sort, it has two schemes."""
+"""The page of a run in a real browser: nothing fails, nothing is asked for, tables sort, two schemes."""
 
 import json
 import shutil
