@@ -1,12 +1,11 @@
 """Mean curves of a run's cells, such as those of insertion, added up shard by shard."""
 
-from collections import defaultdict
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from riemannopt_dist.reports.cells import cell_key
 from riemannopt_dist.reports.data import CellKey, Curve
 from riemannopt_dist.reports.statistics import CELL
 from riemannopt_dist.run.directory import RunDirectory, shard_files
@@ -24,7 +23,7 @@ def mean_curves(directory: RunDirectory) -> list[Curve]:
     for table in directory.tables(shard_files(directory.storage, RESULTS).values()):
         for name in table.column_names:
             if name.endswith(END) and pa.types.is_list(table.schema.field(name).type):
-                _add(sums, name.removesuffix(END), table, name)
+                _add(sums, name.removesuffix(END), table.filter(pc.is_valid(table[name])), name)
     return [
         Curve(score, cell, images, np.linspace(0, 1, len(total)), total / images)
         for (score, cell), (images, total) in sorted(sums.items(), key=lambda item: item[0])
@@ -32,19 +31,14 @@ def mean_curves(directory: RunDirectory) -> list[Curve]:
     ]
 
 
-def _add(sums: Sums, score: str, table: pa.Table, name: str) -> None:
-    """Add the curves of a shard's rows to the sums of their cells."""
-    rows: dict[CellKey, list[list[float]]] = defaultdict(list)
-    for cell, curve in zip(_cells(table), table[name].to_pylist(), strict=True):
-        if curve is not None:
-            rows[cell].append(curve)
-    for cell, curves in rows.items():
-        values = np.asarray(curves, dtype=np.float64)
-        defined = values[~np.isnan(values).any(axis=1)]
+def _add(sums: Sums, score: str, rows: pa.Table, name: str) -> None:
+    """Add the curves of a shard's rows, all of one length, to the sums of their cells."""
+    if not len(rows):
+        return
+    values = rows[name].combine_chunks().flatten().to_numpy().astype(np.float64).reshape(len(rows), -1)
+    defined = ~np.isnan(values).any(axis=1)
+    for fields, places in rows.select(CELL).to_pandas().groupby(CELL, dropna=False).indices.items():
+        cell = cell_key(dict(zip(CELL, fields, strict=True)))
+        kept = places[defined[places]]
         images, total = sums.get((score, cell), (0, np.zeros(values.shape[1])))
-        sums[score, cell] = images + len(defined), total + defined.sum(0)
-
-
-def _cells(table: pa.Table) -> Iterator[CellKey]:
-    path, estimator, placement, samples, tolerance = (table[name].to_pylist() for name in CELL)
-    yield from zip(path, estimator, placement, samples, [t or 0.0 for t in tolerance], strict=True)
+        sums[score, cell] = images + len(kept), total + values[kept].sum(0)

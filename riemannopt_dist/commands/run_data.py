@@ -13,6 +13,7 @@ from riemannopt_dist.reports.data import CellKey, Picture, RunData
 from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run import results as stored
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
+from riemannopt_dist.run.outputs.maps import FOLDER
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS
 from riemannopt_dist.run.status import read_status
@@ -51,7 +52,17 @@ def _of_run(directory: RunDirectory) -> dict[str, Any]:
         "failures": [vars(failure) for failure in directory.read_failures()],
         "curves": partial(mean_curves, directory),
         "pictures": partial(_pictures, directory),
+        "mapped": _mapped(directory.storage),
     }
+
+
+def _mapped(storage: Storage) -> frozenset[CellKey]:
+    """The cells of which maps are stored, as the names of their files tell."""
+    folders = {tuple(name.split("/")[1:-1]) for name in storage.list(FOLDER) if name.endswith(".parquet")}
+    return frozenset(
+        (path, estimator, placement, int(samples), float(tolerance[0]) if tolerance else 0.0)
+        for path, estimator, placement, samples, *tolerance in folders
+    )
 
 
 def _pictures(

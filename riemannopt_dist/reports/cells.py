@@ -27,7 +27,7 @@ COLUMNS: Mapping[str, Column] = {
 
 def cell_key(row: Mapping[Any, Any]) -> CellKey:
     """The cell of a table's row, which may lack a tolerance."""
-    tolerance = float(row.get("tolerance") or 0.0)
+    tolerance = float(row.get("tolerance") or 0.0)  # NaN where none
     name = (str(row["path"]), str(row["estimator"]), str(row["placement"]), int(row["samples"]))
     return (*name, 0.0 if math.isnan(tolerance) else tolerance)
 

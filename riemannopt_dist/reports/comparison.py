@@ -8,14 +8,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from riemannopt_dist.reports.answer import counted
 from riemannopt_dist.reports.cells import cell_key, cell_name
 from riemannopt_dist.reports.data import CellKey
 from riemannopt_dist.reports.statistics import CELL, ENOUGH, TOO_FEW, cell_fields, mean_interval, scores
 
+Array = NDArray[np.float64]
 Frames = Mapping[CellKey, pd.DataFrame]
 """The scores of each cell, by image."""
 
@@ -82,13 +85,16 @@ def _paired(first: NamedRun, other: NamedRun) -> tuple[pd.DataFrame, list[str]]:
         image for image, digest in first.digests.items() if other.digests.get(image, digest) != digest
     }
     before, after = (_by_cell(run.results, shared, replaced) for run in (first, other))
-    rows = [
-        {"run": other.name, **cell_fields(cell), "score": score, "direction": directions[score], **numbers}
-        for cell in before
-        if cell in after
-        for score in shared
-        if (numbers := _change(before[cell][score], after[cell][score], directions[score]))
-    ]
+    rows = []
+    for cell in before:
+        if cell not in after:
+            continue
+        pairs = before[cell].join(after[cell], how="inner", lsuffix=" before", rsuffix=" after")
+        for score in shared:
+            both = pairs[[f"{score} before", f"{score} after"]].dropna().to_numpy()
+            fields = {"run": other.name, **cell_fields(cell), "score": score, "direction": directions[score]}
+            if len(both) > 1:
+                rows.append(fields | _change(*both.T, direction=directions[score]))
     told = [*_without_partner(first, other, before, after, replaced)]
     if lacking := sorted({*directions} - {*shared}):
         told.append(f"{counted(len(lacking), 'score')} in one of the runs alone: {', '.join(lacking)}.")
@@ -104,17 +110,14 @@ def _by_cell(results: pa.Table, names: Sequence[str], left_out: set[str]) -> dic
     return {cell: group.set_index("image_id")[[*names]] for cell, group in keyed.items()}
 
 
-def _change(before: "pd.Series[float]", after: "pd.Series[float]", direction: str) -> dict[str, Any]:
-    """The numbers of a pair; none where fewer than two images have both."""
-    both = pd.concat({"before": before, "after": after}, axis=1, join="inner").dropna()
-    if len(both) < 2:
-        return {}
-    change, low, high = mean_interval((both["after"] - both["before"]).to_numpy())
+def _change(before: Array, after: Array, direction: str) -> dict[str, Any]:
+    """The numbers of two images or more."""
+    change, low, high = mean_interval(after - before)
     gain = change if direction.startswith("higher") else -change
     verdict = "open" if low <= 0 <= high else "better" if gain > 0 else "worse"
-    means = {"before": float(both["before"].mean()), "after": float(both["after"].mean())}
-    numbers = {"images": len(both), **means, "change": change, "low": low, "high": high}
-    return {**numbers, "verdict": verdict if len(both) >= ENOUGH else TOO_FEW}
+    means = {"before": float(before.mean()), "after": float(after.mean())}
+    numbers = {"images": len(before), **means, "change": change, "low": low, "high": high}
+    return {**numbers, "verdict": verdict if len(before) >= ENOUGH else TOO_FEW}
 
 
 def _without_partner(

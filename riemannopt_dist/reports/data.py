@@ -1,6 +1,6 @@
 """What a report is made of: plain tables and values, wherever they come from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,8 @@ class RunData:
 
     `fitted` holds the profile and schedules of each path, as schedules/<path>.json has them, and `singles`
     the positions and variations of a few images of the fit subset. `about` is run.json, `images` and
-    `failures` the tables of these names. What takes time to read is read when a part of a report asks for it.
+    `failures` are the tables of these names, `mapped` the cells with stored maps. Curves and pictures are
+    read when a part of a report asks for them.
     """
 
     results: pa.Table
@@ -74,3 +75,4 @@ class RunData:
     failures: Sequence[Mapping[str, Any]] = ()
     curves: Callable[[], Sequence[Curve]] = no_curves
     pictures: Pictures = no_pictures
+    mapped: Collection[CellKey] = ()

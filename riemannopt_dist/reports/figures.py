@@ -95,7 +95,7 @@ def error_figure(summary: pd.DataFrame, column: str, cost: str = "gradient_evalu
     if shown.empty:
         raise ValueError(f"{column}: no cell of the summary has a value above 0")
     names = [*dict.fromkeys(map(str, shown["path"]))]
-    figure = Figure(figsize=(max(4.2 * len(names), 5.5), 4.2), layout="constrained")
+    figure = Figure(figsize=(_width(len(names)), 4.2), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     kinds: list[Any] = [*dict.fromkeys(zip(shown["placement"], shown["estimator"], strict=True))]
     lines = {}
@@ -171,7 +171,7 @@ def curve_figure(curves: Sequence[tuple[str, str, Array, Array]], ylabel: str) -
     """
     names = list(dict.fromkeys(panel for panel, *_ in curves if panel)) or [""]
     labels = list(dict.fromkeys(label for _, label, *_ in curves))
-    figure = Figure(figsize=(max(4.2 * len(names), 5.5), 3.9), layout="constrained")
+    figure = Figure(figsize=(_width(len(names)), 3.9), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     lines = {}
     for panel, name in zip(panels, names, strict=True):
@@ -226,6 +226,11 @@ def score_figure(curves: pd.DataFrame, scores: Mapping[str, str]) -> Figure:
         panel.minorticks_off()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
+
+
+def _width(panels: int) -> float:
+    """Of a figure with panels beside each other, in inches."""
+    return 7.0 if panels == 1 else max(11.5, 3.6 * panels)
 
 
 def _taken_as_they_are(legend: Legend) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from riemannopt_dist.reports.answer import EQUAL, WORDS, Saving, error_of
+from riemannopt_dist.reports.answer import EQUAL, WORDS, Saving, best_of, error_of
 from riemannopt_dist.reports.cells import cell_key, cell_name, keyed, kind_name
 from riemannopt_dist.reports.data import CellKey, Picture, RunData
 from riemannopt_dist.reports.page.heat_maps import legend, overlay, picture_uri, scale_of, smooth
@@ -27,9 +27,9 @@ TO_STORE = (
 )
 
 
-def gallery(data: RunData, best: Saving | None) -> Iterator[Block]:
-    """The pictures of the best cell, or of that with the least error where none is best."""
-    score, cell = error_of(data.results), _cell_of(data, best)
+def gallery(data: RunData, savings: Mapping[CellKey, Saving]) -> Iterator[Block]:
+    """The pictures of the best cell with stored maps, or of the best one; by its error where none saves."""
+    score, cell = error_of(data.results), _cell_of(data, savings)
     if score is None or cell is None:
         yield Note("Without an error there are no best and no worst images.")
         return
@@ -63,8 +63,10 @@ def errors_of(results: pa.Table, score: str, cell: CellKey) -> "pd.Series[float]
     return errors
 
 
-def _cell_of(data: RunData, best: Saving | None) -> CellKey | None:
+def _cell_of(data: RunData, savings: Mapping[CellKey, Saving]) -> CellKey | None:
     score = error_of(data.results)
+    best = best_of({cell: saving for cell, saving in savings.items() if cell in data.mapped})
+    best = best or best_of(savings)
     if best is not None or score is None:
         return None if best is None else best.cell
     cells = data.summary[data.summary["path"] != NONE].dropna(subset=[f"{score}_mean"])

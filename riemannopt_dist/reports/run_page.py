@@ -59,7 +59,7 @@ def run_page(data: RunData) -> Page:
         Section("Against equal points", [*against_equal_points(data, savings)]),
         Section("Table 1 of the paper", [*_table_one(data)]),
         Section("Error against cost", [*error_charts(data)]),
-        Section("Best and worst images", [*gallery(data, best)]),
+        Section("Best and worst images", [*gallery(data, savings)]),
         Section("Profiles and points", [*profile_charts(data)]),
         Section("Insertion and deletion", [*curve_charts(data, best)]),
         Section("Every score", [_scores(data)]),

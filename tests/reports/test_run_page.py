@@ -206,16 +206,16 @@ def test_one_image_and_half_a_run_are_told(tmp_path: Path) -> None:
     data = data_of(make_run(tmp_path, done=1))
     assert answer_of(data).startswith("No verdict: one image tells nothing of others.")
     assert "the run is not finished: 1 of 12 images are done" in answer_of(data)
-    assert "1 of 1" in told(gallery(data, None))
+    assert "1 of 1" in told(gallery(data, {}))
 
 
 def test_without_maps_the_page_tells_how_to_store_them_and_photos_may_be_gone(tmp_path: Path) -> None:
     directory = make_run(tmp_path, maps=None)
-    shown_of = told(gallery(data_of(directory), None))
+    shown_of = told(gallery(data_of(directory), {}))
     assert shown_of.count("data:image/jpeg") == 6
     assert 'With maps: {cells: ["ig/*/8"], converged: true} in the configuration' in shown_of
     (tmp_path / "pictures").rename(tmp_path / "elsewhere")
-    shown_of = told(gallery(data_of(directory), None))
+    shown_of = told(gallery(data_of(directory), {}))
     assert shown_of.count("data:image/jpeg") == 0
     assert len(re.findall("The photo is not shown: .*?no such file", shown_of)) == 6
 
@@ -229,7 +229,7 @@ def test_errors_that_are_not_defined_are_no_numbers(tmp_path: Path) -> None:
     assert "No verdict: nothing is compared with equal points." in html
     data = data_of(make_run(tmp_path / "all", error=lambda image_id, cell: float("nan")))
     assert answer_of(data).startswith("No verdict: there is no error to compare by.")
-    assert "Without an error there are no best and no worst images." in told(gallery(data, None))
+    assert "Without an error there are no best and no worst images." in told(gallery(data, {}))
     assert "No error above 0 is there to draw" in told(error_charts(data))
 
 
@@ -282,5 +282,13 @@ def test_a_saving_that_images_do_not_tell_from_nothing_is_doubted(tmp_path: Path
 
 
 def test_numbers_have_three_digits_and_no_more() -> None:
-    expected = {16.0: "16", 0.12345: "0.123", -2.5: "−2.50", 1e-7: "1.00e−07", 12345.678: "12,346", 0.0: "0"}
+    expected = {
+        16.0: "16",
+        0.12345: "0.123",
+        -2.5: "−2.50",
+        1e-7: "1.00e−07",
+        12345.678: "12,346",
+        0.0: "0",
+        0.9996: "1.00",
+    }
     assert {value: shown(value) for value in expected} == expected

@@ -167,5 +167,6 @@ def shown(value: float, digits: int = 3) -> str:
         return f"{value:,.0f}".replace("-", "−")
     if not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}".replace("-", "−")
-    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    rounded = float(f"{value:.{digits - 1}e}")  # 0.9996 has the places of 1.00
+    places = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
     return f"{value:,.{places}f}".replace("-", "−")
