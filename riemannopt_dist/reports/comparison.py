@@ -85,20 +85,24 @@ def _paired(first: NamedRun, other: NamedRun) -> tuple[pd.DataFrame, list[str]]:
         image for image, digest in first.digests.items() if other.digests.get(image, digest) != digest
     }
     before, after = (_by_cell(run.results, shared, replaced) for run in (first, other))
-    rows = []
-    for cell in before:
-        if cell not in after:
-            continue
-        pairs = before[cell].join(after[cell], how="inner", lsuffix=" before", rsuffix=" after")
-        for score in shared:
-            both = pairs[[f"{score} before", f"{score} after"]].dropna().to_numpy()
-            fields = {"run": other.name, **cell_fields(cell), "score": score, "direction": directions[score]}
-            if len(both) > 1:
-                rows.append(fields | _change(*both.T, direction=directions[score]))
+    changes = _changes(before, after, {name: directions[name] for name in shared})
     told = [*_without_partner(first, other, before, after, replaced)]
     if lacking := sorted({*directions} - {*shared}):
         told.append(f"{counted(len(lacking), 'score')} in one of the runs alone: {', '.join(lacking)}.")
-    return pd.DataFrame(rows), told
+    return pd.DataFrame([{"run": other.name, **row} for row in changes]), told
+
+
+def _changes(before: Frames, after: Frames, directions: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """A row for each cell of both, and score that two images or more have in both."""
+    for cell in before:
+        if cell not in after:
+            continue
+        pairs = before[cell].add_suffix(" before").join(after[cell].add_suffix(" after"), how="inner")
+        for score, direction in directions.items():
+            both = pairs[[f"{score} before", f"{score} after"]].dropna().to_numpy()
+            if len(both) > 1:
+                numbers = _change(both[:, 0], both[:, 1], direction)
+                yield {**cell_fields(cell), "score": score, "direction": direction, **numbers}
 
 
 def _by_cell(results: pa.Table, names: Sequence[str], left_out: set[str]) -> dict[CellKey, pd.DataFrame]:
