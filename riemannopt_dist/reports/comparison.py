@@ -89,7 +89,8 @@ def _paired(first: NamedRun, other: NamedRun) -> tuple[pd.DataFrame, list[str]]:
     told = [*_without_partner(first, other, before, after, replaced)]
     if lacking := sorted({*directions} - {*shared}):
         told.append(f"{counted(len(lacking), 'score')} in one of the runs alone: {', '.join(lacking)}.")
-    return pd.DataFrame([{"run": other.name, **row} for row in changes]), told
+    ordered = sorted(changes, key=lambda row: shared.index(row["score"]))
+    return pd.DataFrame([{"run": other.name, **row} for row in ordered]), told
 
 
 def _changes(before: Frames, after: Frames, directions: Mapping[str, str]) -> Iterator[dict[str, Any]]:

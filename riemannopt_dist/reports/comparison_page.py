@@ -1,6 +1,7 @@
 """The page of a comparison of runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,6 @@ from riemannopt_dist.reports.page.parts import (
     Tile,
     Value,
     interval,
-    number,
     text,
 )
 from riemannopt_dist.reports.provenance import provenance
@@ -29,14 +29,16 @@ from riemannopt_dist.reports.statistics import ENOUGH, TOO_FEW
 from riemannopt_dist.reports.summary import csv_of
 from riemannopt_dist.text import printable
 
-CHANGES = (
-    Column("score", numbers=False),
-    Column("better", "which direction is better", numbers=False),
-    Column("first run", "mean over the images of both"),
-    Column("other run", "mean over the images of both"),
-    Column("change", "mean over images, paired, with its 95 % interval"),
-    Column("verdict", f"whether the interval excludes 0; needs {ENOUGH} images", numbers=False),
-)
+CHANGES: Mapping[str, Column] = {
+    "run": Column("run", numbers=False),
+    **COLUMNS,
+    "score": Column("score", numbers=False),
+    "direction": Column("better", "which direction is better", numbers=False),
+    "before": Column("first run", "mean over the images of both"),
+    "after": Column("other run", "mean over the images of both"),
+    "change": Column("change", "mean over images, paired, with its 95 % interval"),
+    "verdict": Column("verdict", f"whether the interval excludes 0; needs {ENOUGH} images", numbers=False),
+}
 CELLS = 40
 """Cells in a drawing, at most."""
 
@@ -104,26 +106,20 @@ def _changes(comparison: Comparison) -> Iterator[Block]:
             part = changes[(changes["score"] == score) & (changes["run"] == name)].head(CELLS)
             if len(part):
                 yield _drawing(part, score, f"{score}-{place}", printable(name))
-    columns = {key: column for key, column in COLUMNS.items() if key in changes}
+    dull = [name for name in ("run", "tolerance") if changes[name].nunique() < 2]
+    columns = {name: column for name, column in CHANGES.items() if name in changes and name not in dull}
     rows = [_row(row, columns) for row in changes.to_dict("records")]
-    heads = [Column("run", numbers=False), *columns.values(), *CHANGES]
     caption = "Every score's change from the first run to the other, over the images of both, paired."
-    yield Table("changes", caption, heads, rows, csv_of(changes))
+    yield Table("changes", caption, [*columns.values()], rows, csv_of(changes))
 
 
 def _row(row: Mapping[Any, Any], columns: Mapping[str, Column]) -> list[Value]:
-    verdict = str(row["verdict"])
+    verdict, direction = str(row["verdict"]), str(row["direction"]).partition(" ")[0]
     change = interval(row["change"], row["low"], row["high"])
-    return [
-        text(row["run"]),
-        *values_of(row, columns),
-        text(row["score"]),
-        text(row["direction"]),
-        number(row["before"]),
-        number(row["after"]),
-        Value(change.text, change.number, verdict),
-        Value(verdict, None, verdict),
-    ]
+    words = {**row, "score": str(row["score"]).replace("_", " "), "direction": direction}
+    values = dict(zip(columns, values_of(words, columns), strict=True))
+    judged = {"change": replace(change, verdict=verdict), "verdict": Value(verdict, None, verdict)}
+    return [*(values | judged).values()]
 
 
 def _drawing(rows: pd.DataFrame, score: str, name: str, run: str) -> Block:

@@ -120,6 +120,8 @@ def error_figure(summary: pd.DataFrame, column: str, cost: str = "gradient_evalu
             panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.xaxis.set_major_formatter("{x:g}")
         panel.minorticks_off()
+        if shown[column].max() < 100 * shown[column].min():
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         panel.yaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel(column.replace("_", " "))
     legend = figure.legend(

@@ -36,9 +36,9 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A run of twelve images, one with a name of markup, and its page."""
+    """A run of forty images, one with a name of markup, and its page."""
     names = {7: "<script>alert(1)<%script><img src=x onerror=alert(2)>.png"}
-    directory = make_run(tmp_path_factory.mktemp("world"), names=names)
+    directory = make_run(tmp_path_factory.mktemp("world"), images=40, names=names)
     directory.storage.write_bytes(INDEX, FORMATS["html"](data_of(directory))[INDEX])
     return directory
 

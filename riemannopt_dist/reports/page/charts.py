@@ -18,11 +18,13 @@ INK = "#010203"
 PIXELS = 96 / 72
 """CSS pixels of a point."""
 _INKS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
+# On a dark page Okabe and Ito's blue is too dark.
+_COLOURS = ("#2b88c9", *OKABE_ITO[1:], "#8c6bb1", "#808080", "#a6761d", "#66a61e")
 _STYLE: Mapping[Any, Any] = {
     **dict.fromkeys(_INKS, INK),
     "figure.facecolor": "none",
     "axes.facecolor": "none",
-    "axes.prop_cycle": cycler(color=[*OKABE_ITO, "#8c6bb1", "#808080", "#a6761d", "#66a61e"]),
+    "axes.prop_cycle": cycler(color=_COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
