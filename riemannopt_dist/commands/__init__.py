@@ -1,6 +1,16 @@
 """The command line, a file a command: `riemannopt demo | evaluate | status | …`."""
 
-from riemannopt_dist.commands import demo, evaluate, explain, fit, report, status, summarize, verify
+from riemannopt_dist.commands import (
+    compare,
+    demo,
+    evaluate,
+    explain,
+    fit,
+    report,
+    status,
+    summarize,
+    verify,
+)
 from riemannopt_dist.commands.application import app
 
-__all__ = ["app", "demo", "evaluate", "explain", "fit", "report", "status", "summarize", "verify"]
+__all__ = ["app", "compare", "demo", "evaluate", "explain", "fit", "report", "status", "summarize", "verify"]

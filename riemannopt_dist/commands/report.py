@@ -1,4 +1,4 @@
-"""`riemannopt report`: Table 1 and the figures of a run."""
+"""`riemannopt report`: the page of a run, its Table 1 and its figures."""
 
 from typing import Annotated
 
@@ -13,10 +13,13 @@ from riemannopt_dist.commands.options import RunArgument
 def report(
     run: RunArgument,
     formats: Annotated[
-        list[str] | None, typer.Option("--format", help="Only this part of it: table1, figures or worst.")
+        list[str] | None,
+        typer.Option("--format", help="Only this part of it: table1, figures, worst or html."),
     ] = None,
 ) -> None:
-    """Write Table 1 of the paper and the figures of a run, and print what its schedules save.
+    """Write a page of a run, Table 1 of the paper and figures, and print what its schedules save.
+
+    Page: report/index.html, a file that holds all it shows, with the answer, tables, figures and pictures.
 
     Table 1: relative error by method and samples, linear and RiemannOpt, in Markdown, LaTeX and CSV, beside
     the paper's numbers where the model is InceptionV3.
@@ -25,15 +28,15 @@ def report(
     Tables: gradient evaluations that equal intervals need for the same true error, over those of each cell;
     what a tolerance costs. Numbers come with 95 % intervals.
     """
-    from riemannopt_dist.commands.run_data import run_data
+    from riemannopt_dist.commands.run_data import results_so_far, run_data
     from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
     from riemannopt_dist.reports.formats import FORMATS
-    from riemannopt_dist.run.results import read_results, write_files
+    from riemannopt_dist.run.results import write_files
 
     with errors():
         parts = {name: FORMATS[name] for name in formats or FORMATS}
         storage = storage_at(run)
-        results = read_results(storage)
+        results = results_so_far(storage)
         for title, table in (
             (
                 "sample efficiency: evaluations of linear left for the same error, over a cell's own",

@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -22,6 +23,13 @@ SMOOTHING = 2.0
 """σ of the blur of maps that are laid over a photo, in pixels."""
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+COSTS: Mapping[str, str] = {
+    "gradient_evaluations": "gradient evaluations an image",
+    "seconds": "seconds an image",
+}
+"""What errors are drawn against."""
 
 
 def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: str) -> Figure:
@@ -77,26 +85,26 @@ def overlay_figure(
     return figure
 
 
-def error_figure(summary: pd.DataFrame, column: str) -> Figure:
-    """A summary's `column` against gradients, log-log: a panel a path, a line an estimator and placement.
+def error_figure(summary: pd.DataFrame, column: str, cost: str = "gradient_evaluations") -> Figure:
+    """A summary's `column` against a column of `COSTS`, log-log: a panel a path, a line a kind of cells.
 
-    A line has the same colour in every panel. Cells without gradients or without a value are left out. Raises
-    ValueError where nothing is left.
+    A kind is an estimator and placement, and has the same colour in every panel. Cells without gradients or
+    without a value are left out. Raises ValueError where nothing is left.
     """
-    shown = summary[(summary["gradient_evaluations"] > 0) & (summary[column] > 0)]
+    shown = summary[(summary["gradient_evaluations"] > 0) & (summary[column] > 0) & (summary[cost] > 0)]
     if shown.empty:
         raise ValueError(f"{column}: no cell of the summary has a value above 0")
-    names = sorted(shown["path"].unique())
-    figure = Figure(figsize=(5.5 * len(names), 4.5), layout="constrained")
+    names = [*dict.fromkeys(map(str, shown["path"]))]
+    figure = Figure(figsize=(_width(len(names)), 4.2), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
-    kinds = sorted(set(zip(shown["placement"], shown["estimator"], strict=True)))
+    kinds: list[Any] = [*dict.fromkeys(zip(shown["placement"], shown["estimator"], strict=True))]
     lines = {}
     for panel, name in zip(panels, names, strict=True):
         for kind, part in shown[shown["path"] == name].groupby(["placement", "estimator"], sort=True):
-            ordered = part.sort_values("gradient_evaluations")
+            ordered = part.sort_values(cost)
             place = kinds.index(kind)
             (lines[kind],) = panel.plot(
-                ordered["gradient_evaluations"],
+                ordered[cost],
                 ordered[column],
                 color=f"C{place % 10}",
                 linestyle=("-", "--", ":")[place // 10 % 3],
@@ -104,15 +112,23 @@ def error_figure(summary: pd.DataFrame, column: str) -> Figure:
                 ms=4,
             )
         panel.set_title(printable(name), parse_math=False)
-        panel.set(xscale="log", yscale="log", xlabel="gradient evaluations an image")
-        counts = sorted(shown.loc[shown["path"] == name, "samples"].unique())
-        panel.set_xticks(counts, [str(count) for count in counts], fontsize=8)
+        panel.set(xscale="log", yscale="log", xlabel=COSTS[cost])
+        if cost == "gradient_evaluations":
+            counts = sorted(shown.loc[shown["path"] == name, "samples"].unique())
+            panel.set_xticks(counts, [str(count) for count in counts], fontsize=8)
+        else:
+            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.xaxis.set_major_formatter("{x:g}")
         panel.minorticks_off()
+        if shown[column].max() < 100 * shown[column].min():
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.yaxis.set_major_formatter("{x:g}")
     panels[0].set_ylabel(column.replace("_", " "))
     legend = figure.legend(
         [lines[kind] for kind in kinds],
         [" ".join(kind) for kind in kinds],
-        loc="outside right upper",
+        loc="outside lower center",
+        ncols=3,
         handlelength=4,  # dashes show
         fontsize=8,
     )
@@ -128,6 +144,7 @@ def profile_figure(title: str, points: Array, magnitudes: Array, marks: Mapping[
     step = float(np.max(magnitudes)) / 12 or 1.0
     for row, (label, alphas) in enumerate(marks.items(), start=1):
         axis.plot(alphas, np.full(len(alphas), -row * step), "|", ms=9, label=label)
+    axis.set_yticks([tick for tick in axis.get_yticks() if 0 <= tick <= np.max(magnitudes)])
     axis.set_title(printable(title), parse_math=False)
     axis.set(xlabel="α, from baseline to image", ylabel="|g′|")
     _taken_as_they_are(axis.legend(fontsize=8))
@@ -146,6 +163,42 @@ def single_profiles_figure(title: str, images: Sequence[Mapping[str, Any]]) -> F
         panel.set_axis_off()
     shown = f"{printable(title)}: |g′| of single images against α"
     figure.suptitle(shown, fontsize=10, parse_math=False)
+    return figure
+
+
+def curve_figure(curves: Sequence[tuple[str, str, Array, Array]], ylabel: str) -> Figure:
+    """Curves (panel, label, x, y) over shares of the pixels; a label has the same colour in every panel.
+
+    Curves of the panel "" are in every panel, dotted.
+    """
+    names = list(dict.fromkeys(panel for panel, *_ in curves if panel)) or [""]
+    labels = list(dict.fromkeys(label for _, label, *_ in curves))
+    figure = Figure(figsize=(_width(len(names)), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    lines = {}
+    for panel, name in zip(panels, names, strict=True):
+        for place, label, x, y in curves:
+            if place in (name, ""):
+                color = f"C{labels.index(label) % 10}"
+                (lines[label],) = panel.plot(x, y, color=color, linestyle="-" if place else ":")
+        panel.set_title(printable(name), parse_math=False)
+        panel.set(xlabel="share of the pixels", xlim=(0, 1))
+    panels[0].set_ylabel(ylabel)
+    legend = figure.legend([*lines.values()], [*lines], loc="outside lower center", ncols=3, fontsize=8)
+    _taken_as_they_are(legend)
+    return figure
+
+
+def change_figure(rows: Sequence[tuple[str, float, float, float]], xlabel: str) -> Figure:
+    """Changes with their intervals (label, change, low, high) beside each other, and a line at 0."""
+    figure = Figure(figsize=(8, 0.8 + 0.27 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    places = np.arange(len(rows))[::-1]
+    middles, lows, highs = (np.array([row[n] for row in rows]) for n in (1, 2, 3))
+    axis.errorbar(middles, places, xerr=(middles - lows, highs - middles), fmt="o", ms=4, capsize=2)
+    axis.axvline(0, color="C1", lw=1)
+    axis.set_yticks(places, [printable(row[0]) for row in rows], fontsize=8, parse_math=False)
+    axis.set_xlabel(xlabel)
     return figure
 
 
@@ -175,6 +228,11 @@ def score_figure(curves: pd.DataFrame, scores: Mapping[str, str]) -> Figure:
         panel.minorticks_off()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
+
+
+def _width(panels: int) -> float:
+    """Of a figure with panels beside each other, in inches."""
+    return 7.0 if panels == 1 else max(11.5, 3.6 * panels)
 
 
 def _taken_as_they_are(legend: Legend) -> None:

@@ -19,5 +19,6 @@ FORMATS: Registry[Format] = Registry(
         "table1": f"{_HERE}.table_one:table_files",
         "figures": f"{_HERE}.run_figures:figure_files",
         "worst": f"{_HERE}.worst_images:worst_files",
+        "html": f"{_HERE}.run_page:html_files",
     },
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.figures import (
@@ -36,7 +37,7 @@ def figure_files(data: RunData) -> dict[str, bytes]:
     }
     if (curves := _curves(summary)) is not None:
         figures["insertion"] = score_figure(curves, SCORES)
-    figures |= {f"profile_{path}": _profile(path, fitted) for path, fitted in data.fitted.items()}
+    figures |= {f"profile_{path}": profile_of(path, fitted) for path, fitted in data.fitted.items()}
     singles = {path: images for path, images in data.singles.items() if images}
     figures |= {f"profiles_{path}": single_profiles_figure(path, images) for path, images in singles.items()}
     return {
@@ -60,11 +61,17 @@ def _curves(summary: pd.DataFrame) -> pd.DataFrame | None:
     return curves if len(curves) else None
 
 
-def _profile(path: str, fitted: Mapping[str, Any]) -> Figure:
-    """The profile, with equal points and those of every schedule fitted for SHOWN_SAMPLES."""
-    profile, marks = fitted["profile"], {"equal": np.arange(SHOWN_SAMPLES) / SHOWN_SAMPLES}
+def marked_points(path: str, fitted: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+    """Equal points, and those of every schedule fitted for SHOWN_SAMPLES, by what is drawn beside them."""
+    marks = {"equal": np.arange(SHOWN_SAMPLES) / SHOWN_SAMPLES}
     for entry in fitted["schedules"]:
         if entry["samples"] == SHOWN_SAMPLES and entry["path"] == path:
             marks[f"{entry['placement']} {entry['estimator']}"] = np.array(entry["points"])
-    title = f"{path}: |g′| along the path, {SHOWN_SAMPLES} points"
-    return profile_figure(title, np.array(profile["points"]), np.array(profile["magnitudes"]), marks)
+    return marks
+
+
+def profile_of(path: str, fitted: Mapping[str, Any]) -> Figure:
+    """The profile with its marked points."""
+    profile, title = fitted["profile"], f"{path}: |g′| along the path, {SHOWN_SAMPLES} points"
+    points, magnitudes = np.array(profile["points"]), np.array(profile["magnitudes"])
+    return profile_figure(title, points, magnitudes, marked_points(path, fitted))

@@ -49,7 +49,7 @@ def summarize(results: pa.Table) -> pd.DataFrame:
             values = {column: group[column].tolist() for column in summary.columns}
             row[summary.name], row[f"{summary.name}_left_out"] = summary.of(values)
         rows.append(row)
-    table = without_tolerance(pd.DataFrame(rows))
+    table = without_tolerance(pd.DataFrame(rows, columns=None if rows else [*CELL, "images", *COSTS]))
     return table.drop(columns=[n for n in table.columns if n.endswith("_left_out") and not table[n].any()])
 
 

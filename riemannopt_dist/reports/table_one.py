@@ -206,7 +206,7 @@ def markdown(table: TableOne) -> str:
     """Two Markdown tables with their captions."""
     parts = []
     for aggregate, meaning in AGGREGATES.items():
-        head, *rows = _grid(table, aggregate)
+        head, *rows = grid(table, aggregate)
         lines = [f"**Table 1, {aggregate.replace('_', ' ')}.** Relative error, {meaning}; {table.model}.", ""]
         lines += [_markdown_row(head), "|" + "---|" * len(head), *map(_markdown_row, rows)]
         parts.append("\n".join(lines))
@@ -221,7 +221,7 @@ def latex(table: TableOne) -> str:
     """Two LaTeX tables, for the package booktabs."""
     parts = []
     for aggregate in AGGREGATES:
-        head, *rows = _grid(table, aggregate)
+        head, *rows = grid(table, aggregate)
         body = "\n".join(_latex_row(row) for row in rows)
         caption = f"Relative error ({aggregate.replace('_', ' ')}), {table.model}. {' '.join(table.notes)}"
         parts.append(
@@ -258,7 +258,7 @@ WRITERS: Mapping[str, Callable[[TableOne], str]] = {"md": markdown, "tex": latex
 """How the table is written, by the ending of its file."""
 
 
-def _grid(table: TableOne, aggregate: str) -> list[list[str]]:
+def grid(table: TableOne, aggregate: str) -> list[list[str]]:
     """Head and rows in the paper's layout: of every method linear, RiemannOpt, what it saves, the paper's."""
     counts = sorted({*SAMPLES, *(entry.samples for entry in table.entries)})
     rows = [["method", *map(str, counts)]]

@@ -38,7 +38,17 @@ def test_help_names_every_command() -> None:
     assert shown.exit_code == 0
     assert all(
         name in shown.output
-        for name in ("demo", "fit", "evaluate", "status", "summarize", "verify", "report", "explain")
+        for name in (
+            "demo",
+            "fit",
+            "evaluate",
+            "status",
+            "summarize",
+            "verify",
+            "report",
+            "compare",
+            "explain",
+        )
     )
 
 
@@ -357,7 +367,7 @@ def test_evaluate_prints_the_table_and_what_it_wrote(config_file: Path, tmp_path
     written = {path.name for path in (tmp_path / "run/report").iterdir()}
     names = ("insertion", "relative_error_mean", "profile_ig", "profiles_ig")
     pictures = {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
-    assert written == pictures | {"table1.md", "table1.tex", "table1.csv", "worst.csv"}
+    assert written == pictures | {"table1.md", "table1.tex", "table1.csv", "worst.csv", "index.html"}
     # The table is the same; only the progress of the run itself is not repeated.
     assert again.output.splitlines()[:5] == ended.stdout.splitlines()[:5]
 
