@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CELL = ("path", "estimator", "placement", "samples", "tolerance")
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """The files of a cell's maps, one a shard; `name` is the cell's, `about` what the files tell of them."""
+
+    name: str
+    files: tuple[str, ...]
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,16 +101,23 @@ class RunReader:
 
     def map_tables(self, **cells: Any) -> Iterator[pa.Table]:
         """The tables of stored maps of the chosen cells, one a shard and cell; see `about_maps`."""
+        for stored in self.stored_maps(**cells):
+            yield from self.directory.tables(stored.files)
+
+    def stored_maps(self, **cells: Any) -> list[StoredMaps]:
+        """The files of the chosen cells' maps, by cells.
+
+        Raises ValueError where no maps of such cells are stored.
+        """
         _check(cells)
-        names = [name for name in self.directory.storage.list(FOLDER) if name.endswith(".parquet")]
-        seen = False
-        for table in self.directory.tables(_whose_folder(names, cells)):
-            if _chosen(about_maps(table)["cell"], cells):
-                seen = True
-                yield table
-        if not seen:
-            what = ", ".join(f"{key} {value}" for key, value in cells.items()) or "any cell"
-            raise ValueError(f"{self.directory.storage.root}: no maps of {what} are stored in it")
+        storage = self.directory.storage
+        names = [name for name in storage.list(FOLDER) if name.endswith(".parquet")]
+        folders = groupby(_whose_folder(names, cells), lambda name: name.rpartition("/")[0])
+        stored = [_stored_maps(storage, folder, tuple(files)) for folder, files in folders]
+        if chosen := [one for one in stored if _chosen(one.about["cell"], cells)]:
+            return chosen
+        what = ", ".join(f"{key} {value}" for key, value in cells.items()) or "any cell"
+        raise ValueError(f"{storage.root}: no maps of {what} are stored in it")
 
     def _fitted(self, path: str) -> dict[str, Any]:
         fitted = self.directory.read_schedules(path)
@@ -150,6 +167,11 @@ def _columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     if unknown := [name for name in columns if name not in table.column_names]:
         raise ValueError(f"columns: expected some of {', '.join(table.column_names)}, got {unknown[0]!r}")
     return table.select(list(columns))
+
+
+def _stored_maps(storage: Storage, folder: str, files: tuple[str, ...]) -> StoredMaps:
+    about = about_maps(storage.read_schema(files[0]).empty_table())
+    return StoredMaps(folder.removeprefix(f"{FOLDER}/"), files, about)
 
 
 def _whose_folder(names: Sequence[str], cells: dict[str, Any]) -> list[str]:
