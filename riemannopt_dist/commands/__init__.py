@@ -1,6 +1,7 @@
 """The command line, a file a command: `riemannopt demo | evaluate | status | …`."""
 
 from riemannopt_dist.commands import (
+    audit,
     demo,
     evaluate,
     explain,
@@ -16,6 +17,7 @@ from riemannopt_dist.commands.application import app
 
 __all__ = [
     "app",
+    "audit",
     "demo",
     "evaluate",
     "explain",

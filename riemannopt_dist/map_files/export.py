@@ -8,7 +8,7 @@ from typing import Any
 
 from riemannopt_dist.map_files.base import CellMaps, ImageFacts, Map, MapExport
 from riemannopt_dist.map_files.table import EXPORTERS
-from riemannopt_dist.reader import RunReader
+from riemannopt_dist.reader import RunReader, StoredMaps
 from riemannopt_dist.run.outputs.maps import maps_of
 from riemannopt_dist.run.progress import Meter, meter
 from riemannopt_dist.storage.redaction import URI, without_secrets
@@ -29,14 +29,21 @@ def export_maps(run: RunReader, kind: str, destination: str, **cells: Any) -> li
     try:
         with meter("export", sum(counts)) as progress:
             content = (
-                CellMaps(one.name, one.about, count, _counted(run, one.files, progress))
+                CellMaps(_name(one), one.about, count, _counted(run, one.files, progress))
                 for one, count in zip(stored, counts, strict=True)
             )
             write(MapExport(content, _facts(run), _classes(run)), temporary)
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return [one.name for one in stored]
+    return [_name(one) for one in stored]
+
+
+def _name(stored: StoredMaps) -> str:
+    """What a cell is called: one with a tolerance lies beside the one without, where Zarr has an array."""
+    if stored.about["cell"]["tolerance"] is None:
+        return stored.name
+    return "-within-".join(stored.name.rsplit("/", 1))
 
 
 def _free_folder(destination: str) -> Path:
