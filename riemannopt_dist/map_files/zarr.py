@@ -40,5 +40,5 @@ def read(folder: Path, files: Sequence[Path]) -> Iterator[ForeignMaps]:
         if isinstance(array, zarr.Array):
             if IDS not in array.attrs:
                 raise ValueError(f"{folder / name}: expected the ids of its images in the attribute {IDS!r}")
-            places = placed(array.attrs[IDS], len(array), str(folder / name))
+            places = placed(array.attrs[IDS], array.shape[0], str(folder / name))
             yield ForeignMaps(name, places, array.__getitem__)

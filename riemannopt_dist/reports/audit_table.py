@@ -33,7 +33,7 @@ def audit_lines(audit: pa.Table) -> Iterator[str]:
         yield line
     residual = audit.to_pandas()["reference_residual"].median()
     yield "error: distance from the converged map, as a share of its L1 norm. That map"
-    yield f"is the trapezoid's on {about['intervals']} equal intervals, and itself off by some {residual:.2g}."
+    yield f"is a trapezoid's on {about['intervals']} equal intervals, itself off by some {residual:.2g}."
     yield "gap: distance of the map's sum from the change of f, as a share of that."
     yield f"{', '.join(rules)}: samples on equal intervals that are as near."
     yield f"f: {about['output']}; path: {about['path']}; model: {about['model']}"
