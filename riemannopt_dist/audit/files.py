@@ -66,6 +66,11 @@ def audit_files(maps: str, images: str, question: Question) -> pa.Table:
     """
     fixed_path(question.path)
     methods = foreign_maps(Path(maps))
+    for one in methods:
+        if one.path not in ("", question.path.label):
+            raise ValueError(
+                f"maps: {one.name} are along {one.path}, not {question.path.label}: name that path"
+            )
     refs = list_images(images)
     keys = [_keys(one, refs, without_secrets(images)) for one in methods]
     chosen = [ref for ref in refs if any(ref.image_id in those for those in keys)]
@@ -148,7 +153,10 @@ def _keys(maps: ForeignMaps, refs: Sequence[ImageRef], source: str) -> Keys:
             fitting = [key] if key in known else stems.get(key, [])
         if len(fitting) != 1:
             reason = f"{len(fitting)} images of this name are" if fitting else "no such image is"
-            raise ValueError(f"maps: {maps.name} has a map of {key!r}, but {reason} in {source}")
+            raise ValueError(
+                f"maps: {maps.name} has a map of {key!r}, but {reason} in {source}: expected files named "
+                "after their image, or ids of images in them or beside them"
+            )
         if fitting[0] in keys:
             raise ValueError(f"maps: {maps.name} has two maps of {fitting[0]!r}: expected one")
         keys[fitting[0]] = key

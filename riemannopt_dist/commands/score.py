@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from riemannopt_dist.commands.application import app
-from riemannopt_dist.commands.console import check_secrets, errors, say, storage_at
+from riemannopt_dist.commands.console import check_secrets, errors, say
 from riemannopt_dist.commands.options import (
     EstimatorOption,
     PathOption,
@@ -41,17 +41,16 @@ def score(
     the same command goes on where it was interrupted.
     """
     from riemannopt_dist.metrics.metric import summaries_of
+    from riemannopt_dist.reader import open_run
     from riemannopt_dist.reports.summary import summarize
     from riemannopt_dist.reports.tables import summary_lines
 
     with errors():
         check_secrets(context, {"images": images})
-        storage_at(run)  # a bad one is refused before torch is imported
-        from riemannopt_dist.reader import open_run
+        cells = chosen_cells(path, estimator, placement, samples, tolerance)
+        reader = open_run(run)  # a bad one is refused before torch is imported
         from riemannopt_dist.scoring import SCORES, score_run
 
-        cells = chosen_cells(path, estimator, placement, samples, tolerance)
-        reader = open_run(run)
         for name, table in score_run(reader, metrics.split(","), images, **cells).items():
             for line in summary_lines(summarize(table), {s.name: s.direction for s in summaries_of(table)}):
                 say(line)

@@ -74,13 +74,15 @@ class ForeignMaps:
     """Maps of one method, from whatever tool: `read` gives the map at a place.
 
     `places` are by the image's id, or by its number where the file holds no ids: that among all images,
-    sorted by id. `targets` are the classes explained, as far as the file tells them.
+    sorted by id. `targets` are the classes explained and `path` is what they integrate along, as far as the
+    file tells.
     """
 
     name: str
     places: Mapping[str | int, Any]
     read: Callable[[Any], NDArray[Any]]
     targets: Mapping[str | int, int] = field(default_factory=dict)
+    path: str = ""
 
 
 MapReader = Callable[[Path, Sequence[Path]], Iterator[ForeignMaps]]
@@ -105,6 +107,12 @@ def placed(ids: Sequence[str], count: int, source: str) -> dict[str | int, int]:
             raise ValueError(f"{source}: expected one map an image, got two of {image_id!r}")
         places[image_id] = place
     return places
+
+
+def path_of(about: Any) -> str:
+    """The path of maps that a run stored, from what is known of them; "" of others."""
+    cell = about.get("cell") if isinstance(about, Mapping) else None
+    return str(cell.get("path", "")) if isinstance(cell, Mapping) else ""
 
 
 def name_below(folder: Path, path: Path) -> str:

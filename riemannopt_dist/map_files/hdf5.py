@@ -13,8 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from riemannopt_dist.map_files.base import CellMaps, ForeignMaps, MapExport, name_below, placed, required
+from riemannopt_dist.map_files.base import (
+    CellMaps,
+    ForeignMaps,
+    MapExport,
+    name_below,
+    path_of,
+    placed,
+    required,
+)
 
+ABOUT = "maps"
+"""The attribute of a file that tells of its maps what their files in the run do, as JSON."""
 COMPRESSION = "gzip"
 """What every build of HDF5 can undo."""
 
@@ -26,7 +36,7 @@ def write(export: MapExport, folder: Path) -> None:
         path = folder / f"{cell.name}.h5"
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(path, "w") as file:
-            file.attrs["maps"] = json.dumps(cell.about)
+            file.attrs[ABOUT] = json.dumps(cell.about)
             _fill(file, cell, export, h5py.string_dtype())
 
 
@@ -67,7 +77,9 @@ def read(folder: Path, files: Sequence[Path]) -> Iterator[ForeignMaps]:
             yield ForeignMaps(name_below(folder, path), {key: maps[key] for key in maps}, np.asarray)
         else:
             places = _places(file, len(maps), str(path))
-            yield ForeignMaps(name_below(folder, path), places, maps.__getitem__, _targets(file, places))
+            along = path_of(json.loads(file.attrs.get(ABOUT, "{}")))
+            name, targets = name_below(folder, path), _targets(file, places)
+            yield ForeignMaps(name, places, maps.__getitem__, targets, along)
 
 
 def _places(file: Any, count: int, source: str) -> dict[str | int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from riemannopt_dist.map_files.base import ForeignMaps, MapExport, name_below, placed
+from riemannopt_dist.map_files.base import ForeignMaps, MapExport, name_below, path_of, placed
 
 IDS = "image_ids"
 """The key of the ids in a .json file."""
@@ -37,13 +37,13 @@ def read(folder: Path, files: Sequence[Path]) -> Iterator[ForeignMaps]:
     """The maps of each file with ids beside it, and those of all others, a map a file, together."""
     single: dict[str | int, Any] = {}
     for path in files:
-        ids = _ids_beside(path)
+        ids, about = _beside(path)
         if ids is None:
             single[path.relative_to(folder if folder.is_dir() else folder.parent).as_posix()[:-4]] = path
         else:
             values = load(path)
             places = placed(ids, len(values), str(path))
-            yield ForeignMaps(name_below(folder, path), places, values.__getitem__)
+            yield ForeignMaps(name_below(folder, path), places, values.__getitem__, path=path_of(about))
     if single:
         yield ForeignMaps(folder.stem, single, load)
 
@@ -57,14 +57,14 @@ def load(path: Path) -> NDArray[Any]:
     return values
 
 
-def _ids_beside(path: Path) -> list[str] | None:
-    """The ids that belong to a file of many maps; None where there are none."""
+def _beside(path: Path) -> tuple[list[str] | None, Any]:
+    """The ids that belong to a file of many maps, None where there are none, and all that stands there."""
     if (text := path.with_suffix(".txt")).is_file():
-        return text.read_text(encoding="utf-8").splitlines()
-    if not (about := path.with_suffix(".json")).is_file():
-        return None
+        return text.read_text(encoding="utf-8").splitlines(), None
+    if not (file := path.with_suffix(".json")).is_file():
+        return None, None
     try:
-        values = json.loads(about.read_text(encoding="utf-8"))
-        return [str(name) for name in (values[IDS] if isinstance(values, dict) else values)]
+        about = json.loads(file.read_text(encoding="utf-8"))
+        return [str(name) for name in (about[IDS] if isinstance(about, dict) else about)], about
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{about}: expected a list of image ids, or one under {IDS!r}") from None
+        raise ValueError(f"{file}: expected a list of image ids, or one under {IDS!r}") from None

@@ -4,6 +4,7 @@ Where there is a column `scale`, maps are in units of it; where there is a colum
 explained.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from riemannopt_dist.map_files.base import ForeignMaps
+from riemannopt_dist.map_files.base import ForeignMaps, path_of
+from riemannopt_dist.run.outputs.maps import ABOUT
 
 NEEDED = ("image_id", "map")
 
@@ -51,7 +53,8 @@ def _of_parts(name: str, parts: Sequence[Path]) -> ForeignMaps:
         path, group, row = place
         return _map(table_of(path, group), row)
 
-    return ForeignMaps(name, places, map_at, targets)
+    about = json.loads((pq.read_schema(parts[0]).metadata or {}).get(ABOUT, b"{}"))
+    return ForeignMaps(name, places, map_at, targets, path_of(about))
 
 
 def _groups(path: Path) -> Iterator[tuple[int, pa.Table]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from riemannopt_dist.map_files.base import AT_ONCE, ForeignMaps, MapExport, placed, required
+from riemannopt_dist.map_files.base import AT_ONCE, ForeignMaps, MapExport, path_of, placed, required
 from riemannopt_dist.map_files.npy import IDS
 
 
@@ -41,4 +41,4 @@ def read(folder: Path, files: Sequence[Path]) -> Iterator[ForeignMaps]:
             if IDS not in array.attrs:
                 raise ValueError(f"{folder / name}: expected the ids of its images in the attribute {IDS!r}")
             places = placed(array.attrs[IDS], array.shape[0], str(folder / name))
-            yield ForeignMaps(name, places, array.__getitem__)
+            yield ForeignMaps(name, places, array.__getitem__, path=path_of(array.attrs.asdict()))

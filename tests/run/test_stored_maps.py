@@ -258,7 +258,9 @@ def test_zarr_and_npy_hold_the_maps_with_their_ids(reader: RunReader, tmp_path: 
         )
 
 
-def test_an_export_is_whole_or_not_there(reader: RunReader, tmp_path: Path) -> None:
+def test_an_export_is_whole_or_not_there(
+    reader: RunReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = tmp_path / "run"
     shutil.copytree(reader.directory.storage.root, broken, ignore=shutil.ignore_patterns("scores"))
     *_, last = reader.stored_maps()
@@ -267,6 +269,13 @@ def test_an_export_is_whole_or_not_there(reader: RunReader, tmp_path: Path) -> N
     (broken / last.files[-1]).write_bytes(data)
     with pytest.raises(DamagedFile, match=rf"{last.files[-1]}: damaged"):
         export_maps(ro.open_run(str(broken)), "npy", str(tmp_path / "out" / "maps"))
+    assert list((tmp_path / "out").iterdir()) == []
+    for kind, package in (("zarr", "zarr"), ("hdf5", "h5py")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(
+            ValueError, match=rf"^{kind}: needs {package}: pip install 'riemannopt-dist\[export\]'$"
+        ):
+            export_maps(reader, kind, str(tmp_path / "out" / "maps"))
     assert list((tmp_path / "out").iterdir()) == []
     taken = tmp_path / "taken"
     taken.mkdir()
@@ -304,6 +313,9 @@ def test_an_audit_of_a_runs_maps_gives_the_runs_own_errors(
         for cell in [cell_of(row)]
     }
     assert len(rows) == IMAGES * (4 if kind == "parquet" else 2)
+    elsewhere = CliRunner().invoke(app, [*arguments, "--path", "blur_ig"])
+    assert elsewhere.exit_code == 2
+    assert "are along ig, not blur_ig: name that path" in elsewhere.stderr
     for row in rows:
         assert row["reference_error"] == pytest.approx(expected[row["maps"], row["image_id"]], rel=1e-3)
 
