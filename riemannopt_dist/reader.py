@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SCORES = "scores"
+"""The folder of scores of stored maps in a run directory; each metric has one in it."""
 CELL = ("path", "estimator", "placement", "samples", "tolerance")
 
 
@@ -90,6 +92,16 @@ class RunReader:
             )
             for e in self._fitted(path)["schedules"]
         }
+
+    def scores(self, metric: str, **cells: Any) -> pa.Table:
+        """What `riemannopt score` has computed of a metric from the chosen cells' stored maps: result rows.
+
+        Raises ValueError where there is nothing of the metric.
+        """
+        files = shard_files(self.directory.storage, f"{SCORES}/{metric}").values()
+        if tables := [_of_cells(table, cells) for table in self.directory.tables(files)]:
+            return pa.concat_tables(tables)
+        raise ValueError(f"{self.directory.storage.root}: no scores of {metric!r} in it (riemannopt score)")
 
     def maps(self, **cells: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Image ids and stored maps, (H, W) summed over channels or (C, H, W), of the chosen cells.

@@ -5,7 +5,7 @@ shard whose map is stored, with the columns of the cell and the metric's own. Wh
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -21,10 +21,10 @@ from riemannopt_dist.metrics.metric import MapBatch, Metric
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.folding import fast_classifier
 from riemannopt_dist.models.loading import model_state, weights_digest
-from riemannopt_dist.reader import RunReader, StoredMaps
+from riemannopt_dist.reader import SCORES, RunReader, StoredMaps
 from riemannopt_dist.run.classifier import checked_classifier
 from riemannopt_dist.run.config import Config, check_packages, make_config
-from riemannopt_dist.run.directory import RUN, RunDirectory, shard_files
+from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.examples import Example, example_of
 from riemannopt_dist.run.finiteness import check_row
 from riemannopt_dist.run.grid import Cell, cell_of
@@ -40,9 +40,6 @@ from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.names import RESULTS
 from riemannopt_dist.run.stages.tally import Tally
 from riemannopt_dist.storage.errors import DamagedFile
-
-SCORES = "scores"
-"""The folder of scores in a run directory; each metric has one in it."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +82,8 @@ def score_run(
     chosen = [METRICS[name] for name in metrics]
     check_scorable(chosen, stored)
     shards = _shards(run.directory, stored)
+    if not any(shards.values()):
+        raise ValueError(f"{run.directory.storage.root}: no results of images with maps in it yet")
     tasks = [
         task for m in chosen for key in shards if (task := _task(run.directory, m, key, shards[key])).files
     ]
@@ -96,7 +95,7 @@ def score_run(
                 table = pa.Table.from_pylist([*rows], schema=task.scores.schema)
                 run.directory.write_table(task.name, pa.concat_tables([task.scores, table]))
                 progress.advance(len(task.files))
-    return {metric.name: _scores(run.directory, metric, {_cell(one) for one in stored}) for metric in chosen}
+    return {name: run.scores(name, **cells) for name in metrics}
 
 
 def check_scorable(metrics: Sequence[Metric], stored: Sequence[StoredMaps]) -> None:
@@ -252,17 +251,6 @@ def _scored(metric: Metric, rows: Sequence[Row], batch: MapBatch) -> Iterator[Ro
         except FloatingPointError as error:
             raise ValueError(f"{row['image_id']}: {error}") from None
         yield {**row, **values}
-
-
-def _scores(directory: RunDirectory, metric: Metric, cells: Set[Cell]) -> pa.Table:
-    """The scores of a metric, those of chosen cells."""
-    schema = results_schema([metric])
-    files = shard_files(directory.storage, f"{SCORES}/{metric.name}").values()
-    tables = [table.select(schema.names).cast(schema) for table in directory.tables(files, schema)]
-    return pa.concat_tables(
-        [table.filter(pa.array([cell in cells for cell in _cells(table)], pa.bool_())) for table in tables]
-        or [schema.empty_table()]
-    )
 
 
 def _cell(stored: StoredMaps) -> Cell:

@@ -36,7 +36,7 @@ Keys = Mapping[str, str | int]
 
 
 @dataclass(frozen=True)
-class Question:
+class Comparison:
     """What maps are compared with: the converged map of a path, of what of the model's output."""
 
     model: Classifier
@@ -45,7 +45,7 @@ class Question:
     intervals: int
 
     @property
-    def told(self) -> dict[str, str | int]:
+    def about(self) -> dict[str, str | int]:
         """What a table tells of it, and the most intervals of a sum that is tried."""
         return {
             "model": self.model.name,
@@ -57,24 +57,19 @@ class Question:
         }
 
 
-def audit_files(maps: str, images: str, question: Question) -> pa.Table:
+def audit_files(maps: str, images: str, comparison: Comparison) -> pa.Table:
     """A row of AUDIT for each map in the files at `maps`, whose images are in the source `images`.
 
     A map's class is the one that its file tells, else its image's label, else the class predicted. Raises
     ValueError, naming the image, for a map of another shape or that is not finite, for one of an image that
     is not there, and for an image that cannot be read.
     """
-    fixed_path(question.path)
-    methods = foreign_maps(Path(maps))
-    for one in methods:
-        if one.path not in ("", question.path.label):
-            raise ValueError(
-                f"maps: {one.name} are along {one.path}, not {question.path.label}: name that path"
-            )
+    fixed_path(comparison.path)
+    methods = _along(comparison.path, foreign_maps(Path(maps)))
     refs = list_images(images)
     keys = [_keys(one, refs, without_secrets(images)) for one in methods]
     chosen = [ref for ref in refs if any(ref.image_id in those for those in keys)]
-    model = question.model
+    model = comparison.model
     device = next(model.parameters()).device
     engine = Engine(model, device, files_of(images), measured_batch_size(model, device, "auto"), Tally())
     rows: list[Row] = []
@@ -82,33 +77,46 @@ def audit_files(maps: str, images: str, question: Question) -> pa.Table:
         for (ref,), (image,) in image_batches(chosen, engine, 1):
             if isinstance(image, UnreadableImage):
                 raise ValueError(f"{ref.image_id}: {image}")
-            rows += _rows(question, engine, ref, image[None].to(device), [*zip(methods, keys, strict=True)])
+            rows += _rows(comparison, engine, ref, image[None].to(device), [*zip(methods, keys, strict=True)])
             progress.advance(1)
     return pa.Table.from_pylist(rows, schema=AUDIT).replace_schema_metadata(
-        {ABOUT: json.dumps(question.told)}
+        {ABOUT: json.dumps(comparison.about)}
     )
 
 
+def _along(path: PathFamily, methods: list[ForeignMaps]) -> list[ForeignMaps]:
+    """The maps, none of which are known to be along another path."""
+    for one in methods:
+        if one.path not in ("", path.label):
+            raise ValueError(f"maps: {one.name} are along {one.path}, not {path.label}: name that path")
+    return methods
+
+
 def _rows(
-    question: Question,
+    comparison: Comparison,
     engine: Engine,
     ref: ImageRef,
     image: Tensor,
     methods: Sequence[tuple[ForeignMaps, Keys]],
 ) -> Iterator[Row]:
     """A row for each map of an image (1, 3, H, W); those of one class and shape are audited together."""
-    predicted = int(logits_of(question.model, image).argmax())
+    logits = logits_of(comparison.model, image)[0]
+    default = int(logits.argmax()) if ref.label is None else ref.label
     together: dict[tuple[int, int], list[tuple[str, Tensor]]] = defaultdict(list)
     for one, keys in methods:
         if (key := keys.get(ref.image_id)) is not None:
-            target = one.targets.get(key, predicted if ref.label is None else ref.label)
+            if not 0 <= (target := one.targets.get(key, default)) < len(logits):
+                raise ValueError(f"{ref.image_id}: expected a class below {len(logits)}, got {target}")
             values = _values(one, key, ref, image)
             together[target, len(values)].append((one.name, values))
     for (target, _), group in together.items():
         targets = torch.tensor([target], device=image.device)
-        objective = Objective(question.model, targets, question.output, engine.internal_batch_size)
+        objective = Objective(comparison.model, targets, comparison.output, engine.internal_batch_size)
         maps = torch.stack([values for _, values in group])
-        audit = audit_image(objective, image, maps, question.path, question.intervals)
+        try:
+            audit = audit_image(objective, image, maps, comparison.path, comparison.intervals)
+        except ValueError as error:
+            raise ValueError(f"{ref.image_id}: {error}") from None
         for place, (name, values) in enumerate(group):
             yield {
                 "maps": name,

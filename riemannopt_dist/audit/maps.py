@@ -96,6 +96,8 @@ def audit_image(
         output=objective.output,
         internal_batch_size=objective.internal_batch_size,
     )
+    if not bool(reference.maps.isfinite().all()):
+        raise ValueError("path: the converged map is not finite: the model's gradients are not")
     converged = _as_summed(reference.maps, maps)
 
     def error_of(others: Tensor) -> Tensor:

@@ -44,9 +44,9 @@ def samples_needed(
         open_rules = [rule for rule in RULES if bool(((needed[rule] == 0) & ~limits.isnan()).any())]
         if not open_rules:
             break
-        tried = [(rule, n + 1 if rule == "trapezoid" else n) for rule in open_rules for n in counts]
-        requests = [(RiemannSums, linear_schedule(samples, rule)) for rule, samples in tried]
+        candidates = [(rule, n + 1 if rule == "trapezoid" else n) for rule in open_rules for n in counts]
+        requests = [(RiemannSums, linear_schedule(samples, rule)) for rule, samples in candidates]
         maps = torch.cat([result.maps for result in sums_along(path, objective, requests)])
-        for (rule, samples), error in zip(tried, error_of(maps).tolist(), strict=True):
+        for (rule, samples), error in zip(candidates, error_of(maps).tolist(), strict=True):
             needed[rule][(needed[rule] == 0) & (error <= limits)] = samples
     return needed

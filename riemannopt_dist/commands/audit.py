@@ -57,15 +57,15 @@ def audit(
             raise ValueError(f"maps: there is no {maps}")
         import torch
 
-        from riemannopt_dist.audit.files import Question, audit_files
+        from riemannopt_dist.audit.files import Comparison, audit_files
         from riemannopt_dist.reports.audit_table import audit_lines
         from riemannopt_dist.run.classifier import checked_classifier
 
         what = cast(Output, explain)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         classifier = checked_classifier(model, weights, what).to(device)
-        question = Question(classifier, family, what, intervals)
-        table = audit_files(maps, images, question)
+        comparison = Comparison(classifier, family, what, intervals)
+        table = audit_files(maps, images, comparison)
         output.write_bytes(written(table, kind))
         for line in audit_lines(table):
             say(line)

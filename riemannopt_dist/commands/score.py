@@ -41,7 +41,7 @@ def score(
     the same command goes on where it was interrupted.
     """
     from riemannopt_dist.metrics.metric import summaries_of
-    from riemannopt_dist.reader import open_run
+    from riemannopt_dist.reader import SCORES, open_run
     from riemannopt_dist.reports.summary import summarize
     from riemannopt_dist.reports.tables import summary_lines
 
@@ -49,7 +49,7 @@ def score(
         check_secrets(context, {"images": images})
         cells = chosen_cells(path, estimator, placement, samples, tolerance)
         reader = open_run(run)  # a bad one is refused before torch is imported
-        from riemannopt_dist.scoring import SCORES, score_run
+        from riemannopt_dist.scoring import score_run
 
         for name, table in score_run(reader, metrics.split(","), images, **cells).items():
             for line in summary_lines(summarize(table), {s.name: s.direction for s in summaries_of(table)}):

@@ -19,24 +19,29 @@ LABEL = 24
 
 def audit_lines(audit: pa.Table) -> Iterator[str]:
     """The lines of the table, and what its columns are."""
-    about = json.loads(audit.schema.metadata[ABOUT])
-    rules = [name.removeprefix(SAMPLES) for name in audit.column_names if name.startswith(SAMPLES)]
-    groups = {str(name): rows for name, rows in audit.to_pandas().groupby("maps")}
-    table = [["maps", "images", "error", "gap", *rules]]
-    table += [[_label(name), *_numbers(rows, rules, about["most"])] for name, rows in groups.items()]
-    head, *lines = table_lines(table)
+    about, frame = json.loads(audit.schema.metadata[ABOUT]), audit.to_pandas()
+    rules = [name.removeprefix(SAMPLES) for name in frame.columns if name.startswith(SAMPLES)]
     yield "medians over images"
-    yield head.rstrip()
+    yield from _table(frame, rules, about["most"])
+    residual = frame["reference_residual"].median()
+    yield "error: distance from the converged map, as a share of its L1 norm. That map"
+    yield f"is a trapezoid's on {about['intervals']} equal intervals, itself off by some {residual:.2g}."
+    if near := int((frame["reference_error"] < frame["reference_residual"]).sum()):
+        yield f"{near} of {len(frame)} maps are nearer than that: take more --intervals to tell how near."
+    yield "gap: distance of the map's sum from the change of f, as a share of that."
+    yield f"{', '.join(rules)}: samples on equal intervals that are as near."
+    yield f"f: {about['output']}; path: {about['path']}; model: {about['model']}"
+
+
+def _table(frame: pd.DataFrame, rules: list[str], most: int) -> Iterator[str]:
+    groups = {str(name): rows for name, rows in frame.groupby("maps")}
+    numbers = [[_label(name), *_numbers(rows, rules, most)] for name, rows in groups.items()]
+    head, *lines = table_lines([["maps", "images", "error", "gap", *rules], *numbers])
+    yield head
     for name, line in zip(groups, lines, strict=True):
         if not _label(name):
             yield printable(name)
         yield line
-    residual = audit.to_pandas()["reference_residual"].median()
-    yield "error: distance from the converged map, as a share of its L1 norm. That map"
-    yield f"is a trapezoid's on {about['intervals']} equal intervals, itself off by some {residual:.2g}."
-    yield "gap: distance of the map's sum from the change of f, as a share of that."
-    yield f"{', '.join(rules)}: samples on equal intervals that are as near."
-    yield f"f: {about['output']}; path: {about['path']}; model: {about['model']}"
 
 
 def _label(name: str) -> str:
