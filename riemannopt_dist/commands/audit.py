@@ -7,7 +7,7 @@ import typer
 
 from riemannopt_dist.choices import OUTPUTS, Output, check_choice
 from riemannopt_dist.commands.application import app
-from riemannopt_dist.commands.console import check_file, errors, say
+from riemannopt_dist.commands.console import check_file, check_secrets, errors, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,8 +17,15 @@ TABLES = (".parquet", ".csv")
 
 @app.command()
 def audit(
+    context: typer.Context,
     maps: Annotated[str, typer.Argument(help="Maps: .npy, .parquet or .h5, a folder of them, or Zarr.")],
-    images: Annotated[str, typer.Option(help="Their images: a folder, .parquet or .tar files.")],
+    images: Annotated[
+        str,
+        typer.Option(
+            envvar="RIEMANNOPT_IMAGES",
+            help='Their images: a folder, .parquet or .tar files (local, s3://, gs://), or "demo:".',
+        ),
+    ],
     model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
     weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
     path: Annotated[str, typer.Option(help="The path that the maps integrate along: ig or blur_ig.")] = "ig",
@@ -48,6 +55,7 @@ def audit(
     input, (3, H, W), or (H, W) summed over channels.
     """
     with errors():
+        check_secrets(context, {"images": images})
         kind = check_file(output, TABLES)
         check_choice(explain, OUTPUTS, "explain")
         from riemannopt_dist.paths.table import path_family
