@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from riemannopt_dist.attribution import Attribution
+    from riemannopt_dist.audit.maps import Audit, audit_maps
     from riemannopt_dist.estimators.adaptive import adaptive_attribution, adaptive_to_tolerance
     from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
     from riemannopt_dist.estimators.converged import converge
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Attribution": "attribution",
+    "Audit": "audit.maps",
     "Blur": "paths.table",
     "BlurPath": "paths.blur",
     "Guided": "paths.table",
@@ -54,6 +56,7 @@ _HOME = {
     "adaptive_rescale_attribution": "estimators.adaptive_rescale",
     "adaptive_to_tolerance": "estimators.adaptive",
     "attribute": "methods",
+    "audit_maps": "audit.maps",
     "blur_ig": "methods",
     "breakpoints": "estimators.exact_line",
     "compare": "metrics.reference",
@@ -81,6 +84,7 @@ _HOME = {
 }
 __all__ = [
     "Attribution",
+    "Audit",
     "Blur",
     "BlurPath",
     "Guided",
@@ -95,6 +99,7 @@ __all__ = [
     "adaptive_rescale_attribution",
     "adaptive_to_tolerance",
     "attribute",
+    "audit_maps",
     "blur_ig",
     "breakpoints",
     "compare",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+SCORES = "scores"
+"""The folder of scores of stored maps in a run directory; each metric has one in it."""
 CELL = ("path", "estimator", "placement", "samples", "tolerance")
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """The files of a cell's maps, one a shard; `name` is the cell's, `about` what the files tell of them."""
+
+    name: str
+    files: tuple[str, ...]
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,16 @@ class RunReader:
             for e in self._fitted(path)["schedules"]
         }
 
+    def scores(self, metric: str, **cells: Any) -> pa.Table:
+        """What `riemannopt score` has computed of a metric from the chosen cells' stored maps: result rows.
+
+        Raises ValueError where there is nothing of the metric.
+        """
+        files = shard_files(self.directory.storage, f"{SCORES}/{metric}").values()
+        if tables := [_of_cells(table, cells) for table in self.directory.tables(files)]:
+            return pa.concat_tables(tables)
+        raise ValueError(f"{self.directory.storage.root}: no scores of {metric!r} in it (riemannopt score)")
+
     def maps(self, **cells: Any) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Image ids and stored maps, (H, W) summed over channels or (C, H, W), of the chosen cells.
 
@@ -97,16 +119,23 @@ class RunReader:
 
     def map_tables(self, **cells: Any) -> Iterator[pa.Table]:
         """The tables of stored maps of the chosen cells, one a shard and cell; see `about_maps`."""
+        for stored in self.stored_maps(**cells):
+            yield from self.directory.tables(stored.files)
+
+    def stored_maps(self, **cells: Any) -> list[StoredMaps]:
+        """The files of the chosen cells' maps, by cells.
+
+        Raises ValueError where no maps of such cells are stored.
+        """
         _check(cells)
-        names = [name for name in self.directory.storage.list(FOLDER) if name.endswith(".parquet")]
-        seen = False
-        for table in self.directory.tables(_whose_folder(names, cells)):
-            if _chosen(about_maps(table)["cell"], cells):
-                seen = True
-                yield table
-        if not seen:
-            what = ", ".join(f"{key} {value}" for key, value in cells.items()) or "any cell"
-            raise ValueError(f"{self.directory.storage.root}: no maps of {what} are stored in it")
+        storage = self.directory.storage
+        names = [name for name in storage.list(FOLDER) if name.endswith(".parquet")]
+        folders = groupby(_whose_folder(names, cells), lambda name: name.rpartition("/")[0])
+        stored = [_stored_maps(storage, folder, tuple(files)) for folder, files in folders]
+        if chosen := [one for one in stored if _chosen(one.about["cell"], cells)]:
+            return chosen
+        what = ", ".join(f"{key} {value}" for key, value in cells.items()) or "any cell"
+        raise ValueError(f"{storage.root}: no maps of {what} are stored in it")
 
     def _fitted(self, path: str) -> dict[str, Any]:
         fitted = self.directory.read_schedules(path)
@@ -153,6 +182,11 @@ def _of_cells(table: pa.Table, cells: dict[str, Any]) -> pa.Table:
 def _columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     """Those of the columns that are there."""
     return table if columns is None else table.select([n for n in columns if n in table.column_names])
+
+
+def _stored_maps(storage: Storage, folder: str, files: tuple[str, ...]) -> StoredMaps:
+    about = about_maps(storage.read_schema(files[0]).empty_table())
+    return StoredMaps(folder.removeprefix(f"{FOLDER}/"), files, about)
 
 
 def _whose_folder(names: Sequence[str], cells: dict[str, Any]) -> list[str]:

@@ -24,6 +24,8 @@ FORBIDDEN = {
     "metrics": ("riemannopt_dist.run", "riemannopt_dist.reports", "ray"),
     "models": ("riemannopt_dist.run", "riemannopt_dist.estimators", "ray"),
     "run": ("riemannopt_dist.reports", "riemannopt_dist.commands"),
+    "map_files": ("riemannopt_dist.estimators", "riemannopt_dist.commands", "torch", "ray"),
+    "audit": ("riemannopt_dist.commands", "ray"),
     "testing": ("riemannopt_dist.commands", "ray"),
 }
 """What the modules of a folder import neither at once nor later."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 from skimage import data
@@ -27,6 +28,7 @@ CUT = {
     "reference": {"intervals": 16},
     "maps": {"images": 1, "cells": ["ig/*/4"]},
 }
+CUT_OPTIONS = {"audit": ["--intervals", "16"]}
 READING = "ro.open_run"
 """What stands in a block that reads the run that the commands have made."""
 FOLDER = "FOLDER"
@@ -70,17 +72,19 @@ def test_every_command_runs_one_after_the_other(
         if program in ELSEWHERE:
             continue
         if ran:
-            ended = CliRunner().invoke(app, arguments)
+            ended = CliRunner().invoke(app, [*arguments, *CUT_OPTIONS.get(arguments[0], [])])
             assert ended.exit_code == 0, f"{program} {arguments}: {ended.output}"
         else:
             subprocess.run([str(BIN / program), *arguments], check=True, cwd=place)
         ran.append(arguments[0])
     assert ran == [
-        *("evaluate", "summarize", "verify", "report", "fit", "explain", "explain"),
-        *("evaluate", "evaluate", "status"),
+        *("evaluate", "summarize", "verify", "report", "export", "score", "audit"),
+        *("fit", "explain", "explain", "evaluate", "evaluate", "status"),
     ]
     assert not (place / "runs/planned").exists()
     assert {path.name for path in (place / "runs/demo").iterdir()} >= {"summary.csv", "results", "report"}
+    audited = pd.read_csv(place / "audit.csv")
+    assert set(audited["maps"]) == {"ig/left/linear/4", "ig/left/riemannopt/4"}
     with Image.open(place / "explanation.png") as picture:
         assert min(picture.size) > 100
     (reading,) = (block for block in blocks("python") if READING in block)

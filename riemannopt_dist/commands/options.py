@@ -1,7 +1,7 @@
 """Options and arguments that several commands take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,3 +34,29 @@ LimitOption = Annotated[
     int | None, typer.Option(help="Evaluate at most so many images. Overrides the config.")
 ]
 RunArgument = Annotated[str, typer.Argument(help="A run directory: local, s3:// or gs://.")]
+PathOption = Annotated[
+    list[str] | None,
+    typer.Option("--path", help="Only cells of this path, as tables call it; several may be given."),
+]
+EstimatorOption = Annotated[list[str] | None, typer.Option("--estimator", help="Only of this estimator.")]
+PlacementOption = Annotated[list[str] | None, typer.Option("--placement", help="Only of this placement.")]
+SamplesOption = Annotated[list[int] | None, typer.Option("--samples", help="Only of this number of samples.")]
+ToleranceOption = Annotated[list[float] | None, typer.Option("--tolerance", help="Only of this tolerance.")]
+
+
+def chosen_cells(
+    path: list[str] | None,
+    estimator: list[str] | None,
+    placement: list[str] | None,
+    samples: list[int] | None,
+    tolerance: list[float] | None,
+) -> dict[str, list[Any]]:
+    """The choices of cells that were made, as a run's reader takes them."""
+    choices = {
+        "path": path,
+        "estimator": estimator,
+        "placement": placement,
+        "samples": samples,
+        "tolerance": tolerance,
+    }
+    return {name: [*values] for name, values in choices.items() if values}

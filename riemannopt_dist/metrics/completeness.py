@@ -87,4 +87,5 @@ COMPLETENESS = Metric(
         Summary("ratio_of_sums", "ratio_of_sums", ("completeness_delta", "output_change"), "lower"),
     ),
     compute=_compute,
+    of_channel_sums=True,
 )

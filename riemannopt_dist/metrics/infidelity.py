@@ -66,4 +66,5 @@ INFIDELITY = Metric(
     compute=_compute,
     passes_an_image=SQUARES,
     against_controls="infidelity",
+    of_channel_sums=True,
 )

@@ -466,6 +466,7 @@ def _metric(convention: str, requires: str = "") -> Metric:
         passes_a_map=CONVENTIONS[convention].steps,
         passes_an_image=2,
         requires=requires,
+        of_channel_sums=True,
     )
 
 

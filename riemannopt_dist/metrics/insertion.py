@@ -281,6 +281,7 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
         passes_a_map=OFFICIAL_STEPS - 1,
         needs_f_black=True,
         against_controls=name,
+        of_channel_sums=True,
     )
 
 

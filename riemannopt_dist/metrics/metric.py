@@ -106,6 +106,9 @@ class Metric:
     model at most, and `passes_an_image` besides; f at black, where it `needs_f_black`, serves all metrics.
     `requires` is a package that it needs and that does not come along. By the column `against_controls` every
     cell is compared with maps that know nothing of the model.
+
+    One `of_channel_sums` looks at maps summed over channels alone, one that `needs_references` at converged
+    maps: these tell whether it can be computed from stored maps.
     """
 
     name: str
@@ -117,6 +120,8 @@ class Metric:
     needs_f_black: bool = False
     requires: str = ""
     against_controls: str = ""
+    of_channel_sums: bool = False
+    needs_references: bool = False
 
 
 def unit_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.float64]:

@@ -118,4 +118,5 @@ REFERENCE = Metric(
         Summary("reference_residual_median", "median", ("reference_residual",), "lower"),
     ),
     compute=_compute,
+    needs_references=True,
 )

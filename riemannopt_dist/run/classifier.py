@@ -1,6 +1,7 @@
 """The classifier of a run: loaded and checked by the driver, built once more from its weights by workers."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -22,9 +23,11 @@ from riemannopt_dist.run.config import Config, check_packages
 from riemannopt_dist.storage.redaction import one_line
 
 
-def checked_classifier(name: str, weights: str | None, output: Output = "probability") -> Classifier:
-    """`load_model(name, weights)`. Raises ValueError for one whose `output` cannot be explained."""
-    model = load_model(name, weights)
+def checked_classifier(
+    name: str, weights: str | None, output: Output = "probability", **settings: Any
+) -> Classifier:
+    """`load_model(name, weights, …)`. Raises ValueError for one whose `output` cannot be explained."""
+    model = load_model(name, weights, **settings)
     check_classifier(model, output)
     return model
 

@@ -128,3 +128,44 @@ FAILURES = pa.schema(
         _field("attempts", pa.int32(), "how often it was tried"),
     ]
 )
+
+AUDIT = pa.schema(
+    [
+        _field("maps", pa.string(), "the file or folder of the map, below the one that is audited"),
+        _field("image_id", pa.string(), "path below the image source"),
+        _field("target", pa.int32(), "class index whose output the map explains"),
+        _field("summed", pa.bool_(), "the map is summed over channels, and compared so"),
+        _field(
+            "reference_error",
+            pa.float64(),
+            "L1 distance from the converged map of the path; NaN where that is zero",
+            "share of the converged map's L1 norm",
+            "lower is better",
+        ),
+        _field(
+            "reference_residual",
+            pa.float64(),
+            "that of the converged map from the one with half of its intervals",
+            "share of the converged map's L1 norm",
+        ),
+        _field("completeness_delta", pa.float64(), "the map's sum less the change of f along the path", "f"),
+        _field(
+            "relative_error",
+            pa.float64(),
+            "its size as a share of the change; NaN where f does not change",
+            "1",
+            "lower is better",
+        ),
+        *(
+            _field(
+                f"samples_{rule}",
+                pa.int32(),
+                f"gradients on equal intervals, with the rule {rule}, whose sum is off by no more: the least "
+                "number tried; null where more are needed",
+                "evaluations",
+                nullable=True,
+            )
+            for rule in ("left", "midpoint", "trapezoid")
+        ),
+    ]
+)

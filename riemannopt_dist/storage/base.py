@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,8 @@ from riemannopt_dist.storage.local import Folder
 from riemannopt_dist.storage.object import ObjectStore
 from riemannopt_dist.storage.redaction import one_line, without_secrets
 from riemannopt_dist.storage.seal import Broken, check_seal, sealed, unmarked
+
+T = TypeVar("T")
 
 # Components never begin with a dot: that excludes "." and ".." and keeps such names free for temporary files.
 _COMPONENT = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
@@ -144,10 +146,17 @@ class Storage:
 
     def read_schema(self, name: str) -> pa.Schema:
         """The schema of the Parquet file `name`, from the file's end alone; DamagedFile if it is none."""
+        return self._footer(name, lambda footer: footer.schema.to_arrow_schema())
+
+    def count_rows(self, name: str) -> int:
+        """The rows of the Parquet file `name`, from the file's end alone; DamagedFile if it is none."""
+        return self._footer(name, lambda footer: int(footer.num_rows))
+
+    def _footer(self, name: str, part: Callable[[pq.FileMetaData], T]) -> T:
         _check(name)
         try:
             with retried(lambda: self._place.open(name), self.uri(name)) as file:
-                return retried(lambda: pq.read_schema(file), self.uri(name))
+                return retried(lambda: part(pq.read_metadata(file)), self.uri(name))
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise DamagedFile(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
 

@@ -39,15 +39,8 @@ def test_help_names_every_command() -> None:
     assert all(
         name in shown.output
         for name in (
-            "demo",
-            "fit",
-            "evaluate",
-            "status",
-            "summarize",
-            "verify",
-            "report",
-            "compare",
-            "explain",
+            *("demo", "fit", "evaluate", "status", "summarize", "verify", "report", "compare", "explain"),
+            *("export", "score", "audit"),
         )
     )
 
@@ -87,6 +80,15 @@ def config_file(tmp_path: Path) -> Path:
         (["report", "missing-run"], "missing-run"),
         (["verify", "missing-run"], "missing-run"),
         (["status", "missing-run"], "missing-run"),
+        (["export", "missing-run", "maps", "--to", "npy"], "missing-run"),
+        (["score", "missing-run", "--metrics", "insertion"], "missing-run"),
+        (["audit", "missing", "--images", "demo:"], "maps: there is no missing"),
+        (["audit", "missing", "--images", "demo:", "-o", "a.txt"], "ends in .parquet or .csv, got a.txt"),
+        (
+            ["audit", "missing", "--images", "demo:", "--explain", "loss"],
+            "explain: expected one of probability",
+        ),
+        (["audit", "missing", "--images", "demo:", "--baseline", "grey"], "baseline: expected black, white"),
         (["explain", "missing.png"], "missing.png"),
         (["explain", "CONFIG"], "not an image"),
         (

@@ -1,0 +1,96 @@
+"""`riemannopt audit`: the true error of maps from any tool."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from riemannopt_dist.choices import OUTPUTS, Output, check_choice
+from riemannopt_dist.commands.application import app
+from riemannopt_dist.commands.console import check_file, check_secrets, errors, say
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+TABLES = (".parquet", ".csv")
+
+
+@app.command()
+def audit(
+    context: typer.Context,
+    maps: Annotated[str, typer.Argument(help="Maps: .npy, .parquet or .h5, a folder of them, or Zarr.")],
+    images: Annotated[
+        str,
+        typer.Option(
+            envvar="RIEMANNOPT_IMAGES",
+            help='Their images: a folder, .parquet or .tar files (local, s3://, gs://), or "demo:".',
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
+    weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
+    path: Annotated[str, typer.Option(help="The path that the maps integrate along: ig or blur_ig.")] = "ig",
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Of ig: black, white, a grey in [0, 1], or red, green and blue: 0.485,0.456,0.406."
+        ),
+    ] = None,
+    explain: Annotated[
+        str, typer.Option(help="What the maps explain of the class: its probability, or its logit.")
+    ] = "probability",
+    intervals: Annotated[
+        int, typer.Option(min=2, help="Those of the converged maps, an even number.")
+    ] = 1024,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .parquet or .csv to write, a row a map.")
+    ] = Path("audit.parquet"),
+) -> None:
+    """Tell how far maps from any tool are from the converged map of their path, and what that is worth.
+
+    Of each map: its true error, the gap to completeness, and the samples on equal intervals that it takes to
+    be as near, by the left, the midpoint and the trapezoid rule.
+
+    A .npy holds one map and bears its image's name, or many, with NAME.txt (an image id a line) or NAME.json
+    beside it. Parquet has columns image_id and map, HDF5 ViRelAy's layout. Maps are those of the model's
+    input, (3, H, W), or (H, W) summed over channels.
+    """
+    with errors():
+        check_secrets(context, {"images": images})
+        kind = check_file(output, TABLES)
+        check_choice(explain, OUTPUTS, "explain")
+        from riemannopt_dist.paths.table import path_family
+
+        family = path_family(path, {} if baseline is None else {"baseline": colour(baseline)})
+        if not Path(maps).exists():
+            raise ValueError(f"maps: there is no {maps}")
+        import torch
+
+        from riemannopt_dist.audit.files import Comparison, audit_files
+        from riemannopt_dist.reports.audit_table import audit_lines
+        from riemannopt_dist.run.classifier import checked_classifier
+
+        what = cast(Output, explain)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        classifier = checked_classifier(model, weights, what).to(device)
+        comparison = Comparison(classifier, family, what, intervals)
+        table = audit_files(maps, images, comparison)
+        output.write_bytes(written(table, kind))
+        for line in audit_lines(table):
+            say(line)
+        say(f"wrote {output}")
+
+
+def colour(text: str) -> str | list[float]:
+    """A colour's name, or its numbers."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        return text
+
+
+def written(table: "pa.Table", kind: str) -> bytes:
+    """The table as a file of a format."""
+    from riemannopt_dist.reports.summary import csv_of
+    from riemannopt_dist.storage.seal import sealed
+
+    return csv_of(table.to_pandas()).encode() if kind == "csv" else bytes(sealed(table))
