@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.paths.guided import GuidedPath
     from riemannopt_dist.paths.straight import StraightPath
     from riemannopt_dist.paths.table import Blur, Guided, Straight
+    from riemannopt_dist.pictures import show
     from riemannopt_dist.quadrature.estimation import estimate_profile
     from riemannopt_dist.quadrature.optimize import optimize_schedule
     from riemannopt_dist.quadrature.profile import Profile, profile_from_variations
@@ -80,6 +81,7 @@ _HOME = {
     "relative_error": "metrics.completeness",
     "rescale_attribution": "estimators.rescale",
     "schedule_from_partition": "quadrature.rules",
+    "show": "pictures",
     "smoothed_insertion": "metrics.insertion",
 }
 __all__ = [
@@ -123,6 +125,7 @@ __all__ = [
     "relative_error",
     "rescale_attribution",
     "schedule_from_partition",
+    "show",
     "smoothed_insertion",
 ]
 

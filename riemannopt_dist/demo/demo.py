@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import ArrayLike
@@ -113,7 +114,8 @@ def draw_maps(directory: RunDirectory) -> list[str]:
         lines = [(METHODS[path][0], maps_beside(directory, image_id, path, rows)) for path in PATHS]
         probability = rows[image_id, PATHS[0], "linear"]["f_input"]
         title = f"{class_name(example.target)}, probability {probability:.2f}"
-        figure = overlay_figure(photo.permute(1, 2, 0).double().numpy(), title, lines)
+        shown = photo.permute(1, 2, 0).double().numpy()
+        figure = overlay_figure(np.stack([shown] * len(lines)), title, lines)
         name = f"maps/{image_id.rsplit('.', 1)[0]}.png"
         directory.storage.write_bytes(name, picture(figure))
         names.append(name)

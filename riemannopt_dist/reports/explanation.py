@@ -1,17 +1,20 @@
 """The explanation of an image, and the files that it is written to: pictures, its numbers, a page."""
 
-import html
 import io
-from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from riemannopt_dist.reports.figures import overlay_figure, picture
+from riemannopt_dist.reports.page.heat_maps import legend, overlay, picture_uri, scale_of, smooth
+from riemannopt_dist.reports.page.parts import Card, Column, Gallery, Page, Section, Table, number, text
+from riemannopt_dist.reports.page.rendering import rendered
+from riemannopt_dist.reports.summary import csv_of
 from riemannopt_dist.text import printable
 
 Array = NDArray[np.float64]
@@ -58,26 +61,38 @@ def explanation_figure(explanation: Explanation) -> Figure:
         caption = f"{explanation.error:.1%} off"
         maps = [(caption, maps[0][1]), ("what is off", maps[0][1] - converged), ("converged", converged)]
     title = f"{printable(explanation.title)}\n{printable(explanation.method)}"
-    return overlay_figure(explanation.image, title, [(printable(explanation.image_id), maps)])
+    return overlay_figure(explanation.image[None], title, [(printable(explanation.image_id), maps)])
 
 
 def page_of(explanation: Explanation) -> bytes:
-    """A page of HTML by itself: the picture, the likeliest classes, how the map was made."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{probability:.3f}</td></tr>"
-        for name, probability in explanation.top
+    """A page of HTML by itself: the pictures, the likeliest classes, how the map was made."""
+    likeliest = pd.DataFrame(explanation.top, columns=["class", "probability"])
+    rows = [[text(name), number(probability)] for name, probability in explanation.top]
+    columns = [Column("class", numbers=False), Column("probability", "the model's, of the image")]
+    card = Card(printable(explanation.image_id), printable(explanation.method), _pictures(explanation))
+    caption = "The map summed over channels and smoothed: what speaks for the class, and against it."
+    sections = (
+        Section("The map", [Gallery(caption, [card], legend())]),
+        Section("The likeliest classes", [Table("classes", "", columns, rows, csv_of(likeliest))]),
     )
-    drawn = b64encode(picture(explanation_figure(explanation), "png")).decode()
-    name = html.escape(explanation.image_id)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{name}</title><style>body{{font:1rem sans-serif;margin:2rem}}"
-        "img{max-width:100%;background:white}td{padding-right:2rem}</style>"
-        f"<h1>{name}</h1><p>{html.escape(explanation.sentence)}</p>"
-        f'<img alt="the image and its attribution map" src="data:image/png;base64,{drawn}">'
-        f"<table><tr><th>class</th><th>probability</th></tr>{rows}</table></html>"
-    ).encode()
+    title = f"What speaks for {printable(explanation.class_name)}"
+    return rendered(Page(title, [printable(explanation.sentence)], (), sections))
+
+
+def _pictures(explanation: Explanation) -> list[tuple[str, str]]:
+    """The photo, the map over it, and where it is known the converged map and what is off."""
+    photo = np.rint(255 * explanation.image).astype(np.uint8)
+    summed = smooth(explanation.map.sum(axis=0).astype(np.float32))
+    converged = summed
+    if explanation.converged is not None:
+        converged = smooth(explanation.converged.sum(axis=0).astype(np.float32))
+    scale = scale_of(converged)
+    pictures = [("photo", photo), ("the map", overlay(photo, summed, scale))]
+    if explanation.converged is not None:
+        pictures.append(("converged", overlay(photo, converged, scale)))
+        off = overlay(None, summed - converged, scale)
+        pictures.append((f"what is off, {explanation.error:.1%} in all", off))
+    return [(caption, picture_uri(pixels)) for caption, pixels in pictures]
 
 
 def numbers_of(explanation: Explanation) -> bytes:

@@ -54,9 +54,9 @@ def attribution_figure(image: Array, maps: Sequence[tuple[str, Array]], title: s
 
 
 def overlay_figure(
-    photo: Array, title: str, rows: Sequence[tuple[str, Sequence[tuple[str, ArrayLike]]]]
+    photos: Array, title: str, rows: Sequence[tuple[str, Sequence[tuple[str, ArrayLike]]]]
 ) -> Figure:
-    """A photo (H, W, 3) in [0, 1] and maps (H, W) over it, a row of captioned maps for each method.
+    """Photos (R, H, W, 3) in [0, 1] and maps (H, W) over them: a row of captioned maps for each of R rows.
 
     Maps are smoothed by `SMOOTHING` pixels. What speaks for the class is orange, what speaks against it
     purple, colours that are told apart without colour vision; a row's scale ends at the 99.5th percentile of
@@ -65,8 +65,8 @@ def overlay_figure(
     columns = 1 + max(len(maps) for _, maps in rows)
     figure = Figure(figsize=(2.5 * columns, 2.75 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    grey = np.repeat(photo @ np.array([[0.299], [0.587], [0.114]]), 3, axis=2)
-    for line, (method, maps) in zip(axes, rows, strict=True):
+    for line, photo, (method, maps) in zip(axes, photos, rows, strict=True):
+        grey = np.repeat(photo @ np.array([[0.299], [0.587], [0.114]]), 3, axis=2)
         smooth = [gaussian_filter(np.asarray(values, dtype=np.float64), SMOOTHING) for _, values in maps]
         limit = max(float(np.percentile(np.abs(smooth[-1]), 99.5)), 1e-12)
         line[0].imshow(photo)

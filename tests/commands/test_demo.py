@@ -94,14 +94,16 @@ def test_maps_over_a_photo_show_where_they_are() -> None:
     photo = np.full((40, 40, 3), 0.5)
     values = np.zeros((40, 40))
     values[5:15, 5:15], values[25:35, 25:35] = 1.0, -1.0
-    figure = overlay_figure(photo, "title", [("IG", [("a", values), ("converged", values)])])
+    figure = overlay_figure(photo[None], "title", [("IG", [("a", values), ("converged", values)])])
     axis = figure.axes[2]
     shown = axis.images[1].get_array()
     assert shown[10, 10] > 0.9
     assert shown[30, 30] < -0.9
     assert abs(shown[10, 30]) < 0.05
     data = picture(figure)
-    assert data == picture(overlay_figure(photo, "title", [("IG", [("a", values), ("converged", values)])]))
+    assert data == picture(
+        overlay_figure(photo[None], "title", [("IG", [("a", values), ("converged", values)])])
+    )
     assert Image.open(io.BytesIO(data)).size[0] > 300
 
 

@@ -72,7 +72,7 @@ def test_a_page_shows_what_the_map_lacks_to_the_converged_one(tmp_path: Path) ->
     assert f"{error:.1%} off" in text
     assert "&lt;i&gt;.png" in text
     assert "<i>" not in text
-    assert not re.search(r"(src|href)=\"(?!data:)", text)
+    assert not re.search(r"(src|href)=\"(?!data:|#)", text)
 
 
 def test_a_profile_of_another_path_places_its_samples(tmp_path: Path) -> None:
