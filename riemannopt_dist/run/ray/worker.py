@@ -25,7 +25,7 @@ from riemannopt_dist.run.outputs.maps import joined
 from riemannopt_dist.run.ray.telemetry import WorkerTelemetry
 from riemannopt_dist.run.shards import Piece
 from riemannopt_dist.run.stages.base import SHARD, Part, Stage, as_table, files_beside
-from riemannopt_dist.run.stages.completion import completed, lacking_parts, row_keys, staying_rows
+from riemannopt_dist.run.stages.completion import completed, key_fields, lacking_parts, row_keys, staying_rows
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.tally import Tally, Timings
 from riemannopt_dist.storage.base import Storage
@@ -104,12 +104,14 @@ class ShardWorker:
 
     def _there(self, stage: Stage, shard: str) -> tuple[pa.Table, Timings | None]:
         """The rows of a shard that are there and stay, none mostly; and what they took."""
-        storage, name = self._payload.storage, shard_name(stage, shard)
+        storage, origin, none = self._payload.storage, self._payload.origin, stage.schema.empty_table()
         try:
-            table = storage.read_table(name)
-            rows = staying_rows(stage, table)
-        except (FileNotFoundError, DamagedFile):  # the driver puts damaged ones aside
-            return stage.schema.empty_table(), None
+            table = storage.read_table(shard_name(stage, shard), key_fields(stage))
+        except (FileNotFoundError, DamagedFile):
+            return none, None
+        if origin is None or not origin.same_run(table.schema):
+            return none, None
+        rows = staying_rows(stage, table)
         return rows, Timings.of(table.schema) if len(rows) else None
 
     def _lacking(self, stage: Stage, shard: str, there: pa.Table, image_ids: Sequence[str]) -> list[Part]:
