@@ -73,20 +73,9 @@ class ShardWorker:
         rows, seconds = 0, 0.0
         for shard, pieces in self._shards(items):
             self._journal.began(stage.name, shard, len(pieces))
-            self._engine = replace(self._engine, tally=Tally(), tables={})
-            there, earlier = self._there(stage, shard)
-            image_ids = [image_of(item).image_id for item in pieces]
-            parts = self._lacking(stage, shard, there, image_ids)
-            table = as_table(stage, self._rows(stage.only(parts), pieces) if parts else ())
-            timings = self._engine.tally.timings(pieces)
-            # The rows last: their file says that the shard is done.
-            files = {name.replace(SHARD, shard): joined(part) for name, part in self._engine.tables.items()}
-            whole = completed(stage, there, table, image_ids)
-            files[shard_name(stage, shard)] = timings.after(earlier).in_table(whole)
-            write_seconds = sum(self._commit(name, part) for name, part in files.items())
+            made, spent = self._complete(stage, shard, pieces)
             self._journal.ended(stage.name, shard, len(pieces))
-            self._telemetry.shard(stage.name, timings, write_seconds)
-            rows, seconds = rows + table.num_rows, seconds + timings.seconds + write_seconds
+            rows, seconds = rows + made, seconds + spent
         return {"rows": rows, "seconds": seconds}
 
     def probe(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> None:
@@ -101,6 +90,24 @@ class ShardWorker:
             self._engine = replace(self._engine, reader=reader)
             for shard, pieces in groupby(items, attrgetter("shard")):
                 yield shard, [piece.item for piece in pieces]
+
+    def _complete(self, stage: Stage, shard: str, items: Sequence[Any]) -> tuple[int, float]:
+        """Make what a shard lacks and commit it with what is there: the number of rows, and the seconds."""
+        image_ids = [image_of(item).image_id for item in items]
+        there, earlier = self._there(stage, shard)
+        parts = self._lacking(stage, shard, there, image_ids)
+        if not parts:
+            return 0, 0.0
+        self._engine = replace(self._engine, tally=Tally())
+        made = as_table(stage, self._rows(stage.only(parts), items))
+        timings = self._engine.tally.timings(items)
+        # The rows last: their file says that the shard is done.
+        files = {name.replace(SHARD, shard): joined(part) for name, part in self._engine.tables.items()}
+        whole = completed(stage, there, made, image_ids)
+        files[shard_name(stage, shard)] = timings.after(earlier).in_table(whole)
+        write_seconds = sum(self._commit(name, part) for name, part in files.items())
+        self._telemetry.shard(stage.name, timings, write_seconds)
+        return made.num_rows, timings.seconds + write_seconds
 
     def _there(self, stage: Stage, shard: str) -> tuple[pa.Table, Timings | None]:
         """The rows of a shard that are there and stay, none mostly; and what they took."""
