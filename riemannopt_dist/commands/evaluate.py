@@ -53,8 +53,9 @@ def evaluate(
 ) -> None:
     """Run a configuration: select images, fit schedules, evaluate every cell of the grid, summarise.
 
-    A run that was interrupted goes on where it stopped when the same command is given again. On a Ray
-    cluster (RAY_ADDRESS set, or under `ray job submit`) it uses that; else this machine's GPUs or CPUs.
+    A run that was interrupted goes on where it stopped when the same command is given again, and one that is
+    given more images, cells or metrics with these. On a Ray cluster (RAY_ADDRESS set, or under `ray job
+    submit`) it uses that; else this machine's GPUs or CPUs.
     """
     from riemannopt_dist.run.config import load_config
 

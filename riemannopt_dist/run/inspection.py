@@ -10,7 +10,7 @@ from typing import Any
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.origin import foreign, is_of_earlier_step
 from riemannopt_dist.run.stages.base import Stage
-from riemannopt_dist.run.stages.completion import Key, kept_parts, row_keys
+from riemannopt_dist.run.stages.completion import Key, kept_parts, key_fields, row_keys
 from riemannopt_dist.storage.base import Storage, check_columns
 from riemannopt_dist.storage.errors import DamagedFile
 
@@ -53,7 +53,7 @@ def _inspected(
 ) -> Inspection:
     uri = storage.uri(name)
     try:
-        table = storage.read_table(name, map(stage.schema.field, ("image_id", *stage.key)))
+        table = storage.read_table(name, key_fields(stage))
         if (reason := foreign(table.schema, run)) is not None:
             return Inspection(f"{uri}: not a file of this run: {reason}", expected)
         counts, kept = Counter(row_keys(stage, table)), kept_parts(stage, table)

@@ -37,6 +37,11 @@ class Origin:
         """`table` with this origin in its metadata."""
         return noted(table, ORIGIN, self)
 
+    def same_run(self, schema: pa.Schema) -> bool:
+        """Whether a table of this schema is of the same run and model."""
+        other = Origin.of(schema)
+        return other is not None and (other.run, other.weights_digest) == (self.run, self.weights_digest)
+
     @classmethod
     def of(cls, schema: pa.Schema) -> "Origin | None":
         """The origin of a table with this schema, None where it tells none."""

@@ -25,7 +25,7 @@ from riemannopt_dist.run.outputs.maps import joined
 from riemannopt_dist.run.ray.telemetry import WorkerTelemetry
 from riemannopt_dist.run.shards import Piece
 from riemannopt_dist.run.stages.base import SHARD, Part, Stage, as_table, files_beside
-from riemannopt_dist.run.stages.completion import completed, lacking_parts, row_keys, staying_rows
+from riemannopt_dist.run.stages.completion import completed, key_fields, lacking_parts, row_keys, staying_rows
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.tally import Tally, Timings
 from riemannopt_dist.storage.base import Storage
@@ -73,20 +73,9 @@ class ShardWorker:
         rows, seconds = 0, 0.0
         for shard, pieces in self._shards(items):
             self._journal.began(stage.name, shard, len(pieces))
-            self._engine = replace(self._engine, tally=Tally(), tables={})
-            there, earlier = self._there(stage, shard)
-            image_ids = [image_of(item).image_id for item in pieces]
-            parts = self._lacking(stage, shard, there, image_ids)
-            table = as_table(stage, self._rows(stage.only(parts), pieces) if parts else ())
-            timings = self._engine.tally.timings(pieces)
-            # The rows last: their file says that the shard is done.
-            files = {name.replace(SHARD, shard): joined(part) for name, part in self._engine.tables.items()}
-            whole = completed(stage, there, table, image_ids)
-            files[shard_name(stage, shard)] = timings.after(earlier).in_table(whole)
-            write_seconds = sum(self._commit(name, part) for name, part in files.items())
+            made, spent = self._complete(stage, shard, pieces)
             self._journal.ended(stage.name, shard, len(pieces))
-            self._telemetry.shard(stage.name, timings, write_seconds)
-            rows, seconds = rows + table.num_rows, seconds + timings.seconds + write_seconds
+            rows, seconds = rows + made, seconds + spent
         return {"rows": rows, "seconds": seconds}
 
     def probe(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> None:
@@ -102,14 +91,34 @@ class ShardWorker:
             for shard, pieces in groupby(items, attrgetter("shard")):
                 yield shard, [piece.item for piece in pieces]
 
+    def _complete(self, stage: Stage, shard: str, items: Sequence[Any]) -> tuple[int, float]:
+        """Make what a shard lacks and commit it with what is there: the number of rows, and the seconds."""
+        image_ids = [image_of(item).image_id for item in items]
+        there, earlier = self._there(stage, shard)
+        parts = self._lacking(stage, shard, there, image_ids)
+        if not parts:
+            return 0, 0.0
+        self._engine = replace(self._engine, tally=Tally())
+        made = as_table(stage, self._rows(stage.only(parts), items))
+        timings = self._engine.tally.timings(items)
+        # The rows last: their file says that the shard is done.
+        files = {name.replace(SHARD, shard): joined(part) for name, part in self._engine.tables.items()}
+        whole = completed(stage, there, made, image_ids)
+        files[shard_name(stage, shard)] = timings.after(earlier).in_table(whole)
+        write_seconds = sum(self._commit(name, part) for name, part in files.items())
+        self._telemetry.shard(stage.name, timings, write_seconds)
+        return made.num_rows, timings.seconds + write_seconds
+
     def _there(self, stage: Stage, shard: str) -> tuple[pa.Table, Timings | None]:
         """The rows of a shard that are there and stay, none mostly; and what they took."""
-        storage, name = self._payload.storage, shard_name(stage, shard)
+        storage, origin, none = self._payload.storage, self._payload.origin, stage.schema.empty_table()
         try:
-            table = storage.read_table(name)
-            rows = staying_rows(stage, table)
-        except (FileNotFoundError, DamagedFile):  # the driver puts damaged ones aside
-            return stage.schema.empty_table(), None
+            table = storage.read_table(shard_name(stage, shard), key_fields(stage))
+        except (FileNotFoundError, DamagedFile):
+            return none, None
+        if origin is None or not origin.same_run(table.schema):
+            return none, None
+        rows = staying_rows(stage, table)
         return rows, Timings.of(table.schema) if len(rows) else None
 
     def _lacking(self, stage: Stage, shard: str, there: pa.Table, image_ids: Sequence[str]) -> list[Part]:

@@ -15,9 +15,14 @@ Key = tuple[str, *Part]
 """The id of a row's image, and its part."""
 
 
+def key_fields(stage: Stage) -> list[pa.Field]:
+    """The columns that a row's key is in."""
+    return [stage.schema.field(name) for name in ("image_id", *stage.key)]
+
+
 def row_keys(stage: Stage, table: pa.Table) -> list[Key]:
     """The key of every row."""
-    columns = (table[name].to_pylist() for name in ("image_id", *stage.key))
+    columns = (table[field.name].to_pylist() for field in key_fields(stage))
     return list(zip(*columns, strict=True))
 
 
