@@ -219,6 +219,18 @@ def test_without_maps_the_page_tells_how_to_store_them_and_photos_may_be_gone(tm
     assert len(re.findall("The photo is not shown: .*?no such file", shown_of)) == 6
 
 
+def test_photos_are_shown_without_the_model(tmp_path: Path) -> None:
+    """Whose function a stranger may have chosen. Sizes that run.json does not tell are no error."""
+    directory = make_run(tmp_path, images=2, maps=None)
+    about = directory.read_run()
+    about["config"]["model"]["name"] = "nowhere:nothing"
+    directory.storage.write_json("run.json", about)
+    assert told(gallery(data_of(directory), {})).count("data:image/jpeg") == 2
+    del about["sizes"]
+    directory.storage.write_json("run.json", about)
+    assert told(gallery(data_of(directory), {})).count("run.json does not tell the sizes") == 2
+
+
 def test_errors_that_are_not_defined_are_no_numbers(tmp_path: Path) -> None:
     def undefined(image_id: str, cell: Cell) -> float:
         return float("nan") if cell.placement == "exact" else halved(image_id, cell)
