@@ -1,6 +1,7 @@
-"""Photos and maps of a few images of a run, for its report."""
+"""Photos and maps of a few images of a run, for its report; no code of the run's model is called for them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +12,13 @@ from riemannopt_dist.data.errors import ReplacedImage, UnreadableImage
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.reading import ImageReader
-from riemannopt_dist.models.loading import input_sizes
 from riemannopt_dist.reports.data import CellKey, Picture
-from riemannopt_dist.run.config import Config, make_config
-from riemannopt_dist.run.directory import RUN, RunDirectory
-from riemannopt_dist.run.examples import evaluated_examples, located
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.examples import Example, example_of
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.outputs.maps import converged_cell, map_file, maps_of
-from riemannopt_dist.run.shards import shards_of
+from riemannopt_dist.run.shards import drawn_images, location_of, shards_of
+from riemannopt_dist.run.steps import cuts
 
 Photo = NDArray[np.uint8]
 Map = NDArray[np.float32]
@@ -31,16 +31,13 @@ def read_pictures(
 
     A photo that its source does not give any more is missing, with the reason.
     """
-    config = make_config(directory.read_run()["config"], directory.storage.uri(RUN))
-    shards = shards_of(evaluated_examples(directory.read_images() or [], config), config.shard_size, located)
-    places = {e.image.image_id: (key, e) for key, shard in shards.items() for e in shard}
-    classes = _classes(directory)
-    pictures = {}
+    run, classes = directory.read_run(), _classes(directory)
+    end = converged_cell(cells[0][0], run["config"]["reference"]["intervals"])
+    places, pictures = _places(directory, run), {}
     for image_id in image_ids:
         shard, example = places[image_id]
-        photo, missing = _photo(example.image, config)
+        photo, missing = _photo(example.image, run.get("sizes"))
         maps = {cell: _map(directory, _cell(cell), shard, image_id) for cell in cells}
-        end = converged_cell(cells[0][0], config.reference.intervals)
         pictures[image_id] = Picture(
             name=class_name(example.target) if classes == CLASSES else f"class {example.target}",
             photo=photo,
@@ -51,10 +48,23 @@ def read_pictures(
     return pictures
 
 
-def _photo(ref: ImageRef, config: Config) -> tuple[Photo | None, str]:
-    """The photo (H, W, 3), or why there is none."""
+def _places(directory: RunDirectory, run: Mapping[str, Any]) -> dict[str, tuple[str, Example]]:
+    """The shard of each image that the run evaluates, and its example, by its id."""
+    config, images = run["config"], directory.read_images() or []
+    rows = {row["image_id"]: row for row in images}
+    drawn = drawn_images(images, config["seed"])[config["fit"]["images"] :][: config["limit"]]
+    shards = shards_of([rows[name] for name in drawn], config["shard_size"], location_of, cuts(run))
+    targets = config.get("targets", "label")
+    return {
+        row["image_id"]: (key, example_of(row, targets)) for key, shard in shards.items() for row in shard
+    }
+
+
+def _photo(ref: ImageRef, sizes: Sequence[int] | None) -> tuple[Photo | None, str]:
+    """The photo (H, W, 3) as it is cut for a model of such sizes, or why there is none."""
+    if sizes is None:
+        return None, "run.json does not tell the sizes that it is cut to: an earlier version wrote it"
     try:
-        sizes = input_sizes(config.model.name, config.model.weights)
         with ImageReader(files_of(ref.uri), [ref]) as reader:
             tensor = image_tensor(reader.read(ref), *sizes)
     except (UnreadableImage, ReplacedImage, OSError, ValueError) as error:

@@ -8,13 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from riemannopt_dist.commands.curves import mean_curves
-from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.reports.data import CellKey, Picture, RunData
 from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run import results as stored
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
 from riemannopt_dist.run.outputs.maps import FOLDER
-from riemannopt_dist.run.schemas import results_schema
+from riemannopt_dist.run.schemas import CELL
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS
 from riemannopt_dist.run.status import read_status
 from riemannopt_dist.storage.base import Storage
@@ -29,8 +28,7 @@ def results_so_far(storage: Storage) -> pa.Table:
     Raises ValueError where there is neither a run nor results, StorageError as `read_results` does.
     """
     if storage.exists(RUN) and not shard_files(storage, RESULTS):
-        metrics = RunDirectory(storage).read_run()["config"].get("metrics", [])
-        return results_schema([METRICS[name] for name in metrics]).empty_table()
+        return pa.schema(CELL).empty_table()
     return stored.read_results(storage)
 
 

@@ -109,16 +109,6 @@ def _adjusted(recipe: _Recipe, name: str, told: Mapping[str, Any]) -> _Recipe:
     return replace(changed, mean=mean, std=std)
 
 
-def input_sizes(name: str, weights: str | None = None) -> tuple[int, int]:
-    """`input_size` and `resize_size` of `load_model(name, weights)`, which is not loaded for that.
-
-    A factory's network is made all the same. Raises ValueError for an unknown name.
-    """
-    with _own_random_numbers():
-        recipe = _recipe(name, weights)
-    return recipe.input_size, recipe.resize_size
-
-
 def model_state(model: nn.Module) -> dict[str, np.ndarray]:
     """The model's parameters and persistent buffers as NumPy arrays: views where the model is on the CPU.
 

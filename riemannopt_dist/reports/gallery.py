@@ -58,7 +58,7 @@ def errors_of(results: pa.Table, score: str, cell: CellKey) -> "pd.Series[float]
     chosen = pc.equal(tolerance, cell[4])
     for name, value in zip(CELL[:4], cell, strict=False):
         chosen = pc.and_(chosen, pc.equal(results[name], value))
-    rows = results.filter(chosen).select(["image_id", score]).sort_by("image_id").to_pandas()
+    rows = results.select(["image_id", score]).filter(chosen).sort_by("image_id").to_pandas()
     errors: pd.Series[float] = rows.set_index("image_id")[score].dropna().sort_values(kind="stable")
     return errors
 
@@ -82,7 +82,8 @@ def _equal_cell(data: RunData, cell: CellKey) -> CellKey | None:
 
 def _about(data: RunData, name: str, picture: Picture) -> str:
     """An image's id, its class, and what the model gives for that."""
-    f_input = data.results.filter(pc.equal(data.results["image_id"], name))["f_input"][0].as_py()
+    place = pc.index(data.results["image_id"], name).as_py()
+    f_input = data.results["f_input"][place].as_py()
     output = data.about.get("config", {}).get("explain", "f")
     return ", ".join(filter(None, [printable(name), picture.name, f"{output} {shown(f_input)}"]))
 

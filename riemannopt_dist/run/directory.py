@@ -137,8 +137,11 @@ class RunDirectory:
             )
         return True
 
-    def claim(self, config: Config, weights_digest: str) -> None:
-        """Make this the directory of `config`."""
+    def claim(self, config: Config, weights_digest: str, sizes: tuple[int, int] | None = None) -> None:
+        """Make this the directory of `config`; `sizes` are its model's `input_size` and `resize_size`.
+
+        They are noted so that whoever shows a photo as the model saw it calls no code of the model.
+        """
         self.storage.write_json(
             RUN,
             {
@@ -147,6 +150,7 @@ class RunDirectory:
                 "fingerprint": config.fingerprint(weights_digest),
                 "config": config.published(),
                 "weights_digest": weights_digest,
+                "sizes": sizes,
                 **maker_now(config.model.name),
             },
         )

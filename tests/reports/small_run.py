@@ -58,7 +58,7 @@ def make_run(
     fields = {"grid": GRID, "metrics": METRICS_OF_IT, "controls": ["random"], "maps": {"converged": True}}
     config = small_config(pictures, folder / "run", **{**fields, **changes})
     directory = RunDirectory(Storage(config.output))
-    directory.claim(config, "0" * 64)
+    directory.claim(config, "0" * 64, (SIDE, SIDE))
     listed = _listed(pictures, ids)
     directory.write_images(listed)
     chosen = evaluated_examples(listed, config)

@@ -13,7 +13,10 @@ NOTHING = "–"
 
 @dataclass(frozen=True)
 class Value:
-    """A cell of a table: its text, and the number that it is sorted by, None of a text or of no number."""
+    """A cell of a table: its text, and the number that it is sorted by, None of a text or of no number.
+
+    `verdict` colours it: best, better or worse.
+    """
 
     text: str
     number: float | None = None
@@ -65,7 +68,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards, with a legend of colours: (R, G, B) from against to for."""
+    """Cards, with a legend of colours, as CSS has them, from against to for."""
 
     template: ClassVar[str] = "gallery.html"
     caption: str

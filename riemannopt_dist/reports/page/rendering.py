@@ -14,8 +14,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from riemannopt_dist.reports.page.parts import Page
 
 HERE = Path(__file__).parent
-LARGEST = 5_000_000
-"""Bytes of a page, at most: what can be sent by mail."""
 
 
 def rendered(page: Page) -> bytes:

@@ -105,7 +105,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
         with hold(directory.storage) as lock, _stop_signal() as stop:
             guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
             _or_aside(guarded, FAILURES, guarded.read_failures)
-            _claim(guarded, config, digest, refs, probes)
+            _claim(guarded, config, digest, refs, probes, (model.input_size, model.resize_size))
             spawn = _spawner(config, directory.storage, guarded.origin(), state, scaling)
             with Pool(spawn, scaling.workers) as pool:
                 run = Run(
@@ -246,10 +246,11 @@ def _claim(
     weights_digest: str,
     refs: list[ImageRef],
     probes: Sequence[Probe],
+    sizes: tuple[int, int],
 ) -> None:
     """Make the locked directory that of `config` and the images `refs`, where it is not yet."""
     if not directory.holds(config, weights_digest):
-        directory.claim(config, weights_digest)
+        directory.claim(config, weights_digest, sizes)
     elif (extension := extend(directory, config)) is not None:
         logger.info("%s: goes on with more: %s", directory.storage.root, "; ".join(extension.words()))
     directory.admit()
