@@ -55,7 +55,7 @@ def test_the_error_of_captums_maps_is_that_against_exact_ones(kinked: nn.Module)
             for method in METHODS
         ]
     )
-    audit = ro.audit_maps(kinked, images, targets, maps, output="logit", intervals=2048)
+    audit = ro.audit_maps(kinked, images, targets, maps, output="logit", intervals=1024)
     exact = ro.exact_integrated_gradients(kinked, images, targets)
     true = compare(maps, exact.maps).error
     assert audit.error.shape == (2 * len(METHODS), 2)
@@ -67,15 +67,18 @@ def test_the_error_of_captums_maps_is_that_against_exact_ones(kinked: nn.Module)
     # Captum's own left sum of 16 is ours of 16: it needs no more than itself.
     assert bool((audit.samples["left"][0] <= 16).all())
     assert bool((audit.samples["left"][len(METHODS)] <= 64).all())
-    summed = ro.audit_maps(kinked, images, targets, maps.sum(2, keepdim=True), output="logit", intervals=2048)
-    true_sums = (maps - exact.maps).sum(2).abs().flatten(2).sum(2) / exact.maps.sum(1).abs().flatten(1).sum(1)
-    assert float((summed.error - true_sums).abs().max()) < 1e-3
+    first = maps[0]
+    summed = ro.audit_maps(
+        kinked, images, targets, first.sum(1, keepdim=True), output="logit", intervals=1024
+    )
+    off, size = (part.sum(1).abs().flatten(1).sum(1) for part in (first - exact.maps, exact.maps))
+    assert float((summed.error - off / size).abs().max()) < 1e-3
 
 
 def test_the_samples_told_reach_the_error_and_no_fewer_that_were_tried(
     classifier: nn.Module, photos: Tensor, predictions: Tensor
 ) -> None:
-    image = nn.functional.avg_pool2d(photos[1:2], 2)
+    image = nn.functional.avg_pool2d(photos[1:2], 4)
     target = classifier(image).argmax(dim=1)
     explainer = IntegratedGradients(lambda inputs: classifier(inputs).softmax(dim=1))
     maps = explainer.attribute(image, target=target, n_steps=6, internal_batch_size=6).float()

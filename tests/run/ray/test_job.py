@@ -14,6 +14,9 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
+from riemannopt_dist.reader import open_run
+from riemannopt_dist.run.verification import problems
+from riemannopt_dist.scoring import score_run
 from riemannopt_dist.testing.small_world import FIT, make_pictures, small_fields
 
 BIN = Path(sys.executable).parent
@@ -60,8 +63,10 @@ def _submit(config: Path, name: str, environment: dict[str, str]) -> "subprocess
 
 
 def test_a_killed_driver_loses_nothing(head: dict[str, str], tmp_path: Path) -> None:
+    """Neither rows nor maps, of which a metric comes out as it was."""
     run = tmp_path / "run"
-    fields = small_fields(make_pictures(tmp_path / "pictures", PICTURES), run)
+    maps = {"channels": "all", "dtype": "float32"}
+    fields = small_fields(make_pictures(tmp_path / "pictures", PICTURES), run, maps=maps)
     fields["model"] = {"name": "riemannopt_dist.testing.small_world:slow_classifier"}
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(fields))
@@ -88,6 +93,13 @@ def test_a_killed_driver_loses_nothing(head: dict[str, str], tmp_path: Path) -> 
     keys = {(r["image_id"], r["placement"], r["estimator"], r["samples"]) for r in rows}
     assert len(rows) == len(keys) == CELLS * (PICTURES - FIT)
     assert json.loads((run / "run.json").read_text())["config"]["output"] == str(run)
+    reader = open_run(str(run))
+    assert list(problems(reader.directory)) == []
+    cell = {"placement": "exact", "estimator": "trapezoid", "samples": 4}
+    scores = score_run(reader, ["insertion"], **cell)["insertion"].sort_by("image_id")
+    expected = reader.results(["image_id", "insertion"], **cell).sort_by("image_id")
+    assert scores["image_id"].to_pylist() == expected["image_id"].to_pylist()
+    assert scores["insertion"].to_pylist() == pytest.approx(expected["insertion"].to_pylist(), abs=1e-6)
 
 
 def _kill_drivers(config: Path) -> None:
