@@ -18,10 +18,9 @@ import pyarrow.compute as pc
 
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Schedule
-from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
+from riemannopt_dist.run.directory import IMAGES, RunDirectory
 from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
-from riemannopt_dist.run.results import read_results
-from riemannopt_dist.run.stages.names import RESULTS
+from riemannopt_dist.run.results import read_results, result_rows
 from riemannopt_dist.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -49,14 +48,19 @@ class RunReader:
     def results(self, columns: Sequence[str] | None = None, **cells: Any) -> pa.Table:
         """Result rows of the chosen cells, of all columns or of those named.
 
-        Read shard by shard, so that no more is in memory than is asked for. Raises ValueError where there are
-        none, or no such column.
+        Only these columns are decoded, and rows of other cells are dropped file by file. Raises ValueError
+        where there are none, or no such column.
         """
-        files = shard_files(self.directory.storage, RESULTS).values()
-        tables = [_columns(_of_cells(table, cells), columns) for table in self.directory.tables([*files])]
-        if not tables:
-            raise ValueError(f"{self.directory.storage.root}: no results in it")
-        return pa.concat_tables(tables)
+        _check(cells)
+
+        def chosen(schema: pa.Schema) -> list[str]:
+            wanted = schema.names if columns is None else [*columns]
+            if unknown := [name for name in wanted if name not in schema.names]:
+                raise ValueError(f"columns: expected some of {', '.join(schema.names)}, got {unknown[0]!r}")
+            return [*dict.fromkeys([*wanted, *cells])]
+
+        rows = result_rows(self.directory, chosen, lambda table: _of_cells(table, cells))
+        return rows if columns is None else rows.select([*columns])
 
     def summary(self) -> pa.Table:
         """A row for each cell, as `riemannopt summarize` has it, of the results that are there now."""
@@ -137,19 +141,10 @@ def _values(choice: Any) -> list[Any]:
 
 
 def _of_cells(table: pa.Table, cells: dict[str, Any]) -> pa.Table:
-    _check(cells)
     for name, choice in cells.items():
         values = pa.array(_values(choice), table.schema.field(name).type)
         table = table.filter(pc.is_in(table[name], values))
     return table
-
-
-def _columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    if columns is None:
-        return table
-    if unknown := [name for name in columns if name not in table.column_names]:
-        raise ValueError(f"columns: expected some of {', '.join(table.column_names)}, got {unknown[0]!r}")
-    return table.select(list(columns))
 
 
 def _whose_folder(names: Sequence[str], cells: dict[str, Any]) -> list[str]:

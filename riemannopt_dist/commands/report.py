@@ -25,10 +25,10 @@ def report(
     Tables: gradient evaluations that equal intervals need for the same true error, over those of each cell;
     what a tolerance costs. Numbers come with 95 % intervals.
     """
-    from riemannopt_dist.commands.run_data import run_data
     from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
     from riemannopt_dist.reports.formats import FORMATS
     from riemannopt_dist.run.results import read_results, write_files
+    from riemannopt_dist.run_data import run_data
 
     with errors():
         parts = {name: FORMATS[name] for name in formats or FORMATS}

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.origin import foreign
 from riemannopt_dist.run.stages.base import Stage
-from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
 
 READERS = 16
@@ -38,7 +36,7 @@ def inspected(
     run = directory.read_run()
 
     def of(key: str) -> Inspection:
-        return _inspected(directory.storage, run, stage, files[key], shards[key])
+        return _inspected(directory, run, stage, files[key], shards[key])
 
     threads = ThreadPoolExecutor(READERS, "shards")
     try:
@@ -48,22 +46,21 @@ def inspected(
 
 
 def _inspected(
-    storage: Storage, run: Mapping[str, Any], stage: Stage, name: str, expected: frozenset[str]
+    directory: RunDirectory, run: Mapping[str, Any], stage: Stage, name: str, expected: frozenset[str]
 ) -> Inspection:
     try:
-        table = storage.read_table(name, stage.schema)
+        table = directory.checked(name, run, stage.schema, ["image_id"])
     except DamagedFile as error:
         return Inspection(str(error), expected)
     except FileNotFoundError:  # deleted since it was listed
         return Inspection(None, expected)
-    if (reason := foreign(table.schema, run)) is not None:
-        return Inspection(f"{storage.uri(name)}: not a file of this run: {reason}", expected)
+    uri = directory.storage.uri(name)
     rows = Counter(table["image_id"].to_pylist())
     strange = [image for image in rows if image not in expected]
     if strange:
-        return Inspection(f"{storage.uri(name)}: {strange[0]} is no image of this shard", expected)
+        return Inspection(f"{uri}: {strange[0]} is no image of this shard", expected)
     odd = [image for image, count in rows.items() if count != stage.rows_an_image]
     if odd:
         promised = f"{rows[odd[0]]} rows of {odd[0]}, {stage.rows_an_image} were promised"
-        return Inspection(f"{storage.uri(name)}: {promised}", expected)
+        return Inspection(f"{uri}: {promised}", expected)
     return Inspection(None, expected - rows.keys())

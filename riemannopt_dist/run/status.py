@@ -141,15 +141,19 @@ def read_status(storage: Storage) -> RunStatus:
     run = directory.read_run()
     config = run["config"]
     items = _items_of_stages(config, directory)
+    files = {name: shard_files(storage, name) for name in STAGES}
     failed: dict[str, set[str]] = {name: set() for name in STAGES}
     for failure in directory.read_failures():
         failed.setdefault(failure.stage, set()).add(failure.image_id)
     shards = {
         name: _shards(items[name], config["shard_size"])
         for name in STAGES
-        if _takes_place(storage, name, config)
+        if _takes_place(name, config, files[name])
     }
-    stages = tuple(_stage_status(directory, name, shards[name], failed[name]) for name in shards)
+    stages = tuple(_stage_status(storage, name, files[name], shards[name], failed[name]) for name in shards)
+    driver = read_holder(storage)
+    # What a driver that is gone left unfinished is in nobody's hands.
+    events = [] if driver is None else in_flight(storage)
     return RunStatus(
         root=storage.root,
         model=config["model"]["name"],
@@ -157,24 +161,23 @@ def read_status(storage: Storage) -> RunStatus:
         version=run["versions"]["riemannopt-dist"],
         stages=stages,
         written=_last_written(storage, stages),
-        driver=read_holder(storage),
-        in_flight=tuple(_unsettled(storage, in_flight(storage), shards, failed)),
+        driver=driver,
+        in_flight=tuple(_unsettled(events, files, shards, failed)),
         damaged=tuple(f"{stage.name}/{key}.parquet" for stage in stages for key in stage.damaged),
     )
 
 
 def _unsettled(
-    storage: Storage,
     events: Iterable[ShardEvent],
+    files: Mapping[str, Mapping[str, str]],
     shards: Mapping[str, Mapping[str, Sequence[str]] | None],
     failed: Mapping[str, set[str]],
 ) -> list[ShardEvent]:
     """Those whose shard has no file yet, and some image that is not given up on."""
-    there = {stage: shard_files(storage, stage) for stage in shards}
 
     def is_left(event: ShardEvent) -> bool:
         images = (shards.get(event.stage) or {}).get(event.shard, ())
-        return event.shard not in there.get(event.stage, {}) and not {*images} <= failed[event.stage]
+        return event.shard not in files[event.stage] and not {*images} <= failed[event.stage]
 
     return [event for event in events if event.stage in shards and is_left(event)]
 
@@ -187,10 +190,10 @@ def _shards(images: Sequence[dict[str, Any]] | None, size: int) -> dict[str, lis
     return {key: [row["image_id"] for row in shard] for key, shard in shards.items()}
 
 
-def _takes_place(storage: Storage, stage: str, config: Mapping[str, Any]) -> bool:
+def _takes_place(stage: str, config: Mapping[str, Any], files: Mapping[str, str]) -> bool:
     """Whether a run has a stage: fit if a cell takes its points from a profile, refine once it has begun."""
     if stage == "refine":
-        return bool(storage.list(stage))
+        return bool(files)
     fitted = any({*block["placements"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
     return stage != "fit" or (fitted and config["fit"]["images"] > 0)
 
@@ -219,10 +222,13 @@ def _last_written(storage: Storage, stages: Sequence[StageStatus]) -> float:
 
 
 def _stage_status(
-    directory: RunDirectory, name: str, shards: Mapping[str, Sequence[str]] | None, failed: set[str]
+    storage: Storage,
+    name: str,
+    files: Mapping[str, str],
+    shards: Mapping[str, Sequence[str]] | None,
+    failed: set[str],
 ) -> StageStatus:
-    files = shard_files(directory.storage, name)
-    timings, damaged = _timings(directory.storage, files)
+    timings, damaged = _timings(storage, files)
     there = set(files) - set(damaged)
     written = max((taken.finished for taken in timings.values()), default=None)
     if shards is None:
