@@ -109,6 +109,7 @@ def _whole(label: Any) -> Any:
     return int(label) if math.isfinite(label) and label == int(label) else label
 
 
+@functools.cache
 def _imagenet() -> Any:
     try:
         from timm.data.imagenet_info import ImageNetInfo

@@ -67,6 +67,9 @@ class MapBatch:
 class Column:
     """One value of one image and map: its name, unit and, if it is a score, which direction is better.
 
+    `meaning` is a sentence for whoever reads the table. Of a list `x` are the x-values that its numbers stand
+    at, or the column that has them.
+
     Its numbers are finite, or NaN where they are `undefined`: that says when, and is empty if never. If the
     column `reason` is named, that holds a text for every image whose value is NaN.
     """
@@ -77,6 +80,8 @@ class Column:
     kind: Literal["number", "list", "text"] = "number"
     undefined: str = ""
     reason: str = ""
+    meaning: str = ""
+    x: tuple[float, ...] | str = ()
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,22 @@ LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """The reach of an interval in standard errors, in the normal limit."""
 
+COMPARED = {
+    "score": "the column of the results that is compared",
+    "images": "images for which both cells have the score",
+    "before": "its mean over them in the cell compared with: linear in comparisons.csv, else the control",
+    "after": "its mean over them in the row's cell",
+    "change": "after − before, in the score's unit",
+    "low": "lower end of the change's 95 % interval over images, paired: of the bootstrap, and for 2,000 "
+    "images and more of its normal limit",
+    "high": "upper end of that interval",
+    "wilcoxon_p": "two-sided p-value of the signed-rank test of changes symmetric about 0; images without a "
+    "change are dropped; of fewer than 10 images there is none",
+    "wilcoxon_p_holm": "the p-value after Holm's correction for all pairs compared by the score in this file",
+    "verdict": "better or worse where the interval excludes 0, else open; too few of fewer than 10 images",
+}
+"""What the columns of comparisons.csv and controls.csv are, beside those of the cell."""
+
 LARGE = 2_000
 """Images from which on an interval is that of the normal limit."""
 ENOUGH = 10
@@ -163,12 +179,8 @@ def compared(
 ) -> pd.DataFrame:
     """How scores change from one cell to another: a row for each pair of cells and score, its `fields` first.
 
-    `images` is in how many the score is defined in both cells; a pair with fewer than two has no row.
-    `before`, `after` and `change` are means over these, `low` and `high` the change's 95 % interval.
-    `wilcoxon_p` is that of the signed-rank test of "the changes are symmetric about 0", and
-    `wilcoxon_p_holm` that after Holm's correction for all pairs compared by the score; both are NaN for fewer
-    than `ENOUGH` images. `verdict` says whether the interval excludes 0, and on which side, where there are
-    as many. `directions` says of each score whether "higher" or "lower" is better.
+    Its other columns are `COMPARED`; a pair with fewer than two images has no row. `directions` says of each
+    score whether "higher" or "lower" is better.
     """
     rows: list[tuple[int, dict[str, Any]]] = []
     for score, direction in directions.items():

@@ -46,6 +46,7 @@ LISTING = "listing.parquet"
 IMAGES = "images.parquet"
 FAILURES = "failures.parquet"
 PROBES = "probes.parquet"
+CLASSES = "classes.json"
 NEEDED = (
     "id",
     "fingerprint",
@@ -261,6 +262,15 @@ class RunDirectory:
         """Commit the list of images given up on."""
         table = pa.Table.from_pylist([vars(failure) for failure in failures], schema=schemas.FAILURES)
         self.write_table(FAILURES, table)
+
+    def write_class_names(self, names: Sequence[str]) -> None:
+        """Commit the names of the model's classes, by their indices."""
+        self.storage.write_json(CLASSES, list(names))
+
+    def read_class_names(self) -> list[str] | None:
+        """The names of the model's classes, None where the run does not tell them."""
+        names: list[str] | None = self.storage.read_json(CLASSES) if self.storage.exists(CLASSES) else None
+        return names
 
     def write_probes(self, probes: Iterable[Probe]) -> None:
         """Commit what the model gives for some images."""
