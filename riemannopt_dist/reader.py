@@ -21,8 +21,9 @@ from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
 from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
-from riemannopt_dist.run.results import joined, read_results
+from riemannopt_dist.run.results import read_results, result_rows
 from riemannopt_dist.run.stages.names import RESULTS
+from riemannopt_dist.run.uses import uses
 from riemannopt_dist.storage.base import Storage
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 SCORES = "scores"
 """The folder of scores of stored maps in a run directory; each metric has one in it."""
 CELL = ("path", "estimator", "placement", "samples", "tolerance")
+INDICES = ("label", "target", "prediction")
+"""Columns of class indices."""
+NAME = "_name"
+"""How the column of their names is called: after them."""
+NAMES = tuple(f"{column}{NAME}" for column in INDICES)
 
 
 @dataclass(frozen=True)
@@ -61,20 +67,23 @@ class RunReader:
     def results(self, columns: Sequence[str] | None = None, **cells: Any) -> pa.Table:
         """Result rows of the chosen cells, of all columns or of those named.
 
-        Read shard by shard, so that no more is in memory than is asked for. Raises ValueError where there are
-        none, or no such column.
+        Only these columns are decoded, and rows of other cells are dropped file by file. Beside a class index
+        stands the class's name: `label_name`, `target_name`. Raises ValueError where there are no rows, or no
+        such column.
         """
-        files = [*shard_files(self.directory.storage, RESULTS).values()]
-        if not files:
-            raise ValueError(f"{self.directory.storage.root}: no results in it")
-        known: dict[str, None] = {}
-        tables: dict[str, pa.Table] = {}
-        for name, table in zip(files, self.directory.tables(files), strict=True):
-            known |= dict.fromkeys(table.column_names)
-            tables[name] = _columns(_of_cells(table, cells), columns)
-        if unknown := [name for name in columns or () if name not in known]:
-            raise ValueError(f"columns: expected some of {', '.join(known)}, got {unknown[0]!r}")
-        return joined(tables)
+        _check(cells)
+        indices = [name.removesuffix(NAME) for name in columns or () if name in NAMES]
+
+        def chosen(schema: pa.Schema) -> list[str]:
+            plain = [name for name in columns or () if name not in NAMES]
+            wanted = schema.names if columns is None else [*plain, *indices]
+            if unknown := [name for name in wanted if name not in schema.names]:
+                raise ValueError(f"columns: expected some of {', '.join(schema.names)}, got {unknown[0]!r}")
+            return [*dict.fromkeys([*wanted, *cells])]
+
+        rows = result_rows(self.directory, chosen, lambda table: _of_cells(table, cells))
+        rows = _named(rows, self.directory.read_class_names())
+        return rows if columns is None else rows.select([*columns])
 
     def summary(self) -> pa.Table:
         """A row for each cell, as `riemannopt summarize` has it, of the results that are there now."""
@@ -83,8 +92,18 @@ class RunReader:
         return pa.Table.from_pandas(summarize(read_results(self.directory.storage)), preserve_index=False)
 
     def images(self) -> pa.Table:
-        """Every input: label, prediction, whether it was selected, or why it could not be used."""
-        return self.directory.table(IMAGES)
+        """Every input: label and prediction with their classes' names, and its `use` in the run.
+
+        That is what became of it until now, such as evaluated, fit, misclassified or given up on; see
+        `riemannopt_dist.run.uses`. Names are null where the run does not tell them.
+        """
+        images = self.directory.table(IMAGES)
+        done = shard_files(self.directory.storage, RESULTS)
+        rows = result_rows(self.directory, lambda schema: ["image_id"])["image_id"] if done else pa.array([])
+        failures = self.directory.read_failures()
+        words = uses(images.to_pylist(), self.about["config"], failures, {*pc.unique(rows).to_pylist()})
+        images = _named(images, self.directory.read_class_names())
+        return images.append_column("use", pa.array(words).dictionary_encode())
 
     def profile(self, path: str) -> Profile:
         """The profile |g′| of a path. Raises ValueError where none was fitted."""
@@ -171,17 +190,21 @@ def _values(choice: Any) -> list[Any]:
     return list(choice) if isinstance(choice, list | tuple | set | frozenset) else [choice]
 
 
+def _named(table: pa.Table, names: Sequence[str] | None) -> pa.Table:
+    """The table with the name of each class beside its index, as a dictionary of all names."""
+    classes = pa.array(names or [], pa.string())
+    for column in (name for name in INDICES if name in table.column_names):
+        place = table.column_names.index(column) + 1
+        indices = pc.if_else(pc.less(table[column], len(classes)), table[column], None).combine_chunks()
+        table = table.add_column(place, f"{column}{NAME}", pa.DictionaryArray.from_arrays(indices, classes))
+    return table
+
+
 def _of_cells(table: pa.Table, cells: dict[str, Any]) -> pa.Table:
-    _check(cells)
     for name, choice in cells.items():
         values = pa.array(_values(choice), table.schema.field(name).type)
         table = table.filter(pc.is_in(table[name], values))
     return table
-
-
-def _columns(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
-    """Those of the columns that are there."""
-    return table if columns is None else table.select([n for n in columns if n in table.column_names])
 
 
 def _stored_maps(storage: Storage, folder: str, files: tuple[str, ...]) -> StoredMaps:

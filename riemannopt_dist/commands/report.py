@@ -28,10 +28,10 @@ def report(
     Tables: gradient evaluations that equal intervals need for the same true error, over those of each cell;
     what a tolerance costs. Numbers come with 95 % intervals.
     """
-    from riemannopt_dist.commands.run_data import results_so_far, run_data
     from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
     from riemannopt_dist.reports.formats import FORMATS
     from riemannopt_dist.run.results import write_files
+    from riemannopt_dist.run_data.data import results_so_far, run_data
 
     with errors():
         parts = {name: FORMATS[name] for name in formats or FORMATS}

@@ -70,7 +70,7 @@ def classes_of(names: Sequence[str]) -> list[int | None]:
 
 def class_name(index: int) -> str:
     """The first of WordNet's names of an ILSVRC class, and its number for any other."""
-    names: list[str] = _imagenet().label_descriptions()
+    names = _descriptions()
     return names[index].split(", ")[0] if index < len(names) else f"class {index}"
 
 
@@ -86,7 +86,7 @@ def _names() -> tuple[list[dict[str, int]], list[dict[str, int]]]:
 
     The kinds are all of a class's names, the first of them, and any. A name of several classes is left out.
     """
-    all_names: list[str] = _imagenet().label_descriptions()
+    all_names = _descriptions()
     kinds: list[list[tuple[str, int]]] = [
         [(name, index) for index, names in enumerate(all_names) for name in (names, names.replace(",", ""))],
         [(names.split(", ")[0], index) for index, names in enumerate(all_names)],
@@ -107,6 +107,13 @@ def _whole(label: Any) -> Any:
     if isinstance(label, bool | str) or not hasattr(label, "__trunc__"):
         return label
     return int(label) if math.isfinite(label) and label == int(label) else label
+
+
+@functools.cache
+def _descriptions() -> list[str]:
+    """All of WordNet's names of each class, by their indices."""
+    descriptions: list[str] = _imagenet().label_descriptions()
+    return descriptions
 
 
 def _imagenet() -> Any:

@@ -71,14 +71,25 @@ def _compute(batch: MapBatch) -> dict[str, Tensor]:
     }
 
 
+PATHLESS = "for a control, which has no path"
+
 COMPLETENESS = Metric(
     name="completeness",
     columns=(
-        Column("attribution_sum", "f"),
-        Column("output_change", "f", undefined="for a control, which has no path"),
-        Column("completeness_delta", "f", undefined="for a control, which has no path"),
+        Column("attribution_sum", "f", meaning="the sum of the map over pixels and channels"),
+        Column("output_change", "f", undefined=PATHLESS, meaning="f(x) − f(x′); 0 where it may be rounding"),
         Column(
-            "relative_error", "1", "lower", undefined="where the output does not change, and for a control"
+            "completeness_delta",
+            "f",
+            undefined=PATHLESS,
+            meaning="the map's sum less f(x) − f(x′), signed; 0 for an exact integral",
+        ),
+        Column(
+            "relative_error",
+            "1",
+            "lower",
+            undefined="where the output does not change, and for a control",
+            meaning="|completeness_delta| / |output_change|, a lower bound of the map's true error",
         ),
     ),
     summaries=(

@@ -61,7 +61,14 @@ def _compute(batch: MapBatch) -> dict[str, Tensor]:
 
 INFIDELITY = Metric(
     name="infidelity",
-    columns=(Column("infidelity", "f squared", "lower"),),
+    columns=(
+        Column(
+            "infidelity",
+            "f squared",
+            "lower",
+            meaning="mean squared difference of a square's attributions and what f loses with it",
+        ),
+    ),
     summaries=(Summary("infidelity_mean", "mean", ("infidelity",), "lower"),),
     compute=_compute,
     passes_an_image=SQUARES,

@@ -477,13 +477,41 @@ def _columns(end: str) -> tuple[Column, ...]:
         for curve in ("sic", "aic")
     }
     return (
-        Column(f"sic{end}", "area in [0, 1]", "higher", **skipped["sic"]),
-        Column(f"aic{end}", "area in [0, 1]", "higher", **skipped["aic"]),
-        Column(f"information{end}_x", "share of the input's information", kind="list", **skipped["sic"]),
-        Column(f"sic{end}_y", "share of the input's probability", kind="list", **skipped["sic"]),
-        Column(f"aic{end}_y", "top class or not", kind="list", **skipped["aic"]),
-        Column(f"sic{end}_skipped", "reason", kind="text"),
-        Column(f"aic{end}_skipped", "reason", kind="text"),
+        Column(
+            f"sic{end}", "area in [0, 1]", "higher", **skipped["sic"], meaning=f"the area under sic{end}_y"
+        ),
+        Column(
+            f"aic{end}", "area in [0, 1]", "higher", **skipped["aic"], meaning=f"the area under aic{end}_y"
+        ),
+        Column(
+            f"information{end}_x",
+            "share of the input's information",
+            kind="list",
+            **skipped["sic"],
+            meaning="how much of the picture is back, from the blurred image (0) to the input (1)",
+        ),
+        Column(
+            f"sic{end}_y",
+            "share of the input's probability",
+            kind="list",
+            **skipped["sic"],
+            meaning="how much of the class's probability is back (SIC)",
+            x=f"information{end}_x",
+        ),
+        Column(
+            f"aic{end}_y",
+            "top class or not",
+            kind="list",
+            **skipped["aic"],
+            meaning="whether the class is the top one (AIC)",
+            x=f"information{end}_x",
+        ),
+        Column(
+            f"sic{end}_skipped", "reason", kind="text", meaning="why the image has no SIC; null if it has"
+        ),
+        Column(
+            f"aic{end}_skipped", "reason", kind="text", meaning="why the image has no AIC; null if it has"
+        ),
     )
 
 

@@ -258,8 +258,10 @@ def check_maps(maps: Tensor, images: Tensor) -> None:
         raise ValueError(f"maps: expected finite values, found NaN or infinity for image(s) {bad}")
 
 
-def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: Direction) -> Metric:
-    """The metric of one of the two curves; `f_black` is its argument for f at black."""
+def _metric(
+    name: str, curve_of: Callable[..., Curve], f_black: str, direction: Direction, shown: str
+) -> Metric:
+    """The metric of a curve of f as pixels are `shown`; `f_black` is its argument for f at black."""
 
     def compute(batch: MapBatch) -> dict[str, Tensor]:
         ends = {"f_input": batch.f_input, f_black: batch.f_black}
@@ -269,9 +271,23 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
     return Metric(
         name=name,
         columns=(
-            Column(name, "mean of f", direction),
-            Column(f"{name}_normalized", "mean of f over f(x)", direction, undefined="where f(x) is 0"),
-            Column(f"{name}_curve", "f", kind="list"),
+            Column(
+                name, "mean of f", direction, meaning=f"the area under the curve of f as pixels are {shown}"
+            ),
+            Column(
+                f"{name}_normalized",
+                "mean of f over f(x)",
+                direction,
+                undefined="where f(x) is 0",
+                meaning=f"{name} over f at the image",
+            ),
+            Column(
+                f"{name}_curve",
+                "f",
+                kind="list",
+                meaning=f"f as pixels are {shown}; x is their share, rounded down to whole pixels",
+                x=tuple(step / OFFICIAL_STEPS for step in range(OFFICIAL_STEPS + 1)),
+            ),
         ),
         summaries=(
             Summary(f"{name}_mean", "mean", (name,), direction),
@@ -285,6 +301,14 @@ def _metric(name: str, curve_of: Callable[..., Curve], f_black: str, direction: 
     )
 
 
-INSERTION = _metric("insertion", insertion, "f_start", "higher")
-SMOOTHED_INSERTION = _metric("insertion_smoothed", smoothed_insertion, "f_start", "higher")
-DELETION = _metric("deletion", deletion, "f_end", "lower")
+INSERTION = _metric(
+    "insertion", insertion, "f_start", "higher", "put on black, those of most attribution first"
+)
+SMOOTHED_INSERTION = _metric(
+    "insertion_smoothed",
+    smoothed_insertion,
+    "f_start",
+    "higher",
+    "put on black in the order of a blurred map",
+)
+DELETION = _metric("deletion", deletion, "f_end", "lower", "made black, those of most attribution first")

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -56,6 +57,9 @@ class MapBatch:
 class Column:
     """One value of one image and map: its name, unit and, if it is a score, which direction is better.
 
+    `meaning` is a sentence for whoever reads the table. Of a list `x` are the x-values that its numbers stand
+    at, or the column that has them.
+
     Its numbers are finite, or NaN where they are `undefined`: that says when, and is empty if never. If the
     column `reason` is named, that holds a text for every image whose value is NaN.
     """
@@ -66,6 +70,8 @@ class Column:
     kind: Literal["number", "list", "text"] = "number"
     undefined: str = ""
     reason: str = ""
+    meaning: str = ""
+    x: tuple[float, ...] | str = ()
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,50 @@ def unit_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.flo
     return curve
 
 
+def median_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.float64]:
+    """The pointwise median of the `unit_curve`s through (x, y), (N, K) each: (points + 1,).
+
+    All N lines are followed together from each point to the next, where few of them have a knot.
+    """
+    knots, heights, slopes = _lines(x, y)
+    grid = np.linspace(0.0, 1.0, points + 1)
+    # A knot counts from the first point that is not before it, if no other of its line does from there.
+    first = np.searchsorted(grid, knots).astype(np.int16)
+    counts = np.append(first[:, :-1] < first[:, 1:], np.ones((len(first), 1), dtype=bool), axis=1)
+    line, knot = np.nonzero(counts & (first <= points))
+    by_point = np.argsort(first[line, knot], kind="stable")
+    line, knot = line[by_point], knot[by_point]
+    edges = np.searchsorted(first[line, knot], np.arange(points + 2))
+    start, height, slope, values = (np.zeros(len(knots)) for _ in range(4))
+    medians = np.empty(points + 1)
+    for n, met in enumerate(slice(*edge) for edge in pairwise(edges)):
+        for now, of in ((start, knots), (height, heights), (slope, slopes)):
+            now[line[met]] = of[line[met], knot[met]]
+        np.subtract(grid[n], start, out=values)
+        values *= slope
+        values += height
+        medians[n] = _median_in_place(values)
+    return medians
+
+
+def _lines(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], ...]:
+    """Knots and heights of the lines of `unit_curve`, by x, and the slopes after each: (N, K + 2)."""
+    both = (np.asarray(values, dtype=np.float64) for values in (x, y))
+    knots, heights = (np.hstack([v, np.tile((0.0, 1.0), (len(v), 1))]) for v in both)
+    order = np.argsort(knots, axis=1, kind="stable")
+    knots, heights = (np.take_along_axis(values, order, axis=1) for values in (knots, heights))
+    gaps, rises = np.diff(knots, axis=1, append=np.inf), np.diff(heights, axis=1, append=0.0)
+    return knots, heights, np.divide(rises, gaps, out=np.zeros_like(gaps), where=gaps > 0)
+
+
+def _median_in_place(values: NDArray[np.float64]) -> float:
+    """The median of values, which are reordered."""
+    middle = len(values) // 2
+    values.partition(middle)
+    upper = float(values[middle])
+    return upper if len(values) % 2 else (upper + float(values[:middle].max())) / 2
+
+
 def area(curve: NDArray[np.float64]) -> float:
     """The area under equally spaced samples of a curve on [0, 1], by the trapezoid."""
     return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))
@@ -147,7 +197,7 @@ def _ratio_of_sums(numerator: NDArray[np.float64], denominator: NDArray[np.float
 
 
 def _area_of_median_curve(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    return area(np.median([unit_curve(*knots) for knots in zip(x, y, strict=True)], axis=0))
+    return area(median_curve(x, y))
 
 
 AGGREGATES: Mapping[str, Callable[..., float]] = {

@@ -105,10 +105,33 @@ def _compute(batch: MapBatch) -> dict[str, Tensor]:
 REFERENCE = Metric(
     name="reference",
     columns=(
-        Column("reference_error", "share of the converged map's L1 norm", "lower", undefined=UNCOMPARED),
-        Column("reference_cosine", "cosine in [-1, 1]", "higher", undefined=UNCOMPARED),
-        Column("reference_rank", "rank correlation in [-1, 1]", "higher", undefined=UNCOMPARED),
-        Column("reference_residual", "share of the converged map's L1 norm", undefined=UNCOMPARED),
+        Column(
+            "reference_error",
+            "share of the converged map's L1 norm",
+            "lower",
+            undefined=UNCOMPARED,
+            meaning="the true error: the L1 distance from the path's converged map",
+        ),
+        Column(
+            "reference_cosine",
+            "cosine in [-1, 1]",
+            "higher",
+            undefined=UNCOMPARED,
+            meaning="how the map points where the converged one does",
+        ),
+        Column(
+            "reference_rank",
+            "rank correlation in [-1, 1]",
+            "higher",
+            undefined=UNCOMPARED,
+            meaning="how pixels are in the order of the converged map",
+        ),
+        Column(
+            "reference_residual",
+            "share of the converged map's L1 norm",
+            undefined=UNCOMPARED,
+            meaning="how far the converged map is from that of half as many intervals",
+        ),
     ),
     summaries=(
         Summary("reference_error_mean", "mean", ("reference_error",), "lower"),

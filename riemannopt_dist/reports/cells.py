@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from riemannopt_dist.reports.data import CellKey
 from riemannopt_dist.reports.page.parts import Column, Value, number, text
+from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.reports.table_one import METHODS
 from riemannopt_dist.text import printable

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from riemannopt_dist.reports.answer import counted
 from riemannopt_dist.reports.cells import cell_key, cell_name
-from riemannopt_dist.reports.data import CellKey
-from riemannopt_dist.reports.statistics import CELL, ENOUGH, TOO_FEW, cell_fields, mean_interval, scores
+from riemannopt_dist.reports.pivot import CELL, CellKey
+from riemannopt_dist.reports.statistics import ENOUGH, TOO_FEW, cell_fields, mean_interval, scores
 
 Array = NDArray[np.float64]
 Frames = Mapping[CellKey, pd.DataFrame]

@@ -9,8 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-CellKey = tuple[str, str, str, int, float]
-"""Path, estimator, placement, samples and tolerance of a cell; a tolerance of 0 stands for none."""
+from riemannopt_dist.reports.pivot import CellKey
 
 
 @dataclass(frozen=True, eq=False)

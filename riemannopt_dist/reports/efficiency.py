@@ -5,6 +5,7 @@ images, which are the same for every cell of a method.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,13 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import (
-    CELL,
     ENOUGH,
     LEVEL,
     TOO_FEW,
     cell_fields,
     resampled_means,
-    rows_of,
     without_tolerance,
 )
 
@@ -44,22 +44,23 @@ def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """
     if score not in results.column_names:
         return pd.DataFrame()
-    frame = rows_of(results, score, "gradient_evaluations")
-    tables = [_of_path(group, score) for _, group in frame.groupby("path", observed=True)]
+    pivot = Pivot.of(results)
+    errors, taken = pivot.values(score), pivot.values("gradient_evaluations")
+    paths = dict.fromkeys(cell[0] for cell in pivot.cells)
+    tables = [_of_path(pivot, pivot.where(path=path), errors, taken, score) for path in paths]
     return without_tolerance(pd.concat([pd.DataFrame(), *tables], ignore_index=True))
 
 
-def _of_path(group: pd.DataFrame, score: str) -> pd.DataFrame:
-    errors = group.pivot(index="image", columns=CELL, values=score)
+def _of_path(pivot: Pivot, members: Sequence[int], errors: Array, taken: Array, score: str) -> pd.DataFrame:
     # What tends to another integral than the path's has no error, for no image.
-    errors = errors.dropna(axis=1, how="all").dropna(axis=0)
-    taken = group.pivot(index="image", columns=CELL, values="gradient_evaluations").loc[errors.index]
-    cells: list[tuple[Any, ...]] = [tuple(cell) for cell in errors.columns]
+    members = [n for n in members if not np.isnan(errors[n]).all()]
+    images = np.flatnonzero(~np.isnan(errors[members]).any(0))
+    cells = [pivot.cells[n] for n in members]
     linear = [cell for cell in cells if cell[1:3] == ("left", "linear")]
-    if len(linear) < 2 or len(errors) < 2:
+    if len(linear) < 2 or len(images) < 2:
         return pd.DataFrame()
     # The same images are drawn for both: what an image costs may go with its error.
-    means, costs = (resampled_means(table[cells].to_numpy()) for table in (errors, taken))
+    means, costs = (resampled_means(table[members][:, images].T) for table in (errors, taken))
     column = {cell: index for index, cell in enumerate(cells)}
     counts = np.array([cell[3] for cell in linear], dtype=np.float64)
     yardstick = means[:, [column[cell] for cell in linear]]
@@ -71,10 +72,10 @@ def _of_path(group: pd.DataFrame, score: str) -> pd.DataFrame:
         least, most = yardstick[0].min(), yardstick[0].max()
         rows.append(
             cell_fields(cell)
-            | {"images": len(errors), "gradient_evaluations": cost[0]}
+            | {"images": len(images), "gradient_evaluations": cost[0]}
             | _with_interval(f"{score}_mean", errors_of)
             | _with_interval("efficiency", needed / cost)
-            | {"bound": _bound(len(errors), *_beside(errors_of[0], least, most))}
+            | {"bound": _bound(len(images), *_beside(errors_of[0], least, most))}
         )
     return pd.DataFrame(rows)
 
@@ -120,36 +121,44 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """
     if score not in results.column_names:
         return pd.DataFrame()
-    known = rows_of(results, score, "gradient_evaluations").dropna(subset=[score])
+    pivot = Pivot.of(results)
+    errors, taken = pivot.values(score), pivot.values("gradient_evaluations")
     rows = []
-    for cell, group in known[known["tolerance"] > 0].groupby(CELL, observed=True):
-        path, maximum, tolerance = cell[0], cell[3], float(str(cell[4]))
-        if len(group) < 2:
+    for n, cell in enumerate(pivot.cells):
+        (images,) = np.nonzero(~np.isnan(errors[n]))
+        path, _, _, maximum, tolerance = cell
+        if not tolerance or len(images) < 2:
             continue
-        linear_left = (known["placement"] == "linear") & (known["estimator"] == "left")
-        equal = (known["path"] == path) & linear_left
+        linear = pivot.where(path=path, placement="linear", estimator="left", tolerance=0.0)
+        # A count without an error for any image is none to compare with.
+        linear = [count for count in linear if not np.isnan(errors[count]).all()]
+        counts = [float(pivot.cells[count][3]) for count in linear]
+        evaluations = taken[n, images]
         rows.append(
             {"path": path, "tolerance": tolerance, "maximum": maximum}
-            | {"images": len(group), "at_maximum": (group["gradient_evaluations"] >= maximum).mean()}
-            | _of_tolerance(tolerance, group.set_index("image"), known[equal], score)
+            | {"images": len(images), "at_maximum": (evaluations >= maximum).mean()}
+            | _of_tolerance(tolerance, errors[n, images], evaluations, counts, errors[linear][:, images])
         )
     return pd.DataFrame(rows)
 
 
-def _of_tolerance(tolerance: float, auto: pd.DataFrame, linear: pd.DataFrame, score: str) -> dict[str, Any]:
-    """The numbers of `tolerances` that have intervals, from the rows of a cell and those of linear left."""
-    errors = linear.pivot(index="image", columns="samples", values=score).reindex(auto.index)
-    columns = [auto[score] <= tolerance, auto["gradient_evaluations"], *(errors <= tolerance).T.to_numpy()]
+def _of_tolerance(
+    tolerance: float, errors: Array, evaluations: Array, counts: Sequence[float], linear: Array
+) -> dict[str, Any]:
+    """The numbers of `tolerances` that have intervals.
+
+    Of a cell's `errors` and `evaluations` (I,), and the errors (K, I) of `counts` of linear left.
+    """
+    columns = [errors <= tolerance, evaluations, *(linear <= tolerance)]
     within, evaluations, *shares = resampled_means(np.column_stack(columns).astype(np.float64)).T
-    counts = [float(count) for count in errors.columns] or [math.nan]
     enough = [share >= within for share in shares] or [np.isnan(within)]
-    count = np.select(enough, counts, default=counts[-1])
+    count = np.select(enough, counts or [math.nan], default=counts[-1] if counts else math.nan)
     return (
         _with_interval("within", within)
         | _with_interval("gradient_evaluations", evaluations)
         | {"linear_count": count[0]}
         | _with_interval("cost", evaluations / count)
-        | {"bound": _bound(len(auto), False, bool(shares) and not any(found[0] for found in enough))}
+        | {"bound": _bound(len(errors), False, bool(shares) and not any(found[0] for found in enough))}
     )
 
 

@@ -12,8 +12,9 @@ from riemannopt_dist.reports.data import Curve, RunData
 from riemannopt_dist.reports.figures import COSTS, curve_figure, error_figure
 from riemannopt_dist.reports.page.charts import chart
 from riemannopt_dist.reports.page.parts import Block, Note
+from riemannopt_dist.reports.pivot import CELL
 from riemannopt_dist.reports.run_figures import ERRORS, marked_points, profile_of
-from riemannopt_dist.reports.statistics import CELL, NONE
+from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.text import printable
 
 LINES = 8

@@ -1,24 +1,41 @@
-"""Paired comparisons between cells: the change of a score from one to another, with its interval."""
+"""Paired comparisons between cells: the change of a score from one to another, its interval and its test."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import wilcoxon
 
-CELL = ["path", "estimator", "placement", "samples", "tolerance"]
-"""What a cell of the grid is. In these frames a tolerance of 0 stands for none."""
+from riemannopt_dist.reports.pivot import CELL, CellKey, Pivot
+
 NONE = "none"
 """The path and placement of a control map."""
 COSTS = ["gradient_evaluations", "seconds"]
-TEXTS = ["path", "estimator", "placement"]
 RESAMPLES = 10_000
 LEVEL = 0.95
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+"""The reach of an interval in standard errors, in the normal limit."""
+
+COMPARED = {
+    "score": "the column of the results that is compared",
+    "images": "images for which both cells have the score",
+    "before": "its mean over them in the cell compared with: linear in comparisons.csv, else the control",
+    "after": "its mean over them in the row's cell",
+    "change": "after − before, in the score's unit",
+    "low": "lower end of the change's 95 % interval over images, paired: of the bootstrap, and for 2,000 "
+    "images and more of its normal limit",
+    "high": "upper end of that interval",
+    "wilcoxon_p": "two-sided p-value of the signed-rank test of changes symmetric about 0; images without a "
+    "change are dropped; of fewer than 10 images there is none",
+    "wilcoxon_p_holm": "the p-value after Holm's correction for all pairs compared by the score in this file",
+    "verdict": "better or worse where the interval excludes 0, else open; too few of fewer than 10 images",
+}
+"""What the columns of comparisons.csv and controls.csv are, beside those of the cell."""
 
 LARGE = 2_000
 """Images from which on an interval is that of the normal limit."""
@@ -34,17 +51,29 @@ def mean_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float, float
     The percentiles of the bootstrap, seeded; for `LARGE` samples and more its normal limit, of variance
     s² / N. Raises ValueError for fewer than two values.
     """
-    sample = np.asarray(values, dtype=np.float64)
-    count = len(sample)
-    if count < 2:
-        raise ValueError(f"values: an interval needs at least 2, got {count}")
-    mean = float(sample.mean())
-    if count >= LARGE:
-        reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * float(sample.std()) / math.sqrt(count)
-        return mean, mean - reach, mean + reach
-    means = resampled_means(sample[:, None], seed)[1:, 0]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return mean, float(low), float(high)
+    (interval,) = mean_intervals([values], seed)
+    return interval
+
+
+def mean_intervals(samples: Sequence[ArrayLike], seed: int = 0) -> list[tuple[float, float, float]]:
+    """`mean_interval` of each sample. Those of equal size share their bootstrap draws."""
+    arrays = [np.asarray(values, dtype=np.float64) for values in samples]
+    intervals: dict[int, tuple[float, float, float]] = {}
+    small: dict[int, list[int]] = {}
+    for place, sample in enumerate(arrays):
+        count = len(sample)
+        if count < 2:
+            raise ValueError(f"values: an interval needs at least 2, got {count}")
+        if count < LARGE:
+            small.setdefault(count, []).append(place)
+            continue
+        mean, reach = float(sample.mean()), Z * float(sample.std()) / math.sqrt(count)
+        intervals[place] = mean, mean - reach, mean + reach
+    for places in small.values():
+        means = resampled_means(np.column_stack([arrays[place] for place in places]), seed)[1:]
+        bounds = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0).T.tolist()
+        intervals |= {n: (float(arrays[n].mean()), *bound) for n, bound in zip(places, bounds, strict=True)}
+    return [intervals[place] for place in range(len(arrays))]
 
 
 def resampled_means(values: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
@@ -83,8 +112,7 @@ def saving_interval(before: ArrayLike, after: ArrayLike, seed: int = 0) -> tuple
         raise ValueError(f"before: expected at least two values, not all of them 0, got {count}")
     ratio = pairs[1].sum() / pairs[0].sum()
     if count >= LARGE:
-        reach = NormalDist().inv_cdf((1 + LEVEL) / 2)
-        spread = reach * math.sqrt(np.square(pairs[1] - ratio * pairs[0]).sum()) / pairs[0].sum()
+        spread = Z * math.sqrt(np.square(pairs[1] - ratio * pairs[0]).sum()) / pairs[0].sum()
         return float(1 - ratio), float(1 - ratio - spread), float(1 - ratio + spread)
     first, second = resampled_means(pairs.T, seed)[1:].T
     savings = 1 - second / np.where(first == 0, np.nan, first)
@@ -102,21 +130,7 @@ def scores(results: pa.Table) -> dict[str, str]:
     return directions
 
 
-def rows_of(results: pa.Table, *columns: str) -> pd.DataFrame:
-    """Image, cell and `columns` of result rows, and nothing else, for there may be millions.
-
-    Texts are sorted categories. `image` numbers the images from 0, in the order of their ids.
-    """
-    names = list(dict.fromkeys([*CELL, *columns]))
-    frame: pd.DataFrame = results.select(names).to_pandas(categories=TEXTS)
-    for name in TEXTS:
-        frame[name] = frame[name].cat.reorder_categories(sorted(frame[name].cat.categories))
-    ids = pc.unique(results["image_id"]).sort()
-    frame["tolerance"] = frame["tolerance"].fillna(0.0)  # NaN equals nothing, and would be no group
-    return frame.assign(image=pc.index_in(results["image_id"], ids).to_numpy())
-
-
-def cell_fields(cell: Sequence[Any]) -> dict[str, Any]:
+def cell_fields(cell: CellKey) -> dict[str, Any]:
     """The columns of a cell in a table, where a tolerance that it does not have is NaN."""
     return dict(zip(CELL, cell, strict=True)) | {"tolerance": cell[-1] or math.nan}
 
@@ -130,64 +144,100 @@ def without_tolerance(table: pd.DataFrame) -> pd.DataFrame:
 def changes(results: pa.Table, reference: str = "linear") -> pd.DataFrame:
     """How every score changes from the placement `reference` to each other one, else in the same cell.
 
-    A row for each pair of cells and score: images where both are defined, the two means, the mean change and
-    its 95 % interval over images, paired. `verdict` says whether the interval excludes 0, and on which side,
-    where there are at least `ENOUGH` images.
+    A row for each pair of cells and score, with what `compared` tells of it.
     """
-    columns = scores(results)
-    frame = rows_of(results, *columns)
-    rows = []
-    frame = frame[frame["tolerance"] == 0]
-    alike = ["path", "estimator", "samples"]
-    for (path, estimator, samples), group in frame.groupby(alike, observed=True):
-        parts = group.groupby("placement", observed=True)
-        wide = {str(name): part.set_index("image") for name, part in parts}
-        if reference not in wide:
-            continue
-        for placement in sorted(set(wide) - {reference}):
-            pair = (wide[reference], wide[placement])
-            cell = {"path": path, "estimator": estimator, "samples": samples, "placement": placement}
-            rows += [cell | row for row in _compared(*pair, columns)]
-    return pd.DataFrame(rows)
+    pivot = Pivot.of(results)
+    counts = [n for n, cell in enumerate(pivot.cells) if not cell[4]]
+    base = {_alike(pivot.cells[n]): n for n in counts if pivot.cells[n][2] == reference}
+    others = [n for n in counts if pivot.cells[n][2] != reference and _alike(pivot.cells[n]) in base]
+    others.sort(key=lambda n: (*_alike(pivot.cells[n]), pivot.cells[n][2]))
+    pairs = [(base[_alike(pivot.cells[n])], n) for n in others]
+    order = ["path", "estimator", "samples", "placement"]
+    fields = [{name: cell_fields(pivot.cells[n])[name] for name in order} for n in others]
+    return compared(pivot, pairs, fields, scores(results))
 
 
 def against(results: pa.Table, controls: Sequence[str], score: str) -> pd.DataFrame:
-    """How much every cell's `score` exceeds that of each control map, paired, with 95 % intervals."""
-    column = {score: scores(results)[score]}
-    frame = rows_of(results, score)
-    cells = {
-        cell: part.set_index("image")
-        for cell, part in frame[frame["path"] != NONE].groupby(CELL, observed=True)
-    }
-    rows = []
-    for control in controls:
-        is_control = (frame["path"] == NONE) & (frame["estimator"] == control)
-        base = frame[is_control].set_index("image")
-        for cell, part in cells.items():
-            fields = cell_fields(cell) | {"control": control}
-            rows += [fields | row for row in _compared(base, part, column)]
-    return without_tolerance(pd.DataFrame(rows))
+    """How much every cell's `score` exceeds that of each control map, with what `compared` tells of it."""
+    pivot = Pivot.of(results)
+    cells = [n for n, cell in enumerate(pivot.cells) if cell[0] != NONE]
+    pairs = [(base, n) for name in controls for base in pivot.where(path=NONE, estimator=name) for n in cells]
+    fields = [cell_fields(pivot.cells[n]) | {"control": pivot.cells[base][1]} for base, n in pairs]
+    return without_tolerance(compared(pivot, pairs, fields, {score: scores(results)[score]}))
 
 
-def _compared(before: pd.DataFrame, after: pd.DataFrame, columns: dict[str, str]) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for score, direction in columns.items():
-        both = pd.concat({"before": before[score], "after": after[score]}, axis=1).dropna()
-        if len(both) < 2:
-            continue
-        change, low, high = mean_interval(both["after"] - both["before"])
-        gain = change if direction.startswith("higher") else -change
-        verdict = "open" if low <= 0 <= high else "better" if gain > 0 else "worse"
-        rows.append(
-            {
+def _alike(cell: CellKey) -> tuple[str, str, int]:
+    """What is the same in cells that differ by their placement."""
+    return cell[0], cell[1], cell[3]
+
+
+def compared(
+    pivot: Pivot,
+    pairs: Sequence[tuple[int, int]],
+    fields: Sequence[Mapping[str, Any]],
+    directions: Mapping[str, str],
+) -> pd.DataFrame:
+    """How scores change from one cell to another: a row for each pair of cells and score, its `fields` first.
+
+    Its other columns are `COMPARED`; a pair with fewer than two images has no row. `directions` says of each
+    score whether "higher" or "lower" is better.
+    """
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for score, direction in directions.items():
+        values = pivot.values(score)
+        both = [~np.isnan(values[before]) & ~np.isnan(values[after]) for before, after in pairs]
+        known = [n for n, defined in enumerate(both) if defined.sum() >= 2]
+        samples = [tuple(values[cell][both[n]] for cell in pairs[n]) for n in known]
+        differences = [after - before for before, after in samples]
+        tests = [_signed_rank_p(difference) for difference in differences]
+        intervals = mean_intervals(differences)
+        parts = zip(known, samples, intervals, tests, holm(tests), strict=True)
+        for n, (before, after), (change, low, high), p, corrected in parts:
+            row = {
                 "score": score,
-                "images": len(both),
-                "before": both["before"].mean(),
-                "after": both["after"].mean(),
+                "images": len(before),
+                "before": before.mean(),
+                "after": after.mean(),
                 "change": change,
                 "low": low,
                 "high": high,
-                "verdict": verdict if len(both) >= ENOUGH else TOO_FEW,
+                "wilcoxon_p": p,
+                "wilcoxon_p_holm": corrected,
+                "verdict": _verdict(len(before), change, low, high, direction),
             }
-        )
-    return rows
+            rows.append((n, {**fields[n], **row}))
+    return pd.DataFrame([row for _, row in sorted(rows, key=lambda row: row[0])])
+
+
+def _verdict(images: int, change: float, low: float, high: float, direction: str) -> str:
+    if images < ENOUGH:
+        return TOO_FEW
+    gain = change if direction.startswith("higher") else -change
+    return "open" if low <= 0 <= high else "better" if gain > 0 else "worse"
+
+
+def _signed_rank_p(differences: NDArray[np.float64]) -> float:
+    """The two-sided p-value of Wilcoxon's signed-rank test, NaN for fewer than `ENOUGH` differences.
+
+    Differences of 0, images that two cells serve alike, are dropped as by Wilcoxon: they have no direction,
+    and what few others are left have an exact distribution. Where they are ranked (Pratt, 1959) SciPy has
+    its normal limit alone, which for few others is too sure.
+    """
+    if len(differences) < ENOUGH:
+        return math.nan
+    signed = differences[differences != 0]
+    return float(wilcoxon(signed).pvalue) if len(signed) else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values after Holm's step-down correction for all of them that are no NaN.
+
+    The k-th smallest of m is multiplied by m − k + 1, and is no less than the one before and 1 at most (Holm,
+    1979): with those below a level taken for real, the chance of any that is not is below the level.
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]
+    corrected = np.full(len(values), math.nan)
+    steps = values[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return [float(value) for value in corrected]

@@ -4,21 +4,24 @@ What is summed up, and how, stands in the metadata of the result files.
 """
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, summaries_of
+from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, Summary, summaries_of
 from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
+from riemannopt_dist.reports.pivot import CELL, Pivot
 from riemannopt_dist.reports.statistics import (
-    CELL,
     COSTS,
     NONE,
     against,
     cell_fields,
     changes,
-    rows_of,
     without_tolerance,
 )
 from riemannopt_dist.text import as_text
@@ -36,21 +39,28 @@ def summarize(results: pa.Table) -> pd.DataFrame:
     `<summary>_left_out` counts images that a summary leaves out because its metric is not defined for them;
     such a column is there where any are.
     """
-    summaries = summaries_of(results)
-    rows = []
-    frame = rows_of(results, *COSTS, *(column for summary in summaries for column in summary.columns))
-    for cell, group in frame.groupby(CELL, observed=True):
-        row = cell_fields(cell) | {
-            "images": group["image"].nunique(),
-            "gradient_evaluations": group["gradient_evaluations"].mean(),
-            "seconds": group["seconds"].mean(),
-        }
-        for summary in summaries:
-            values = {column: group[column].tolist() for column in summary.columns}
-            row[summary.name], row[f"{summary.name}_left_out"] = summary.of(values)
-        rows.append(row)
-    table = without_tolerance(pd.DataFrame(rows, columns=None if rows else [*CELL, "images", *COSTS]))
+    pivot, summaries = Pivot.of(results), summaries_of(results)
+    table = pd.DataFrame([cell_fields(cell) for cell in pivot.cells], columns=CELL)
+    table["images"] = pivot.there.sum(1)
+    for name in COSTS:
+        table[name] = np.nanmean(pivot.values(name), axis=1) if len(table) else ()
+    for summary in summaries:
+        table[summary.name], table[f"{summary.name}_left_out"] = _summed_up(pivot, summary)
+    table = without_tolerance(table)
     return table.drop(columns=[n for n in table.columns if n.endswith("_left_out") and not table[n].any()])
+
+
+def _summed_up(pivot: Pivot, summary: Summary) -> tuple[list[float], list[int]]:
+    """The number of each cell, and how many images it leaves out."""
+    are_curves = pa.types.is_list(pivot.results.schema.field(summary.columns[0]).type)
+    columns = {name: pivot.curves(name) if are_curves else pivot.column(name) for name in summary.columns}
+
+    def of_cell(rows: NDArray[np.int64]) -> tuple[float, int]:
+        return summary.of({name: values[rows[rows >= 0]] for name, values in columns.items()})
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        outcomes = [*threads.map(of_cell, pivot.rows)]
+    return [number for number, _ in outcomes], [left_out for _, left_out in outcomes]
 
 
 def summary_files(summary: pd.DataFrame) -> dict[str, bytes | pa.Table]:

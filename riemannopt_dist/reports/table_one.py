@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from riemannopt_dist.reports.data import RunData
+from riemannopt_dist.reports.pivot import CELL, Pivot
 from riemannopt_dist.reports.statistics import ENOUGH, saving_interval
 from riemannopt_dist.text import as_text
 
@@ -98,13 +99,14 @@ def table_one(results: pa.Table, model: str, promised: int) -> TableOne:
     if "relative_error" not in results.column_names:
         note = "The run has no relative errors: they come with the metric completeness."
         return TableOne(model, (), (note,))
-    columns = ["image_id", "path", "placement", "estimator", "samples"]
-    frame = results.select([*columns, "relative_error", "completeness_delta", "output_change"]).to_pandas()
+    pivot = Pivot.of(results)
+    errors = _Errors(*(pivot.values(name) for name in _Errors.__dataclass_fields__))
+    cells = pd.DataFrame(pivot.cells, columns=CELL)
     entries: list[Entry] = []
-    notes = [_images_note(frame["image_id"].nunique(), promised)]
+    notes = [_images_note(len(pivot.images), promised)]
     for method, (title, rules) in METHODS.items():
-        path = path_of(frame, method)
-        of_method = frame[(frame["path"] == path) & frame["placement"].isin(PLACEMENTS)]
+        path = path_of(cells, method)
+        of_method = cells[(cells["path"] == path) & cells["placement"].isin(PLACEMENTS)]
         rule = rule_of(of_method, rules)
         if rule is None:
             notes.append(f"{title} is not in this run, or not under {' or '.join(rules)}.")
@@ -119,8 +121,19 @@ def table_one(results: pa.Table, model: str, promised: int) -> TableOne:
             notes.append(f"{title} goes along {path} here.")
         if rule != rules[0]:
             notes.append(f"{title} is summed by the rule {rule} here; the authors' is {rules[0]}.")
-        entries += _entries(of_rule, method, rule, model)
+        for samples, of_count in of_rule.groupby("samples"):
+            numbers = dict(zip(of_count["placement"], of_count.index, strict=True))
+            entries += _of_count(errors, numbers, method, rule, int(str(samples)), model)
     return TableOne(model, tuple(entries), tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class _Errors:
+    """What relative errors are made of, by cell and image."""
+
+    relative_error: Array
+    completeness_delta: Array
+    output_change: Array
 
 
 def path_of(cells: pd.DataFrame, name: str) -> str:
@@ -144,25 +157,17 @@ def _images_note(images: int, promised: int) -> str:
     return note + few
 
 
-def _entries(rows: pd.DataFrame, method: str, rule: str, model: str) -> list[Entry]:
-    """Both aggregates of every cell of one method."""
-    counts = sorted(rows["samples"].unique().tolist())
-    return [
-        entry
-        for samples in counts
-        for entry in _of_count(rows[rows["samples"] == samples], method, rule, samples, model)
-    ]
-
-
-def _of_count(rows: pd.DataFrame, method: str, rule: str, samples: int, model: str) -> Iterator[Entry]:
-    cells = {name: rows[rows["placement"] == name].set_index("image_id") for name in PLACEMENTS}
+def _of_count(
+    errors: _Errors, cells: Mapping[str, int], method: str, rule: str, samples: int, model: str
+) -> Iterator[Entry]:
+    """Both aggregates of a method's cells, whose numbers are told by their placement."""
     for placement, aggregate in product(PLACEMENTS, AGGREGATES):
-        if cells[placement].empty:
+        if placement not in cells:
             continue
-        images, error = _error(cells[placement], aggregate)
+        images, error = _error(errors, cells[placement], aggregate)
         paper = _paper(method, placement, samples, model)
         entry = Entry(aggregate, method, placement, rule, samples, images, error, paper)
-        saving = _saving(cells, aggregate) if placement == "riemannopt" else None
+        saving = _saving(errors, cells, aggregate) if placement == "riemannopt" else None
         yield entry if saving is None else _with_saving(entry, saving)
 
 
@@ -176,27 +181,31 @@ def _paper(method: str, placement: str, samples: int, model: str) -> float | Non
     return PAPER[method, placement][SAMPLES.index(samples)]
 
 
-def _error(cell: pd.DataFrame, aggregate: str) -> tuple[int, float]:
+def _error(errors: _Errors, cell: int, aggregate: str) -> tuple[int, float]:
     """The number of images in a cell's relative error, and the error."""
     if aggregate == "mean":
-        defined = cell["relative_error"].dropna()
-        return len(defined), float(defined.mean()) if len(defined) else math.nan
-    both = cell[["completeness_delta", "output_change"]].dropna().abs().sum()
-    images = len(cell[["completeness_delta", "output_change"]].dropna())
-    change = float(both["output_change"])
-    return images, float(both["completeness_delta"]) / change if change else math.nan
+        relative = errors.relative_error[cell]
+        relative = relative[~np.isnan(relative)]
+        return len(relative), float(relative.mean()) if len(relative) else math.nan
+    both = np.abs([errors.completeness_delta[cell], errors.output_change[cell]])
+    both = both[:, ~np.isnan(both).any(0)]
+    gap, change = both.sum(1)
+    return both.shape[1], float(gap / change) if change else math.nan
 
 
-def _saving(cells: Mapping[str, pd.DataFrame], aggregate: str) -> tuple[float, float, float] | None:
+def _saving(errors: _Errors, cells: Mapping[str, int], aggregate: str) -> tuple[float, float, float] | None:
     """By which share RiemannOpt lowers linear's error, over the images of both, with its interval.
 
-    f changes alike under both, so that of the ratio of sums only the gaps count.
+    f changes alike under both, so that of the ratio of sums only the gaps count. None without both.
     """
-    column = "relative_error" if aggregate == "mean" else "completeness_delta"
-    both = pd.concat({name: cells[name][column].abs() for name in PLACEMENTS}, axis=1).dropna()
-    if len(both) < ENOUGH or not both["linear"].sum():
+    if PLACEMENTS.keys() - cells.keys():
         return None
-    return saving_interval(both["linear"].to_numpy(), both["riemannopt"].to_numpy())
+    values = errors.relative_error if aggregate == "mean" else errors.completeness_delta
+    before, after = np.abs(values[[cells["linear"], cells["riemannopt"]]])
+    known = ~np.isnan(before) & ~np.isnan(after)
+    if known.sum() < ENOUGH or not before[known].sum():
+        return None
+    return saving_interval(before[known], after[known])
 
 
 # --- Formats ---

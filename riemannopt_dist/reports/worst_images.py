@@ -1,10 +1,11 @@
 """The images that each cell of the grid serves worst, so that a mean can be traced to what makes it."""
 
+import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
 from riemannopt_dist.reports.data import RunData
-from riemannopt_dist.reports.statistics import CELL, NONE, cell_fields, rows_of, without_tolerance
+from riemannopt_dist.reports.pivot import CELL, Pivot
+from riemannopt_dist.reports.statistics import NONE, cell_fields, without_tolerance
 from riemannopt_dist.reports.summary import csv_of
 
 WORST = 10
@@ -23,19 +24,20 @@ def worst_images(data: RunData, error: str) -> pd.DataFrame:
 
     `share` is the part that the image has in the sum of the cell's errors, in [0, 1].
     """
-    ids = pc.unique(data.results["image_id"]).sort()
-    frame = rows_of(data.results, error)
-    defined = frame[frame[error].notna() & (frame["path"] != NONE)]
+    pivot = Pivot.of(data.results)
     rows = []
-    for cell, group in defined.groupby(CELL, observed=True):
-        total = group[error].sum()
-        worst = group.nlargest(WORST, error)
-        for rank, (image, value) in enumerate(zip(worst["image"], worst[error], strict=True), 1):
+    for cell, values in zip(pivot.cells, pivot.values(error), strict=True):
+        if cell[0] == NONE:
+            continue
+        total = np.nansum(values)
+        # NaN is the last in this order; of equal errors the first image comes first.
+        worst = np.argsort(-values, kind="stable")[: min(WORST, np.count_nonzero(~np.isnan(values)))]
+        for rank, image in enumerate(worst, 1):
             place = {
                 "rank": rank,
-                "image_id": ids[image].as_py(),
-                error: value,
-                "share": value / (total or 1),
+                "image_id": pivot.images[image].as_py(),
+                error: values[image],
+                "share": values[image] / (total or 1),
             }
             rows.append(cell_fields(cell) | place)
     return without_tolerance(pd.DataFrame(rows, columns=[*CELL, "rank", "image_id", error, "share"]))

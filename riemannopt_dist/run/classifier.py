@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from riemannopt_dist.data.classes import CLASSES
+from riemannopt_dist.data.classes import CLASSES, class_name
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.table import ESTIMATORS
@@ -73,6 +73,19 @@ def check_labels(refs: Iterable[ImageRef], classes: int) -> None:
                 f"labels: {ref.image_id!r} has class {ref.label}, the model's are 0 to {classes - 1}: "
                 "expected a model of the classes that the labels name"
             )
+
+
+def class_names(model: Classifier, classes: int) -> list[str] | None:
+    """The names of a classifier's classes: its network's `class_names`, else of 1,000 ILSVRC's; or None.
+
+    Raises ValueError for names that are not one for each class.
+    """
+    own = getattr(model.network, "class_names", None)
+    if own is None:
+        return [class_name(index) for index in range(classes)] if classes == CLASSES else None
+    if len(own) != classes:
+        raise ValueError(f"model: class_names are {len(own)}, expected one for each of {classes} classes")
+    return [str(name) for name in own]
 
 
 def _check_rebuilding(model: Classifier) -> None:

@@ -10,7 +10,7 @@ import logging
 import platform
 import re
 import secrets
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import count
@@ -46,6 +46,7 @@ LISTING = "listing.parquet"
 IMAGES = "images.parquet"
 FAILURES = "failures.parquet"
 PROBES = "probes.parquet"
+CLASSES = "classes.json"
 NEEDED = (
     "id",
     "fingerprint",
@@ -169,13 +170,25 @@ class RunDirectory:
 
     def tables(self, names: Iterable[str], expected: Iterable[pa.Field] = ()) -> Iterator[pa.Table]:
         """The tables in several files, each as `table` gives it. Without a run.json any run's will do."""
-        fields = list(expected)
         run = self.read_run() if self.storage.exists(RUN) else None
-        for name in names:
-            table = self.storage.read_table(name, fields)
-            if run is not None and (reason := foreign(table.schema, run)) is not None:
-                raise DamagedFile(f"{self.storage.uri(name)}: not a file of this run: {reason}")
-            yield table
+        return (self.checked(name, run, expected) for name in names)
+
+    def checked(
+        self,
+        name: str,
+        run: Mapping[str, Any] | None,
+        expected: Iterable[pa.Field] = (),
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """The table in the file `name`, with those of its `columns` that are named, or all.
+
+        Raises DamagedFile if it is damaged, lacks an `expected` column, or is not of the run that `run`, its
+        run.json, tells of; None stands for any.
+        """
+        table = self.storage.read_table(name, expected, columns)
+        if run is not None and (reason := foreign(table.schema, run)) is not None:
+            raise DamagedFile(f"{self.storage.uri(name)}: not a file of this run: {reason}")
+        return table
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write a table that tells its origin, where the directory is a run's."""
@@ -255,6 +268,15 @@ class RunDirectory:
         """Commit the list of images given up on."""
         table = pa.Table.from_pylist([vars(failure) for failure in failures], schema=schemas.FAILURES)
         self.write_table(FAILURES, table)
+
+    def write_class_names(self, names: Sequence[str]) -> None:
+        """Commit the names of the model's classes, by their indices."""
+        self.storage.write_json(CLASSES, list(names))
+
+    def read_class_names(self) -> list[str] | None:
+        """The names of the model's classes, None where the run does not tell them."""
+        names: list[str] | None = self.storage.read_json(CLASSES) if self.storage.exists(CLASSES) else None
+        return names
 
     def write_probes(self, probes: Iterable[Probe]) -> None:
         """Commit what the model gives for some images."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.origin import foreign, is_of_earlier_step
+from riemannopt_dist.run.origin import is_of_earlier_step
 from riemannopt_dist.run.stages.base import Stage
 from riemannopt_dist.run.stages.completion import Key, kept_parts, key_fields, row_keys
-from riemannopt_dist.storage.base import Storage, check_columns
+from riemannopt_dist.run.steps import steps_of
+from riemannopt_dist.storage.base import check_columns
 from riemannopt_dist.storage.errors import DamagedFile
 
 READERS = 16
@@ -39,7 +40,7 @@ def inspected(
     run = directory.read_run()
 
     def of(key: str) -> Inspection:
-        return _inspected(directory.storage, run, stage, files[key], shards[key])
+        return _inspected(directory, run, stage, files[key], shards[key])
 
     threads = ThreadPoolExecutor(READERS, "shards")
     try:
@@ -49,16 +50,20 @@ def inspected(
 
 
 def _inspected(
-    storage: Storage, run: Mapping[str, Any], stage: Stage, name: str, expected: frozenset[str]
+    directory: RunDirectory, run: Mapping[str, Any], stage: Stage, name: str, expected: frozenset[str]
 ) -> Inspection:
-    uri = storage.uri(name)
+    uri = directory.storage.uri(name)
     try:
-        table = storage.read_table(name, key_fields(stage))
-        if (reason := foreign(table.schema, run)) is not None:
-            return Inspection(f"{uri}: not a file of this run: {reason}", expected)
+        # Of a run that was extended, whose shards may lack columns, all of them are read.
+        keys, extended = key_fields(stage), bool(steps_of(run))
+        table = (
+            directory.checked(name, run, keys)
+            if extended
+            else directory.checked(name, run, stage.schema, [field.name for field in keys])
+        )
         counts, kept = Counter(row_keys(stage, table)), kept_parts(stage, table)
         staying = [key for key in counts if key[1:] in kept]
-        check_columns(table, stage.schema if staying else (), uri)
+        check_columns(table.schema, stage.schema if extended and staying else (), uri)
     except DamagedFile as error:
         return Inspection(str(error), expected)
     except FileNotFoundError:  # deleted since it was listed

@@ -1,15 +1,21 @@
 """The results of a run as they are read back: the rows of all shards, and files that follow from them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
 from riemannopt_dist.metrics.metric import summaries_of
-from riemannopt_dist.run.directory import RunDirectory, shard_files
+from riemannopt_dist.run.directory import RUN, RunDirectory, shard_files
 from riemannopt_dist.run.schemas import CELL as RESULT
+from riemannopt_dist.run.stages.names import RESULTS
+from riemannopt_dist.run.steps import steps_of
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import StorageError
+
+READERS = 4
+"""Files read at once: an object store takes its time to answer."""
 
 
 def read_results(storage: Storage) -> pa.Table:
@@ -17,13 +23,41 @@ def read_results(storage: Storage) -> pa.Table:
 
     Raises ValueError where there are none, StorageError for a file that is damaged or not of the run.
     """
-    names = [*shard_files(storage, "results").values()]
+    return result_rows(RunDirectory(storage), _tabulated)
+
+
+def result_rows(
+    directory: RunDirectory,
+    columns: Callable[[pa.Schema], Sequence[str]],
+    rows: Callable[[pa.Table], pa.Table] = lambda table: table,
+) -> pa.Table:
+    """What `rows` takes of each result file of a run, in the `columns` chosen of what they have.
+
+    Of every file all bytes are checked, and only these columns are decoded. Raises ValueError where there are
+    none, StorageError for a file that is damaged, not of the run, or has other columns than the first.
+    """
+    storage = directory.storage
+    names = [*shard_files(storage, RESULTS).values()]
     if not names:
         raise ValueError(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
         )
-    tables = map(_tabulated, RunDirectory(storage).tables(names, RESULT))
-    return joined(dict(zip(map(storage.uri, names), tables, strict=True)))
+    run = directory.read_run() if storage.exists(RUN) else None
+    extended = run is not None and bool(steps_of(run))
+    chosen = columns(max(map(storage.read_schema, names if extended else names[:1]), key=len))
+
+    def read(name: str) -> pa.Table:
+        return rows(directory.checked(name, run, RESULT, chosen))
+
+    with ThreadPoolExecutor(READERS) as threads:
+        tables = dict(zip(map(storage.uri, names), threads.map(read, names), strict=True))
+    if extended:
+        return joined(tables)
+    first = next(iter(tables))
+    for uri, table in tables.items():
+        if not table.schema.equals(tables[first].schema):
+            raise StorageError(f"{uri}: has other columns than {first}")
+    return pa.concat_tables(tables.values())
 
 
 def joined(tables: Mapping[str, pa.Table]) -> pa.Table:
@@ -64,13 +98,11 @@ def _length(table: pa.Table, column: str) -> int:
     return len(table[column][0]) if len(table) else 0
 
 
-def _tabulated(results: pa.Table) -> pa.Table:
+def _tabulated(schema: pa.Schema) -> list[str]:
     """The columns of the cells, all numbers, and what summaries are made of."""
-    summed = {column for summary in summaries_of(results) for column in summary.columns}
+    summed = {column for summary in summaries_of(schema.empty_table()) for column in summary.columns}
     known = summed | {field.name for field in RESULT}
-    return results.select(
-        [f.name for f in results.schema if f.name in known or pa.types.is_primitive(f.type)]
-    )
+    return [field.name for field in schema if field.name in known or pa.types.is_primitive(field.type)]
 
 
 def write_files(storage: Storage, files: Mapping[str, bytes | pa.Table]) -> list[str]:

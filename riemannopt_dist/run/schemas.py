@@ -6,24 +6,31 @@ from dataclasses import asdict
 
 import pyarrow as pa
 
-from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, SUMMARIES, Metric
+from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, SUMMARIES, Column, Metric
 
 
-def _field(
-    name: str, kind: pa.DataType, meaning: str, unit: str = "", direction: str = "", nullable: bool = False
+def field(
+    name: str,
+    kind: pa.DataType,
+    meaning: str,
+    unit: str = "",
+    direction: str = "",
+    nullable: bool = False,
+    x: str = "",
 ) -> pa.Field:
-    metadata = {"description": meaning, "unit": unit, "direction": direction}
+    """A column with what it is in its metadata."""
+    metadata = {"description": meaning, "unit": unit, "direction": direction, "x": x}
     return pa.field(name, kind, nullable, {key: value for key, value in metadata.items() if value})
 
 
 _PLACE = [
-    _field("uri", pa.string(), "where the image lies: its file, or the tar or Parquet file it is a part of"),
-    _field("offset", pa.int64(), "where the image begins in a tar, or its row in Parquet", nullable=True),
-    _field("size", pa.int64(), "bytes of the image, where its listing tells them", "B", nullable=True),
-    _field("group", pa.int32(), "in Parquet the row group that its row is in", nullable=True),
+    field("uri", pa.string(), "where the image lies: its file, or the tar or Parquet file it is a part of"),
+    field("offset", pa.int64(), "where the image begins in a tar, or its row in Parquet", nullable=True),
+    field("size", pa.int64(), "bytes of the image, where its listing tells them", "B", nullable=True),
+    field("group", pa.int32(), "in Parquet the row group that its row is in", nullable=True),
 ]
-_IN_FIT = _field("in_fit", pa.bool_(), "drawn into the subset that schedules are fitted on")
-_DRAW = _field(
+_IN_FIT = field("in_fit", pa.bool_(), "drawn into the subset that schedules are fitted on")
+_DRAW = field(
     "draw",
     pa.int32(),
     "0; 1, 2, … of images that were out of reach at first: drawn after all others",
@@ -32,16 +39,16 @@ _DRAW = _field(
 
 SELECTION = pa.schema(
     [
-        _field("image_id", pa.string(), "path below the image source, unique in a run"),
+        field("image_id", pa.string(), "path below the image source, unique in a run"),
         *_PLACE,
-        _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
-        _field("prediction", pa.int32(), "class index of the highest logit", nullable=True),
-        _field("probability", pa.float32(), "softmax probability of the prediction", "1", nullable=True),
-        _field("selected", pa.bool_(), "readable, and classified correctly where there is a label"),
-        _field(
+        field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
+        field("prediction", pa.int32(), "class index of the highest logit", nullable=True),
+        field("probability", pa.float32(), "softmax probability of the prediction", "1", nullable=True),
+        field("selected", pa.bool_(), "readable, and classified correctly where there is a label"),
+        field(
             "digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits", nullable=True
         ),
-        _field("error", pa.string(), "why the image could not be used", nullable=True),
+        field("error", pa.string(), "why the image could not be used", nullable=True),
     ]
 )
 IMAGES = SELECTION.append(_IN_FIT).append(_DRAW)
@@ -51,38 +58,38 @@ LISTING = pa.schema(
         SELECTION.field("image_id"),
         *_PLACE,
         SELECTION.field("label"),
-        _field("reason", pa.string(), "why the image cannot be used, where its listing tells", nullable=True),
+        field("reason", pa.string(), "why the image cannot be used, where its listing tells", nullable=True),
     ]
 )
 
 VARIATIONS = pa.schema(
     [
-        _field("image_id", pa.string(), "the image's id in images.parquet"),
-        _field("path", pa.string(), "the path that is sampled"),
-        _field("alphas", pa.list_(pa.float64()), "positions sampled on the path", "1"),
-        _field("variation", pa.list_(pa.float64()), "|Δg / Δα| between them, the mean over features"),
+        field("image_id", pa.string(), "the image's id in images.parquet"),
+        field("path", pa.string(), "the path that is sampled"),
+        field("alphas", pa.list_(pa.float64()), "positions sampled on the path", "1"),
+        field("variation", pa.list_(pa.float64()), "|Δg / Δα| between them, the mean over features"),
     ]
 )
 
 CELL = [
-    _field("image_id", pa.string(), "the image's id in images.parquet"),
-    _field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
-    _field("target", pa.int32(), "class index whose output is explained"),
-    _field("path", pa.string(), "the path from a baseline to the image; none of a control"),
-    _field("estimator", pa.string(), "how the integral is estimated from the samples; a control's name"),
-    _field("placement", pa.string(), "where the samples are; none of a control"),
-    _field("samples", pa.int32(), "samples asked for: points, or intervals of rescale", "evaluations"),
-    _field(
+    field("image_id", pa.string(), "the image's id in images.parquet"),
+    field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
+    field("target", pa.int32(), "class index whose output is explained"),
+    field("path", pa.string(), "the path from a baseline to the image; none of a control"),
+    field("estimator", pa.string(), "how the integral is estimated from the samples; a control's name"),
+    field("placement", pa.string(), "where the samples are; none of a control"),
+    field("samples", pa.int32(), "samples asked for: points, or intervals of rescale", "evaluations"),
+    field(
         "tolerance",
         pa.float64(),
         "error at which an image has samples enough; null for a count",
         "1",
         nullable=True,
     ),
-    _field("f_input", pa.float32(), "explained output at the image", "f"),
-    _field("f_baseline", pa.float32(), "explained output at the path's start", "f"),
-    _field("gradient_evaluations", pa.int32(), "gradients that this map alone costs"),
-    _field("seconds", pa.float64(), "time that this map's gradients take, from the time of its batch", "s"),
+    field("f_input", pa.float32(), "explained output at the image", "f"),
+    field("f_baseline", pa.float32(), "explained output at the path's start", "f"),
+    field("gradient_evaluations", pa.int32(), "gradients that this map alone costs", "evaluations"),
+    field("seconds", pa.float64(), "time that this map's gradients take, from the time of its batch", "s"),
 ]
 
 _KINDS = {"number": pa.float64(), "list": pa.list_(pa.float32()), "text": pa.string()}
@@ -91,17 +98,21 @@ _KINDS = {"number": pa.float64(), "list": pa.list_(pa.float32()), "text": pa.str
 def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
     """The columns of result rows with these metrics.
 
-    How images are to be summed up goes along as metadata, so that the files can be read by themselves.
+    How images are to be summed up goes along as metadata, so that the files can be read by themselves. So do
+    each column's description, unit and direction, and of a curve `x`: its x-values as a JSON list, or the
+    column that has them.
     """
     chosen = list(metrics)
     columns = [
-        _field(
+        field(
             column.name,
             _KINDS[column.kind],
-            f"metric {metric.name}" + (f"; NaN {column.undefined}" if column.undefined else ""),
+            (column.meaning or f"metric {metric.name}")
+            + (f"; NaN {column.undefined}" if column.undefined else ""),
             column.unit,
             f"{column.direction} is better" if column.direction else "",
             nullable=True,
+            x=_x_of(column),
         )
         for metric in chosen
         for column in metric.columns
@@ -112,44 +123,49 @@ def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
     return pa.schema([*CELL, *columns], told)
 
 
+def _x_of(column: Column) -> str:
+    """The column of a curve's x-values, or these as JSON; nothing for what is no curve."""
+    return column.x if isinstance(column.x, str) else json.dumps(column.x) if column.x else ""
+
+
 PROBES = pa.schema(
     [
-        _field("image_id", pa.string(), "the image's id in images.parquet"),
-        _field("digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits"),
-        _field("logits", pa.list_(pa.float64()), "the model's logits of it"),
+        field("image_id", pa.string(), "the image's id in images.parquet"),
+        field("digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits"),
+        field("logits", pa.list_(pa.float64()), "the model's logits of it"),
     ]
 )
 
 FAILURES = pa.schema(
     [
-        _field("stage", pa.string(), "selection, fit, refine or results"),
-        _field("image_id", pa.string(), "the image given up on"),
-        _field("reason", pa.string(), "why"),
-        _field("attempts", pa.int32(), "how often it was tried"),
+        field("stage", pa.string(), "selection, fit, refine or results"),
+        field("image_id", pa.string(), "the image given up on"),
+        field("reason", pa.string(), "why"),
+        field("attempts", pa.int32(), "how often it was tried"),
     ]
 )
 
 AUDIT = pa.schema(
     [
-        _field("maps", pa.string(), "the file or folder of the map, below the one that is audited"),
-        _field("image_id", pa.string(), "path below the image source"),
-        _field("target", pa.int32(), "class index whose output the map explains"),
-        _field("summed", pa.bool_(), "the map is summed over channels, and compared so"),
-        _field(
+        field("maps", pa.string(), "the file or folder of the map, below the one that is audited"),
+        field("image_id", pa.string(), "path below the image source"),
+        field("target", pa.int32(), "class index whose output the map explains"),
+        field("summed", pa.bool_(), "the map is summed over channels, and compared so"),
+        field(
             "reference_error",
             pa.float64(),
             "L1 distance from the converged map of the path; NaN where that is zero",
             "share of the converged map's L1 norm",
             "lower is better",
         ),
-        _field(
+        field(
             "reference_residual",
             pa.float64(),
             "that of the converged map from the one with half of its intervals",
             "share of the converged map's L1 norm",
         ),
-        _field("completeness_delta", pa.float64(), "the map's sum less the change of f along the path", "f"),
-        _field(
+        field("completeness_delta", pa.float64(), "the map's sum less the change of f along the path", "f"),
+        field(
             "relative_error",
             pa.float64(),
             "its size as a share of the change; NaN where f does not change",
@@ -157,7 +173,7 @@ AUDIT = pa.schema(
             "lower is better",
         ),
         *(
-            _field(
+            field(
                 f"samples_{rule}",
                 pa.int32(),
                 f"gradients on equal intervals, with the rule {rule}, whose sum is off by no more: the least "

@@ -152,16 +152,20 @@ def read_status(storage: Storage) -> RunStatus:
     run = directory.read_run()
     config = run["config"]
     items = _items_of_stages(config, directory)
+    files = {name: shard_files(storage, name) for name in STAGES}
     failed: dict[str, set[str]] = {name: set() for name in STAGES}
     for failure in directory.read_failures():
         failed.setdefault(failure.stage, set()).add(failure.image_id)
     shards = {
         name: _shards(items[name], config["shard_size"], cuts(run) if name == RESULTS else ())
         for name in STAGES
-        if _takes_place(storage, name, config)
+        if _takes_place(name, config, files[name])
     }
-    files = {name: _files(storage, name, run) for name in shards}
-    stages = tuple(_stage_status(name, files[name], shards[name], failed[name]) for name in shards)
+    states = {name: _files(storage, files[name], run, name) for name in shards}
+    stages = tuple(_stage_status(name, states[name], shards[name], failed[name]) for name in shards)
+    driver = read_holder(storage)
+    # What a driver that is gone left unfinished is in nobody's hands.
+    events = [] if driver is None else in_flight(storage)
     return RunStatus(
         root=storage.root,
         model=config["model"]["name"],
@@ -169,8 +173,8 @@ def read_status(storage: Storage) -> RunStatus:
         version=run["versions"]["riemannopt-dist"],
         stages=stages,
         written=_last_written(storage, stages),
-        driver=read_holder(storage),
-        in_flight=tuple(_unsettled(in_flight(storage), files, shards, failed)),
+        driver=driver,
+        in_flight=tuple(_unsettled(events, states, shards, failed)),
         damaged=tuple(f"{stage.name}/{key}.parquet" for stage in stages for key in stage.damaged),
     )
 
@@ -211,10 +215,10 @@ def _shards(
     return {key: [row["image_id"] for row in shard] for key, shard in shards.items()}
 
 
-def _takes_place(storage: Storage, stage: str, config: Mapping[str, Any]) -> bool:
+def _takes_place(stage: str, config: Mapping[str, Any], files: Mapping[str, str]) -> bool:
     """Whether a run has a stage: fit if a cell takes its points from a profile, refine once it has begun."""
     if stage == "refine":
-        return bool(storage.list(stage))
+        return bool(files)
     fitted = any({*block["placements"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
     return stage != "fit" or (fitted and config["fit"]["images"] > 0)
 
@@ -268,7 +272,7 @@ def _stage_status(
     )
 
 
-def _files(storage: Storage, stage: str, run: Mapping[str, Any]) -> _Files:
+def _files(storage: Storage, files: Mapping[str, str], run: Mapping[str, Any], stage: str) -> _Files:
     """What the files of a stage's shards tell at their ends."""
 
     def schema_of(name: str) -> pa.Schema | None:
@@ -277,7 +281,6 @@ def _files(storage: Storage, stage: str, run: Mapping[str, Any]) -> _Files:
         except DamagedFile:
             return None
 
-    files = shard_files(storage, stage)
     with ThreadPoolExecutor(READERS) as pool:
         outcomes = dict(zip(files, pool.map(schema_of, files.values()), strict=True))
     schemas = {key: schema for key, schema in outcomes.items() if schema is not None}

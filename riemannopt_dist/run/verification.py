@@ -1,7 +1,7 @@
 """Whether a run directory holds what its configuration promises: every row once, finite, and nothing else."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from riemannopt_dist.metrics.metric import Metric
@@ -39,9 +39,10 @@ def problems(directory: RunDirectory) -> Iterator[str]:
         known = make_config(step["config"], storage.uri(RUN)).fingerprint(run["weights_digest"])
         if step["fingerprint"] != known:
             yield f"{storage.uri(RUN)}: its fingerprint is not that of its configuration"
-    yield from _damaged(directory)
+    yield from _damaged(directory, run)
     cells = config.row_cells()
     metrics = [METRICS[name] for name in config.metrics]
+    schema = schemas.results_schema(metrics)
     given_up = {f.image_id for f in directory.read_failures() if f.stage == RESULTS}
     evaluated = evaluated_examples(images, config)
     maps = map_output(config, [example.image.image_id for example in evaluated])
@@ -57,25 +58,29 @@ def problems(directory: RunDirectory) -> Iterator[str]:
                 yield f"{name}: missing, with {len(expected - given_up)} images"
             continue
         try:
-            if steps_of(run) and is_behind(storage.read_schema(name), run, RESULTS):
+            if is_behind(storage.read_schema(name), run, RESULTS):
                 yield f"{name}: of before the run was extended, and not extended yet"
                 continue
-            table = directory.table(name, schemas.results_schema(metrics)).to_pylist()
+            table = directory.checked(name, run, schema).to_pylist()
         except StorageError as error:
             yield str(error)
             continue
-        yield from _map_problems(directory, maps, key, expected - given_up)
+        yield from _map_problems(directory, run, maps, key, expected - given_up)
         promised = {(image_id, cell) for image_id in expected for cell in cells}
         yield from (f"{name}: {problem}" for problem in _row_problems(table, promised, given_up, metrics))
 
 
 def _map_problems(
-    directory: RunDirectory, maps: MapOutput | None, shard: str, image_ids: Set[str]
+    directory: RunDirectory,
+    run: Mapping[str, Any],
+    maps: MapOutput | None,
+    shard: str,
+    image_ids: Set[str],
 ) -> Iterator[str]:
     """What is wrong with the files of a shard's maps."""
     for name, expected in ({} if maps is None else maps.files(shard, image_ids)).items():
         try:
-            table = directory.table(name)
+            table = directory.checked(name, run, columns=["image_id"])
         except (StorageError, FileNotFoundError) as error:
             yield str(error)
             continue
@@ -100,13 +105,13 @@ def _row_problems(
     yield from (f"{image_id} {cell} is missing" for image_id, cell in sorted(absent))
 
 
-def _damaged(directory: RunDirectory) -> Iterator[str]:
+def _damaged(directory: RunDirectory, run: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with the files of the stages before the results, and with those beside them."""
     shards = (f"{stage}/{key}.parquet" for stage in EARLIER for key in sorted(directory.done_shards(stage)))
     there = (name for name in BESIDE if directory.storage.exists(name))
     for name in (*there, *shards):
         try:
-            directory.table(name)
+            directory.checked(name, run)
         except StorageError as error:
             yield str(error)
 

@@ -7,7 +7,7 @@ disk and renamed; an object store makes an object visible when its upload is com
 import copy
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,22 +126,26 @@ class Storage:
         """Write `table` as one Parquet file, sealed."""
         self.write_bytes(name, sealed(table))
 
-    def read_table(self, name: str, expected: Iterable[pa.Field] = ()) -> pa.Table:
-        """The table in the Parquet file `name`.
+    def read_table(
+        self, name: str, expected: Iterable[pa.Field] = (), columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The table in the Parquet file `name`: all its columns, or those named that it has.
 
-        Raises DamagedFile if it is none, is not as it was written, or lacks an `expected` column.
+        Raises DamagedFile if it is none, is not as it was written, or lacks an `expected` column. All of the
+        file's bytes are checked, whatever is taken from them: decoding them is what takes time.
         """
         data = self.read_bytes(name)
         try:
             check_seal(data)
             # Without threads, which now and then abort a process that ends (apache/arrow#34314).
             with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
-                table = unmarked(file.read(use_threads=False))
+                schema = file.schema_arrow
+                table = unmarked(file.read(columns=columns, use_threads=False))
         except Broken as error:
             raise DamagedFile(f"{self.uri(name)}: {error}") from None
         except (OSError, pa.ArrowException) as error:
             raise DamagedFile(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
-        check_columns(table, expected, self.uri(name))
+        check_columns(schema, expected, self.uri(name))
         return table
 
     def read_schema(self, name: str) -> pa.Schema:
@@ -173,11 +177,11 @@ class Storage:
             raise DamagedFile(f"{self.uri(name)}: not a JSON file: {one_line(error)}") from error
 
 
-def check_columns(table: pa.Table, expected: Iterable[pa.Field], uri: str) -> None:
-    """Raise DamagedFile, naming the file, for a table that lacks an `expected` column."""
+def check_columns(schema: pa.Schema, expected: Iterable[pa.Field], uri: str) -> None:
+    """Raise DamagedFile, naming the file, for a schema that lacks an `expected` column."""
     for field in expected:
-        place = table.schema.get_field_index(field.name)
-        if place < 0 or table.schema.field(place).type != field.type:
+        place = schema.get_field_index(field.name)
+        if place < 0 or schema.field(place).type != field.type:
             column = f"a column {field.name}" if place < 0 else f"{field.type} in its column {field.name}"
             raise DamagedFile(f"{uri}: not that of a run (expected {column})")
 

@@ -10,7 +10,6 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from riemannopt_dist.commands.run_data import run_data
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.reports.data import RunData
@@ -22,6 +21,7 @@ from riemannopt_dist.run.outputs.maps import map_file
 from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.shards import shards_of
+from riemannopt_dist.run_data.data import run_data
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.testing.small_world import FIT, SIDE, small_config
 

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from riemannopt_dist.commands.run_data import results_so_far, run_data
 from riemannopt_dist.reports.answer import best_of, missing, savings_of, verdict
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.equal_points import against_equal_points
@@ -27,6 +26,7 @@ from riemannopt_dist.run.config import make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.yaml_text import parse_yaml
+from riemannopt_dist.run_data.data import results_so_far, run_data
 from tests.reports.small_run import data_of, halved, make_run
 
 MARKUP = "<script>alert(1)<%script><img src=x onerror=alert(2)>.png".replace("/", "%")

@@ -8,15 +8,17 @@ from scipy import stats
 
 from riemannopt_dist.metrics.completeness import COMPLETENESS
 from riemannopt_dist.metrics.insertion import INSERTION
+from riemannopt_dist.reports import statistics
 from riemannopt_dist.reports.statistics import (
-    CELL,
     LARGE,
     RESAMPLES,
     against,
     changes,
+    holm,
     mean_interval,
+    mean_intervals,
     resampled_means,
-    rows_of,
+    saving_interval,
 )
 from riemannopt_dist.run.schemas import results_schema
 
@@ -38,6 +40,67 @@ def test_the_interval_of_many_values_is_the_normal_one() -> None:
     np.testing.assert_allclose(mean_interval(values)[1:], expected, rtol=1e-12)
 
 
+def test_the_normal_limit_is_the_bootstrap_of_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of skewed scores such as errors; bounds are the same to a fraction of the interval's length."""
+    errors = np.random.default_rng(3).exponential(0.2, LARGE)
+    mean, low, high = mean_interval(errors)
+    saved = saving_interval(errors, errors * np.linspace(0.2, 1.0, LARGE))
+    monkeypatch.setattr(statistics, "LARGE", LARGE + 1)
+    assert mean_interval(errors) == pytest.approx((mean, low, high), abs=0.03 * (high - low))
+    drawn = saving_interval(errors, errors * np.linspace(0.2, 1.0, LARGE))
+    assert drawn == pytest.approx(saved, abs=0.03 * (saved[2] - saved[1]))
+
+
+def test_intervals_of_samples_of_any_size_are_those_of_each() -> None:
+    rng = np.random.default_rng(4)
+    samples = [rng.normal(size=count) for count in (12, LARGE, 30, 12)]
+    for several, alone in zip(mean_intervals(samples), map(mean_interval, samples), strict=True):
+        np.testing.assert_allclose(several, alone, rtol=1e-12)
+
+
+def test_a_signed_rank_test_of_ten_images_by_hand() -> None:
+    """Changes +1, …, +10: one of 2^10 signs each way is as far, p = 2 / 1024. With −1 for +1, 4 / 1024."""
+    base = [100.0 + n * n for n in range(10)]
+    (up,) = p_values(base, [value + n + 1 for n, value in enumerate(base)])
+    (mixed,) = p_values(base, [base[0] - 1, *(value + n + 1 for n, value in enumerate(base[1:], 1))])
+    assert (up, mixed) == pytest.approx((2 / 1024, 4 / 1024))
+
+
+def test_images_served_alike_do_not_count_in_a_test() -> None:
+    """Six that are better of thirty: one of 2^6 signs each way is as far, however many others there are."""
+    base = [0.1 * n for n in range(1, 31)]
+    few = [value + 0.01 * (n + 1) if n < 6 else value for n, value in enumerate(base)]
+    assert p_values(base, few) == pytest.approx([2 / 64])
+    assert p_values(base, base) == [1.0]
+    assert np.isnan(p_values(base[:9], few[:9])).all()
+
+
+def p_values(before: list[float], after: list[float]) -> list[float]:
+    """The p-values of one pair of cells, of which one score is told: both have the same values."""
+    found = changes(table({("ig", "linear"): before, ("ig", "exact"): after}))
+    return [*dict.fromkeys(found["wilcoxon_p"])]
+
+
+def test_holm_multiplies_the_smallest_most_and_never_reorders() -> None:
+    """Worked by hand: 0.01 · 4, 0.02 · 3 = 0.06, 0.03 · 2 = 0.06, 0.5 · 1; NaN is no test."""
+    assert holm([0.02, np.nan, 0.5, 0.01, 0.03]) == pytest.approx(
+        [0.06, np.nan, 0.5, 0.04, 0.06], nan_ok=True
+    )
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_test_is_corrected_for_all_pairs_of_its_score() -> None:
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=40)
+    cells = {("ig", "linear"): [*base]}
+    cells |= {("ig", name): [*(base + rng.normal(0.3, 1, 40))] for name in ("exact", "eq9", "riemannopt")}
+    for _, rows in changes(table(cells)).groupby("score"):
+        assert len(rows) == 3
+        assert rows["wilcoxon_p_holm"].tolist() == holm(rows["wilcoxon_p"].tolist())
+        assert rows["wilcoxon_p_holm"].min() == pytest.approx(3 * rows["wilcoxon_p"].min())
+
+
 @pytest.mark.parametrize("images", [500, LARGE])
 def test_resampled_means_vary_and_covary_as_means_of_so_many_images_do(images: int) -> None:
     rng = np.random.default_rng(2)
@@ -47,14 +110,6 @@ def test_resampled_means_vary_and_covary_as_means_of_so_many_images_do(images: i
     assert np.shape(others) == (RESAMPLES, 3)
     np.testing.assert_allclose(np.mean(others, 0), first, atol=5 * values.std() / (images * RESAMPLES) ** 0.5)
     np.testing.assert_allclose(images * np.cov(np.transpose(others)), np.cov(values.T, ddof=0), atol=0.25)
-
-
-def test_rows_are_read_with_what_is_asked_for_alone_and_a_text_is_a_byte() -> None:
-    cells = {("ig", name): [0.5] * 4 for name in ("linear", "exact")}
-    frame = rows_of(table(cells), "insertion")
-    assert [*frame.columns] == [*CELL, "insertion", "image"]
-    assert frame["image"].tolist() == [0, 1, 2, 3] * 2
-    assert [frame[name].cat.codes.dtype.itemsize for name in ("path", "placement", "estimator")] == [1, 1, 1]
 
 
 def table(cells: dict[tuple[str, str], list[float]]) -> pa.Table:

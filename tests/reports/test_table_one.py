@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from riemannopt_dist.commands.run_data import run_data
 from riemannopt_dist.metrics.completeness import COMPLETENESS
 from riemannopt_dist.reports.formats import FORMATS
 from riemannopt_dist.reports.statistics import mean_interval, saving_interval
 from riemannopt_dist.reports.table_one import comma_separated, latex, markdown, table_one
 from riemannopt_dist.run.results import read_results, write_files
 from riemannopt_dist.run.schemas import results_schema
+from riemannopt_dist.run_data.data import run_data
 from riemannopt_dist.storage.base import Storage
 
 RULES = {"ig": "released", "blur_ig": "right", "guided_ig": "left"}

@@ -1,12 +1,12 @@
 """Maps on disk: what a run stores of them, how far off that is, and what is done when a file is gone."""
 
-import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
-import duckdb
+import datasets
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
@@ -17,7 +17,7 @@ from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.run.outputs.maps import ABOUT, MapOutput, about_maps, maps_of
+from riemannopt_dist.run.outputs.maps import MapOutput, about_maps, maps_of
 from riemannopt_dist.run.plan import assumed_speed, make_plan
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.stages.batches import read_tensor
@@ -169,17 +169,36 @@ def cells(reader: RunReader) -> list[dict[str, object]]:
     return [about_maps(table)["cell"] for table in reader.map_tables()]
 
 
-def test_readers_open_the_files_without_this_package(stored: Config, reader: RunReader) -> None:
-    file = Path(stored.output) / "maps/ig/left/linear/8/shard-00000.parquet"
-    expected = dict(reader.maps(samples=8, estimator="left", placement="linear"))
-    frame = pd.read_parquet(file)
-    for name, values in zip(frame["image_id"], frame["map"], strict=True):
-        np.testing.assert_array_equal(np.reshape(values, (3, SIDE, SIDE)), expected[name])
-    query = f"SELECT image_id, list_sum(map::FLOAT[]) FROM read_parquet('{file}') ORDER BY image_id"
-    for name, total in duckdb.sql(query).fetchall():
-        assert total == pytest.approx(float(expected[name].astype(np.float64).sum()), abs=1e-4)
-    schema = ro.open_run(stored.output).directory.table("maps/ig/left/linear/8/shard-00000.parquet").schema
-    assert json.loads(schema.metadata[ABOUT])["channels"] == "red, green, blue"
+def test_the_page_on_reading_runs_and_all_readers_agree(
+    stored: Config, reader: RunReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path("docs/reading.md").read_text(encoding="utf-8")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/demo").symlink_to(stored.output)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    found: list[dict[str, Any]] = []
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        found.append({})
+        exec(block, found[-1])
+    ours, of_pandas, of_duckdb, of_polars, of_datasets, columns = found
+    expected, errors = ours["maps"], ours["errors"].to_numpy()
+    assert len(expected) == 5
+    assert len(errors) == 4
+    np.testing.assert_allclose(of_pandas["errors"].to_numpy(), errors, rtol=1e-12)
+    np.testing.assert_allclose(of_duckdb["errors"]["error"], errors, rtol=1e-12)
+    np.testing.assert_allclose(of_polars["errors"]["relative_error"], errors, rtol=1e-12)
+    rows = of_datasets["rows"].to_pandas()
+    rows = rows[(rows["path"] == "ig") & (rows["estimator"] == "left")]
+    of_rows = rows.groupby(["placement", "samples"])["relative_error"].mean()
+    np.testing.assert_allclose(of_rows.to_numpy(), errors, rtol=1e-12)
+    sums = dict(of_duckdb["sums"].itertuples(index=False))
+    for name, values in expected.items():
+        np.testing.assert_array_equal(of_pandas["maps"][name], values)
+        np.testing.assert_array_equal(of_polars["maps"][name], values.ravel())
+        assert sums[name] == pytest.approx(values.sum(dtype=np.float64), abs=1e-6)
+    np.testing.assert_array_equal(of_datasets["attribution"], next(iter(expected.values())).ravel())
+    assert columns["meanings"]["relative_error"][b"direction"] == b"lower is better"
 
 
 def test_a_run_in_a_bucket_stores_them_too(bucket: Bucket, tmp_path: Path) -> None:

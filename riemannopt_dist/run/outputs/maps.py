@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from riemannopt_dist.run.grid import NONE, Cell
+from riemannopt_dist.run.schemas import field
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,15 @@ CONVERGED = "converged"
 """What stands for an estimator in the cells of converged maps."""
 ABOUT = b"maps"
 """The key of a file's metadata under which a JSON object describes its maps."""
+
+MAPS = pa.schema(
+    [
+        field("image_id", pa.string(), "the image's id in images.parquet"),
+        field("scale", pa.float32(), "what the map's numbers are in units of; 1 in float32", "f"),
+        field("map", pa.list_(pa.float32()), "H · W numbers, or C · H · W, row by row of pixels", "scale"),
+    ]
+)
+"""The columns of a file of maps, whose lists have the type and length of its run."""
 
 Channels = Literal["sum", "all"]
 Precision = Literal["float16", "float32"]
@@ -92,14 +102,8 @@ class MapOutput:
             flat = (flat / scales[:, None]).astype(np.float16)
         kind = _TYPES[self.dtype]
         lists = pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel(), kind), flat.shape[1])
-        schema = pa.schema(
-            [
-                pa.field("image_id", pa.string(), nullable=False),
-                pa.field("scale", pa.float32(), nullable=False),
-                pa.field("map", lists.type, nullable=False),
-            ],
-            {ABOUT: json.dumps(about)},
-        )
+        fields = [MAPS.field("image_id"), MAPS.field("scale"), MAPS.field("map").with_type(lists.type)]
+        schema = pa.schema(fields, {ABOUT: json.dumps(about)})
         return pa.table([[image_ids[n] for n in places], scales, lists], schema=schema)
 
 

@@ -24,7 +24,7 @@ from riemannopt_dist.quadrature.profile import Profile, Variations, equispaced
 from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array, Schedule
-from riemannopt_dist.run.classifier import check_for_run, labelled_images
+from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_images
 from riemannopt_dist.run.config import Config, ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
 from riemannopt_dist.run.examples import (
@@ -91,6 +91,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     """
     model = load_model(**config.model.settings)
     classes = check_for_run(model, config)
+    names = config.model.class_names() or class_names(model, classes)
     state = model_state(model)
     digest = weights_digest(state)
     if config.fit.profiles is not None:
@@ -106,6 +107,8 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
             guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
             _or_aside(guarded, FAILURES, guarded.read_failures)
             _claim(guarded, config, digest, refs, probes, (model.input_size, model.resize_size))
+            if names is not None and guarded.read_class_names() is None:
+                guarded.write_class_names(names)
             spawn = _spawner(config, directory.storage, guarded.origin(), state, scaling)
             with Pool(spawn, scaling.workers) as pool:
                 run = Run(

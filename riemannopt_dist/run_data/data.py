@@ -1,4 +1,4 @@
-"""A run as its report is made of it."""
+"""What a run's directory holds for its report, as plain tables and values."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -7,15 +7,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from riemannopt_dist.commands.curves import mean_curves
-from riemannopt_dist.reports.data import CellKey, Picture, RunData
+from riemannopt_dist.reports.data import Picture, RunData
+from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.summary import summarize
-from riemannopt_dist.run import results as stored
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
 from riemannopt_dist.run.outputs.maps import FOLDER
+from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.schemas import CELL
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS
-from riemannopt_dist.run.status import read_status
+from riemannopt_dist.run_data.curves import mean_curves
 from riemannopt_dist.storage.base import Storage
 
 SINGLE = 6
@@ -29,16 +29,17 @@ def results_so_far(storage: Storage) -> pa.Table:
     """
     if storage.exists(RUN) and not shard_files(storage, RESULTS):
         return pa.schema(CELL).empty_table()
-    return stored.read_results(storage)
+    return read_results(storage)
 
 
 def run_data(storage: Storage, results: pa.Table) -> RunData:
     """What a report on result rows of a run is made of."""
-    model, promised = _model_and_images(storage, results)
+    directory = RunDirectory(storage)
+    model, promised = _model_and_images(directory, results)
     paths = [name.rsplit("/", 1)[-1].removesuffix(".json") for name in storage.list("schedules")]
-    fitted = {path: RunDirectory(storage).read_schedules(path) or {} for path in paths}
-    singles = {path: _single_images(storage, path) for path in paths}
-    more = _of_run(RunDirectory(storage)) if storage.exists(RUN) else {}
+    fitted = {path: directory.read_schedules(path) or {} for path in paths}
+    singles = _single_images(directory, paths)
+    more = _of_run(directory) if storage.exists(RUN) else {}
     return RunData(results, summarize(results), model, promised, fitted, singles, **more)
 
 
@@ -66,28 +67,37 @@ def _mapped(storage: Storage) -> frozenset[CellKey]:
 def _pictures(
     directory: RunDirectory, image_ids: Sequence[str], cells: Sequence[CellKey]
 ) -> Mapping[str, Picture]:
-    from riemannopt_dist.commands.pictures import read_pictures  # late: photos need torch
+    from riemannopt_dist.run_data.pictures import read_pictures  # late: photos need torch
 
     return read_pictures(directory, image_ids, cells)
 
 
-def _model_and_images(storage: Storage, results: pa.Table) -> tuple[str, int]:
+def _model_and_images(directory: RunDirectory, results: pa.Table) -> tuple[str, int]:
     """The model's name, and how many images the run is to evaluate; of bare results those that are there."""
-    there = pc.count_distinct(results["image_id"]).as_py()
-    if not storage.exists(RUN):
+    there: int = pc.count_distinct(results["image_id"]).as_py()
+    if not directory.storage.exists(RUN):
         return "a model that is not told", there
-    status = read_status(storage)
-    return status.model, status.stages[-1].images or there
+    run = directory.read_run()
+    config, model = run["config"], run["config"]["model"]["name"]
+    if not directory.storage.exists(IMAGES):
+        return model, there
+    usable: int = pc.sum(directory.checked(IMAGES, run, columns=["selected"])["selected"]).as_py() or 0
+    left = max(0, usable - config["fit"]["images"])
+    return model, left if config["limit"] is None else min(left, config["limit"])
 
 
-def _single_images(storage: Storage, path: str) -> list[dict[str, Any]]:
-    """The variations of the first SINGLE images of the fit subset, from the finest pass over them."""
+def _single_images(directory: RunDirectory, paths: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Of each path the variations of the first SINGLE images of the fit subset, from the finest pass over it.
+
+    Shards are read once, until there are enough.
+    """
+    singles: dict[str, list[dict[str, Any]]] = {path: [] for path in paths}
     for folder in (REFINE, FIT):
-        rows: list[dict[str, Any]] = []
-        for table in RunDirectory(storage).tables(shard_files(storage, folder).values()):
-            rows += [row for row in table.to_pylist() if row["path"] == path]
-            if len(rows) >= SINGLE:
+        missing = {path: rows for path, rows in singles.items() if not rows}
+        for table in directory.tables(shard_files(directory.storage, folder).values() if missing else ()):
+            for path, rows in missing.items():
+                of_path = table.filter(pc.equal(table["path"], path))
+                rows += of_path.slice(0, SINGLE - len(rows)).to_pylist()
+            if all(len(rows) == SINGLE for rows in missing.values()):
                 break
-        if rows:
-            return rows[:SINGLE]
-    return []
+    return singles

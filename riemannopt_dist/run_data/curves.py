@@ -7,8 +7,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from riemannopt_dist.reports.cells import cell_key
-from riemannopt_dist.reports.data import CellKey, Curve
-from riemannopt_dist.reports.statistics import CELL
+from riemannopt_dist.reports.data import Curve
+from riemannopt_dist.reports.pivot import CELL, CellKey
 from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.stages.names import RESULTS
 

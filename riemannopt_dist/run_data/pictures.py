@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from riemannopt_dist.data.classes import CLASSES, class_name
 from riemannopt_dist.data.decoding import image_tensor
 from riemannopt_dist.data.errors import ReplacedImage, UnreadableImage
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.reading import ImageReader
-from riemannopt_dist.reports.data import CellKey, Picture
+from riemannopt_dist.reports.data import Picture
+from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import Example, example_of
 from riemannopt_dist.run.grid import Cell
@@ -31,7 +31,7 @@ def read_pictures(
 
     A photo that its source does not give any more is missing, with the reason.
     """
-    run, classes = directory.read_run(), _classes(directory)
+    run, names = directory.read_run(), directory.read_class_names()
     end = converged_cell(cells[0][0], run["config"]["reference"]["intervals"])
     places, pictures = _places(directory, run), {}
     for image_id in image_ids:
@@ -39,7 +39,7 @@ def read_pictures(
         photo, missing = _photo(example.image, run.get("sizes"))
         maps = {cell: _map(directory, _cell(cell), shard, image_id) for cell in cells}
         pictures[image_id] = Picture(
-            name=class_name(example.target) if classes == CLASSES else f"class {example.target}",
+            name=f"class {example.target}" if names is None else names[example.target],
             photo=photo,
             missing=missing,
             maps={cell: values for cell, values in maps.items() if values is not None},
@@ -84,8 +84,3 @@ def _map(directory: RunDirectory, cell: Cell, shard: str, image_id: str) -> Map 
 def _cell(key: CellKey) -> Cell:
     path, estimator, placement, samples, tolerance = key
     return Cell(path, estimator, placement, samples, tolerance or None)
-
-
-def _classes(directory: RunDirectory) -> int | None:
-    """How many classes the model has, as far as the run tells."""
-    return next((len(probe.logits) for probe in directory.read_probes()), None)

@@ -1,0 +1,84 @@
+"""docs/columns.md: what every column of a run's tables is, from their schemas.
+
+python -m riemannopt_dist.columns > docs/columns.md
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.reports.statistics import COMPARED
+from riemannopt_dist.run import schemas
+from riemannopt_dist.run.outputs.maps import MAPS
+
+TABLES = {
+    "images.parquet": ("A row for every input.", schemas.IMAGES),
+    "listing.parquet": ("What the image source held when the run began.", schemas.LISTING),
+    "maps/\\<cell\\>/\\*.parquet": ("A row for each image. The file's metadata say how to read it.", MAPS),
+    "failures.parquet": ("A row for each image given up on in a stage.", schemas.FAILURES),
+    "fit/\\*.parquet, refine/\\*.parquet": ("A row for each image and path.", schemas.VARIATIONS),
+    "probes.parquet": ("What the model gave when the run began.", schemas.PROBES),
+}
+"""The tables but for the results: what a row is, and the schema."""
+
+HEAD = """# Columns
+
+Made by `python -m riemannopt_dist.columns` from the schemas that runs are written with. Each Parquet file
+carries the same in its columns' metadata: `description`, `unit`, `direction` and, of curves, `x`. f is the
+explained output, x the image and x′ the path's start.
+
+`open_run(…)` adds to class indices their names (`label_name`, `target_name`, `prediction_name`) and to images
+their `use`: evaluated, to come, fit, misclassified, unreadable, given up on or not drawn.
+
+## results/\\*.parquet
+
+A row for each image and cell of the grid. Every run has these:
+"""
+
+
+def columns_page() -> str:
+    """The page."""
+    lines = [HEAD, *_table(pa.schema(schemas.CELL))]
+    for name in METRICS:
+        own = schemas.results_schema([METRICS[name]]).names[len(schemas.CELL) :]
+        fields = [schemas.results_schema([METRICS[name]]).field(column) for column in own]
+        lines += ["", f"With the metric `{name}`:", "", *_table(pa.schema(fields))]
+    for title, (row, schema) in TABLES.items():
+        lines += ["", f"## {title}", "", row, "", *_table(schema)]
+    lines += [
+        "",
+        "## comparisons.csv, controls.csv",
+        "",
+        "A row for each pair of cells and score; beside the cell's",
+    ]
+    lines += ["columns:", "", "| column | what it is |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in COMPARED.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _table(schema: pa.Schema) -> Iterator[str]:
+    """The rows of a table of a schema's columns."""
+    yield "| column | type | unit | what it is |"
+    yield "|---|---|---|---|"
+    for field in schema:
+        about = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        meaning = [about["description"]]
+        meaning += [about["direction"]] if "direction" in about else []
+        meaning += [f"x: {_shown(about['x'])}"] if "x" in about else []
+        text = "; ".join(meaning).replace("|", "\\|")
+        yield f"| `{field.name}` | {field.type} | {about.get('unit', '')} | {text} |"
+
+
+def _shown(x: str) -> str:
+    """The x-values of a curve, or the column that has them."""
+    if not x.startswith("["):
+        return f"`{x}`"
+    first, second, *_, last = json.loads(x)
+    return f"{first:g}, {second:g}, …, {last:g}"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(columns_page())

@@ -1,0 +1,114 @@
+"""What became of each input, and the names of classes: on rows that are written out."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+import riemannopt_dist as ro
+from riemannopt_dist.models.classifier import Classifier
+from riemannopt_dist.run import schemas
+from riemannopt_dist.run.classifier import class_names
+from riemannopt_dist.run.directory import UNREADABLE, Failure, RunDirectory
+from riemannopt_dist.run.shards import drawn_images
+from riemannopt_dist.run.uses import uses
+from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.testing.small_world import small_config
+
+CONFIG = {"seed": 0, "fit": {"images": 2}, "limit": 3}
+
+
+def image(name: str, **changes: Any) -> dict[str, Any]:
+    row = {"image_id": name, "uri": name, "label": 1, "prediction": 1, "selected": True, "in_fit": False}
+    return dict.fromkeys(schemas.IMAGES.names) | row | {"draw": 0} | changes
+
+
+def inputs() -> list[dict[str, Any]]:
+    rows = [image(name) for name in "abcdefg"]
+    fitted = drawn_images(rows, CONFIG["seed"])[:2]
+    rows = [{**row, "in_fit": row["image_id"] in fitted} for row in rows]
+    return [
+        *rows,
+        image("wrong", label=2, selected=False),
+        image("torn", label=None, prediction=None, selected=False, error="UnreadableImage: cut off"),
+        image("away", label=None, prediction=None, selected=False, error="UnreachableImage: gone"),
+    ]
+
+
+def test_every_input_has_one_use_while_a_run_goes_on() -> None:
+    rows = inputs()
+    first, second, done, lost, coming, *spare = drawn_images(rows, CONFIG["seed"])
+    failures = [
+        Failure("selection", "away", "UnreachableImage: gone", 1),
+        Failure("selection", "torn", f"{UNREADABLE} cut off", 1),
+        Failure("results", lost, f"{UNREADABLE} replaced", 3),
+    ]
+    found = dict(zip([row["image_id"] for row in rows], uses(rows, CONFIG, failures, {done}), strict=True))
+    assert found == {
+        first: "fit",
+        second: "fit",
+        done: "evaluated",
+        lost: "given up on",
+        coming: "to come",
+        **dict.fromkeys(spare, "not drawn"),
+        "wrong": "misclassified",
+        "torn": "unreadable",
+        "away": "given up on",
+    }
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    """A run that has selected its images, and has no results yet."""
+    directory = RunDirectory(Storage(tmp_path / "run"))
+    directory.claim(small_config(tmp_path, tmp_path / "run", fit={"images": 2}, limit=3), "0" * 64)
+    directory.write_images(inputs())
+    return directory
+
+
+def test_a_reader_tells_uses_and_the_names_of_classes(directory: RunDirectory) -> None:
+    reader = ro.open_run(directory.storage.root)
+    before = reader.images()
+    assert before["label_name"].null_count == len(before)
+    uses_now = {row["image_id"]: row["use"] for row in before.to_pylist()}
+    assert (uses_now["wrong"], uses_now["torn"]) == ("misclassified", "unreadable")
+    directory.write_class_names(["cat", "dog"])
+    images = {row["image_id"]: row for row in reader.images().to_pylist()}
+    assert (images["a"]["label_name"], images["a"]["prediction_name"]) == ("dog", "dog")
+    assert (images["wrong"]["label_name"], images["torn"]["prediction_name"]) == (None, None)  # of no class
+
+
+def test_results_have_names_beside_indices_where_they_are_asked_for(directory: RunDirectory) -> None:
+    directory.write_class_names(["cat", "dog"])
+    row = {field.name: 1 for field in schemas.results_schema([]) if pa.types.is_primitive(field.type)}
+    texts = {"image_id": "a", "path": "ig", "estimator": "left", "placement": "linear", "label": None}
+    table = pa.Table.from_pylist([row | texts, row | texts | {"target": 0}], schemas.results_schema([]))
+    directory.write_table("results/shard-00000.parquet", table)
+    reader = ro.open_run(directory.storage.root)
+    assert reader.results(["target_name", "samples"], path="ig").to_pydict() == {
+        "target_name": ["dog", "cat"],
+        "samples": [1, 1],
+    }
+    names = reader.results()
+    assert names["label_name"].to_pylist() == [None, None]
+    assert pa.types.is_dictionary(names.schema.field("target_name").type)
+    assert {row["image_id"]: row["use"] for row in reader.images().to_pylist()}["a"] == "evaluated"
+
+
+def test_names_are_the_network_s_own_or_imagenet_s() -> None:
+    network = nn.Flatten()
+    model = Classifier(
+        network, name="m", mean=(0.0,) * 3, std=(1.0,) * 3, input_size=2, resize_size=2, classes=12
+    )
+    assert class_names(model, 12) is None
+    names = class_names(model, 1000)
+    assert names is not None
+    assert (names[0], names[281], len(names)) == ("tench", "tabby", 1000)
+    network.class_names = [f"c{n}" for n in range(12)]  # type: ignore[assignment]
+    assert class_names(model, 12) == network.class_names
+    with pytest.raises(ValueError, match="class_names are 12, expected one for each of 1000"):
+        class_names(model, 1000)
+    assert model(torch.zeros(1, 3, 2, 2)).shape == (1, 12)
