@@ -8,36 +8,39 @@ import typer
 from riemannopt_dist.choices import OUTPUTS, Output, check_choice
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import check_file, check_secrets, errors, say
+from riemannopt_dist.commands.options import MODEL, ModelOption, WeightsOption
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TABLES = (".parquet", ".csv")
 
+TheirImages = Annotated[
+    str,
+    typer.Option(
+        envvar="RIEMANNOPT_IMAGES",
+        help='Their images: a folder, .parquet or .tar files (local, s3://, gs://), or "demo:".',
+    ),
+]
+BaselineOption = Annotated[
+    str | None,
+    typer.Option(help="Of ig: black, white, a grey in [0, 1], or red, green and blue: 0.485,0.456,0.406."),
+]
+ExplainOption = Annotated[
+    str, typer.Option(help="What the maps explain of the class: its probability, or its logit.")
+]
+
 
 @app.command()
 def audit(
     context: typer.Context,
     maps: Annotated[str, typer.Argument(help="Maps: .npy, .parquet or .h5, a folder of them, or Zarr.")],
-    images: Annotated[
-        str,
-        typer.Option(
-            envvar="RIEMANNOPT_IMAGES",
-            help='Their images: a folder, .parquet or .tar files (local, s3://, gs://), or "demo:".',
-        ),
-    ],
-    model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
-    weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
+    images: TheirImages,
+    model: ModelOption = MODEL,
+    weights: WeightsOption = None,
     path: Annotated[str, typer.Option(help="The path that the maps integrate along: ig or blur_ig.")] = "ig",
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            help="Of ig: black, white, a grey in [0, 1], or red, green and blue: 0.485,0.456,0.406."
-        ),
-    ] = None,
-    explain: Annotated[
-        str, typer.Option(help="What the maps explain of the class: its probability, or its logit.")
-    ] = "probability",
+    baseline: BaselineOption = None,
+    explain: ExplainOption = "probability",
     intervals: Annotated[
         int, typer.Option(min=2, help="Those of the converged maps, an even number.")
     ] = 1024,

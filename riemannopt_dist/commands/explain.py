@@ -7,56 +7,67 @@ import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import EXPLANATIONS, check_file, errors, say
+from riemannopt_dist.commands.options import MODEL, ModelOption, WeightsOption
 
 EXPLANATION = Path("explanation.png")
 FOLDER = Path("explanations")
 
 
+ImagesArgument = Annotated[list[str], typer.Argument(help="Image files, or folders of them.")]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The file to write, whose name tells the format: .png, .jpg, .svg, .pdf, .npy or .html; of "
+        f"several images the folder. {EXPLANATION} or {FOLDER} if not given.",
+    ),
+]
+FormatOption = Annotated[str, typer.Option("--format", help="What several images are written as.")]
+TargetOption = Annotated[
+    str | None, typer.Option(help='The class to explain, "tabby" or 281; the predicted one if not given.')
+]
+EstimatorOption = Annotated[
+    str, typer.Option(help="An estimator of a configuration, such as trapezoid or rescale.")
+]
+PlacementOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the samples are, such as linear, riemannopt or adaptive. With a profile and no "
+        "placement: roughness for rescale, equidistribution for gauss_legendre, and exact for others."
+    ),
+]
+SamplesOption = Annotated[
+    int, typer.Option(min=1, help="Gradient evaluations; with the estimator rescale, intervals.")
+]
+ToleranceOption = Annotated[
+    float | None,
+    typer.Option(help="Stop at this estimated error; goes with adaptive and softmax_trapezoid."),
+]
+ProfileOption = Annotated[
+    Path | None, typer.Option(help="A profile from `riemannopt fit`. Equal intervals without.")
+]
+ConvergedOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="Also the converged map, of so many intervals, and what is off."),
+]
+
+
 @app.command()
 def explain(
-    images: Annotated[list[str], typer.Argument(help="Image files, or folders of them.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="The file to write, whose name tells the format: .png, .jpg, .svg, .pdf, .npy or .html; of "
-            f"several images the folder. {EXPLANATION} or {FOLDER} if not given.",
-        ),
-    ] = None,
-    kind: Annotated[str, typer.Option("--format", help="What several images are written as.")] = "png",
-    model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
-    weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help='The class to explain, "tabby" or 281; the predicted one if not given.'),
-    ] = None,
+    images: ImagesArgument,
+    output: FileOption = None,
+    kind: FormatOption = "png",
+    model: ModelOption = MODEL,
+    weights: WeightsOption = None,
+    target: TargetOption = None,
     path: Annotated[str, typer.Option(help="ig, blur_ig or guided_ig.")] = "ig",
-    estimator: Annotated[
-        str, typer.Option(help="An estimator of a configuration, such as trapezoid or rescale.")
-    ] = "trapezoid",
-    placement: Annotated[
-        str | None,
-        typer.Option(
-            help="Where the samples are, such as linear, riemannopt or adaptive. With a profile and no "
-            "placement: roughness for rescale, equidistribution for gauss_legendre, and exact for others."
-        ),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, help="Gradient evaluations; with the estimator rescale, intervals.")
-    ] = 64,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(help="Stop at this estimated error; goes with adaptive and softmax_trapezoid."),
-    ] = None,
-    profile: Annotated[
-        Path | None,
-        typer.Option(help="A profile from `riemannopt fit`. Equal intervals without."),
-    ] = None,
-    converged: Annotated[
-        int | None,
-        typer.Option(min=2, help="Also the converged map, of so many intervals, and what is off."),
-    ] = None,
+    estimator: EstimatorOption = "trapezoid",
+    placement: PlacementOption = None,
+    samples: SamplesOption = 64,
+    tolerance: ToleranceOption = None,
+    profile: ProfileOption = None,
+    converged: ConvergedOption = None,
 ) -> None:
     """Explain images by Integrated Gradients or another path: the map over the photo, or its numbers.
 

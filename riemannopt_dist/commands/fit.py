@@ -7,14 +7,15 @@ import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import PROFILES, check_file, errors, say
+from riemannopt_dist.commands.options import MODEL, ModelOption, WeightsOption
 
 
 @app.command()
 def fit(
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file to write.")],
     images: Annotated[str, typer.Option(help='A folder, .parquet or .tar files, or "demo:".')],
-    model: Annotated[str, typer.Option(help="A classifier that load_model knows.")] = "efficientnet_lite0",
-    weights: Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")] = None,
+    model: ModelOption = MODEL,
+    weights: WeightsOption = None,
     count: Annotated[int, typer.Option(min=1, help="Images to fit on; the first so many by name.")] = 200,
     samples: Annotated[int, typer.Option(min=2, help="Points along each image's path.")] = 128,
     path: Annotated[str, typer.Option(help="ig, blur_ig or guided_ig.")] = "ig",

@@ -33,6 +33,9 @@ OutputOption = Annotated[
 LimitOption = Annotated[
     int | None, typer.Option(help="Evaluate at most so many images. Overrides the config.")
 ]
+ModelOption = Annotated[str, typer.Option(help="A classifier that load_model knows.")]
+MODEL = "efficientnet_lite0"
+WeightsOption = Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")]
 RunArgument = Annotated[str, typer.Argument(help="A run directory: local, s3:// or gs://.")]
 PathOption = Annotated[
     list[str] | None,
