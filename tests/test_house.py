@@ -105,3 +105,40 @@ def test_the_package_imports_next_to_nothing() -> None:
 def test_every_module_says_what_it_is() -> None:
     without = [path for path in MODULES.values() if not ast.get_docstring(ast.parse(path.read_text()))]
     assert without == []
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{name}.{node.name}", node
+
+
+OTHERS_SIGNATURES = ("riemannopt_dist.methods.attribute", "riemannopt_dist.captum.attribute")
+"""The front door, which has every choice by name; and what is captum's."""
+
+
+def test_functions_are_short_and_take_few_arguments() -> None:
+    """At most 45 lines besides docstrings; seven parameters of what is public. A command's are its options."""
+    long = [name for name, node in functions() if _lines(node) > 45]
+    assert long == []
+    many = [
+        name
+        for name, node in functions()
+        if len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) - _is_method(node) > 7
+        and not node.name.startswith("_")
+        and not name.startswith("riemannopt_dist.commands.")
+        and name not in OTHERS_SIGNATURES
+    ]
+    assert many == []
+
+
+def _lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """A function's lines, less those of its docstring."""
+    text = node.body[0] if ast.get_docstring(node) else None
+    told = 0 if text is None else (text.end_lineno or 0) - text.lineno + 1
+    return (node.end_lineno or 0) - node.lineno + 1 - told
+
+
+def _is_method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return bool(node.args.args) and node.args.args[0].arg in ("self", "cls")
