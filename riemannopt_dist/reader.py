@@ -24,7 +24,7 @@ from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
 from riemannopt_dist.run.results import read_results, result_rows
 from riemannopt_dist.run.stages.names import RESULTS
 from riemannopt_dist.run.uses import uses
-from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.base import Storage, only
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,16 +72,16 @@ class RunReader:
         such column.
         """
         _check(cells)
-        indices = [name.removesuffix(NAME) for name in columns or () if name in NAMES]
+        names = [name.removesuffix(NAME) if name in NAMES else name for name in columns or ()]
+        there: dict[str, None] = {}
 
         def chosen(schema: pa.Schema) -> list[str]:
-            plain = [name for name in columns or () if name not in NAMES]
-            wanted = schema.names if columns is None else [*plain, *indices]
-            if unknown := [name for name in wanted if name not in schema.names]:
-                raise ValueError(f"columns: expected some of {', '.join(schema.names)}, got {unknown[0]!r}")
-            return [*dict.fromkeys([*wanted, *cells])]
+            there.update(dict.fromkeys(schema.names))
+            return [n for n in schema.names if columns is None or n in names or n in cells]
 
         rows = result_rows(self.directory, chosen, lambda table: _of_cells(table, cells))
+        if unknown := [name for name in names if name not in there]:
+            raise ValueError(f"columns: expected some of {', '.join(there)}, got {unknown[0]!r}")
         rows = _named(rows, self.directory.read_class_names())
         return rows if columns is None else rows.select([*columns])
 
@@ -99,7 +99,7 @@ class RunReader:
         """
         images = self.directory.table(IMAGES)
         done = shard_files(self.directory.storage, RESULTS)
-        rows = result_rows(self.directory, lambda schema: ["image_id"])["image_id"] if done else pa.array([])
+        rows = result_rows(self.directory, only("image_id"))["image_id"] if done else pa.array([])
         failures = self.directory.read_failures()
         words = uses(images.to_pylist(), self.about["config"], failures, {*pc.unique(rows).to_pylist()})
         images = _named(images, self.directory.read_class_names())

@@ -107,6 +107,9 @@ SCORES: dict[str, Call] = {
     "deletion": lambda model, x, t, size: (
         ro.deletion(ro.Objective(model, t, internal_batch_size=size), x, x).curve
     ),
+    "audit_maps": lambda model, x, t, size: ro.audit_maps(
+        ro.Objective(model, t, internal_batch_size=size), x, x, intervals=16
+    ).error[:, None],
     "information_curve": lambda model, x, t, size: (
         ro.information_curve(
             ro.Objective(model, t, internal_batch_size=size), x, x, convention="fast", workers=1

@@ -119,7 +119,7 @@ OTHERS_SIGNATURES = ("riemannopt_dist.methods.attribute", "riemannopt_dist.captu
 
 
 def test_functions_are_short_and_take_few_arguments() -> None:
-    """At most 45 lines besides docstrings; seven parameters of what is public. A command's are its options."""
+    """At most 45 lines besides docstrings, and seven parameters of what is public but no command."""
     long = [name for name, node in functions() if _lines(node) > 45]
     assert long == []
     many = [

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from riemannopt_dist.arguments import check_images
 from riemannopt_dist.audit.needed import RULES, samples_needed
 from riemannopt_dist.estimators.converged import converge, relative_distance
 from riemannopt_dist.metrics.completeness import beyond_rounding
 from riemannopt_dist.metrics.insertion import check_maps
-from riemannopt_dist.objective import Objective, Output
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import Path, PathFamily
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.table import path_family
@@ -46,20 +46,17 @@ class Audit:
 
 
 def audit_maps(
-    model: nn.Module,
+    objective: Objective,
     images: Tensor,
-    targets: Tensor,
     maps: Tensor,
     *,
     path: str | PathFamily = "ig",
-    output: Output = "probability",
     intervals: int = INTERVALS,
 ) -> Audit:
     """Compare maps (B, C, H, W), or (S, B, C, H, W), of images (B, C, H, W) with the converged map of a path.
 
-    The maps may be summed over channels, C being 1. `targets` (B,) are the class indices that they explain,
-    `output` what of the class. The converged map is the trapezoid's on `intervals` equal intervals of `path`,
-    a name in PATHS or a family with its parameters.
+    The maps may be summed over channels, C being 1; they explain the `objective`. The converged map is the
+    trapezoid's on `intervals` equal intervals of `path`, a name in PATHS or a family with its parameters.
 
     Attributions do not change when the input is scaled and shifted: a baseline of zero in a normalised input
     is that of the mean colour here.
@@ -72,7 +69,6 @@ def audit_maps(
         images[:, :1] if isinstance(maps, Tensor) and maps.ndim in (4, 5) and maps.shape[-3] == 1 else images
     )
     check_maps(maps, expected)
-    objective = Objective(model, targets, output)
     objective.check(images)
     stacked = maps.reshape(-1, *expected.shape)
     audits = [

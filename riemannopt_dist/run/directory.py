@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.origin import Origin, code_digest, foreign, origin_now
-from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.base import Columns, Storage
 from riemannopt_dist.storage.digest import digest_of_values
 from riemannopt_dist.storage.errors import DamagedFile
 
@@ -178,9 +178,9 @@ class RunDirectory:
         name: str,
         run: Mapping[str, Any] | None,
         expected: Iterable[pa.Field] = (),
-        columns: Sequence[str] | None = None,
+        columns: Columns | None = None,
     ) -> pa.Table:
-        """The table in the file `name`, with those of its `columns` that are named, or all.
+        """The table in the file `name`, with the `columns` chosen, or all.
 
         Raises DamagedFile if it is damaged, lacks an `expected` column, or is not of the run that `run`, its
         run.json, tells of; None stands for any.

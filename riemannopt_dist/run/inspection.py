@@ -12,7 +12,7 @@ from riemannopt_dist.run.origin import is_of_earlier_step
 from riemannopt_dist.run.stages.base import Stage
 from riemannopt_dist.run.stages.completion import Key, kept_parts, key_fields, row_keys
 from riemannopt_dist.run.steps import steps_of
-from riemannopt_dist.storage.base import check_columns
+from riemannopt_dist.storage.base import check_columns, only
 from riemannopt_dist.storage.errors import DamagedFile
 
 READERS = 16
@@ -59,7 +59,7 @@ def _inspected(
         table = (
             directory.checked(name, run, keys)
             if extended
-            else directory.checked(name, run, stage.schema, [field.name for field in keys])
+            else directory.checked(name, run, stage.schema, only(*(field.name for field in keys)))
         )
         counts, kept = Counter(row_keys(stage, table)), kept_parts(stage, table)
         staying = [key for key in counts if key[1:] in kept]

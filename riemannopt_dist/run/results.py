@@ -1,7 +1,7 @@
 """The results of a run as they are read back: the rows of all shards, and files that follow from them."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -11,7 +11,7 @@ from riemannopt_dist.run.directory import RUN, RunDirectory, shard_files
 from riemannopt_dist.run.schemas import CELL as RESULT
 from riemannopt_dist.run.stages.names import RESULTS
 from riemannopt_dist.run.steps import steps_of
-from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.base import Columns, Storage
 from riemannopt_dist.storage.errors import StorageError
 
 READERS = 4
@@ -28,7 +28,7 @@ def read_results(storage: Storage) -> pa.Table:
 
 def result_rows(
     directory: RunDirectory,
-    columns: Callable[[pa.Schema], Sequence[str]],
+    columns: Columns,
     rows: Callable[[pa.Table], pa.Table] = lambda table: table,
 ) -> pa.Table:
     """What `rows` takes of each result file of a run, in the `columns` chosen of what they have.
@@ -43,15 +43,13 @@ def result_rows(
             f"{storage.root}: no results in it (expected a run directory with results/*.parquet)"
         )
     run = directory.read_run() if storage.exists(RUN) else None
-    extended = run is not None and bool(steps_of(run))
-    chosen = columns(max(map(storage.read_schema, names if extended else names[:1]), key=len))
 
     def read(name: str) -> pa.Table:
-        return rows(directory.checked(name, run, RESULT, chosen))
+        return rows(directory.checked(name, run, RESULT, columns))
 
     with ThreadPoolExecutor(READERS) as threads:
         tables = dict(zip(map(storage.uri, names), threads.map(read, names), strict=True))
-    if extended:
+    if run is not None and steps_of(run):
         return joined(tables)
     first = next(iter(tables))
     for uri, table in tables.items():

@@ -17,6 +17,7 @@ from riemannopt_dist.run.outputs.maps import MapOutput
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.run.steps import cuts, steps_of
+from riemannopt_dist.storage.base import check_columns, only
 from riemannopt_dist.storage.errors import StorageError
 
 EARLIER = (SELECTION, FIT, REFINE)
@@ -58,10 +59,12 @@ def problems(directory: RunDirectory) -> Iterator[str]:
                 yield f"{name}: missing, with {len(expected - given_up)} images"
             continue
         try:
-            if is_behind(storage.read_schema(name), run, RESULTS):
+            shard = directory.checked(name, run)
+            if is_behind(shard.schema, run, RESULTS):
                 yield f"{name}: of before the run was extended, and not extended yet"
                 continue
-            table = directory.checked(name, run, schema).to_pylist()
+            check_columns(shard.schema, schema, storage.uri(name))
+            table = shard.to_pylist()
         except StorageError as error:
             yield str(error)
             continue
@@ -80,7 +83,7 @@ def _map_problems(
     """What is wrong with the files of a shard's maps."""
     for name, expected in ({} if maps is None else maps.files(shard, image_ids)).items():
         try:
-            table = directory.checked(name, run, columns=["image_id"])
+            table = directory.checked(name, run, columns=only("image_id"))
         except (StorageError, FileNotFoundError) as error:
             yield str(error)
             continue

@@ -16,7 +16,7 @@ from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.schemas import CELL
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS
 from riemannopt_dist.run_data.curves import mean_curves
-from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.base import Storage, only
 
 SINGLE = 6
 """Images of the fit subset whose own profiles a report shows."""
@@ -81,7 +81,7 @@ def _model_and_images(directory: RunDirectory, results: pa.Table) -> tuple[str, 
     config, model = run["config"], run["config"]["model"]["name"]
     if not directory.storage.exists(IMAGES):
         return model, there
-    usable: int = pc.sum(directory.checked(IMAGES, run, columns=["selected"])["selected"]).as_py() or 0
+    usable: int = pc.sum(directory.checked(IMAGES, run, columns=only("selected"))["selected"]).as_py() or 0
     left = max(0, usable - config["fit"]["images"])
     return model, left if config["limit"] is None else min(left, config["limit"])
 

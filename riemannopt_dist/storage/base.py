@@ -31,6 +31,15 @@ _COMPONENT = r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*"
 _NAME = re.compile(f"{_COMPONENT}(/{_COMPONENT})*")
 
 
+Columns = Callable[[pa.Schema], Sequence[str]]
+"""What chooses columns of a file: by the whole file's schema, once that is known to be as it was written."""
+
+
+def only(*names: str) -> Columns:
+    """Those of the names that are there."""
+    return lambda schema: [name for name in names if name in schema.names]
+
+
 class Storage:
     """Files by relative POSIX name under `root`, a path or a file://, s3:// or gs:// URI. Can be pickled.
 
@@ -127,9 +136,9 @@ class Storage:
         self.write_bytes(name, sealed(table))
 
     def read_table(
-        self, name: str, expected: Iterable[pa.Field] = (), columns: Sequence[str] | None = None
+        self, name: str, expected: Iterable[pa.Field] = (), columns: Columns | None = None
     ) -> pa.Table:
-        """The table in the Parquet file `name`: all its columns, or those named that it has.
+        """The table in the Parquet file `name`: all its columns, or those chosen by what its schema is.
 
         Raises DamagedFile if it is none, is not as it was written, or lacks an `expected` column. All of the
         file's bytes are checked, whatever is taken from them: decoding them is what takes time.
@@ -140,7 +149,7 @@ class Storage:
             # Without threads, which now and then abort a process that ends (apache/arrow#34314).
             with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
                 schema = file.schema_arrow
-                table = unmarked(file.read(columns=columns, use_threads=False))
+                table = unmarked(file.read(columns=columns and columns(schema), use_threads=False))
         except Broken as error:
             raise DamagedFile(f"{self.uri(name)}: {error}") from None
         except (OSError, pa.ArrowException) as error:

@@ -55,7 +55,7 @@ def test_the_error_of_captums_maps_is_that_against_exact_ones(kinked: nn.Module)
             for method in METHODS
         ]
     )
-    audit = ro.audit_maps(kinked, images, targets, maps, output="logit", intervals=1024)
+    audit = ro.audit_maps(ro.Objective(kinked, targets, "logit"), images, maps, intervals=1024)
     exact = ro.exact_integrated_gradients(kinked, images, targets)
     true = compare(maps, exact.maps).error
     assert audit.error.shape == (2 * len(METHODS), 2)
@@ -69,7 +69,7 @@ def test_the_error_of_captums_maps_is_that_against_exact_ones(kinked: nn.Module)
     assert bool((audit.samples["left"][len(METHODS)] <= 64).all())
     first = maps[0]
     summed = ro.audit_maps(
-        kinked, images, targets, first.sum(1, keepdim=True), output="logit", intervals=1024
+        ro.Objective(kinked, targets, "logit"), images, first.sum(1, keepdim=True), intervals=1024
     )
     off, size = (part.sum(1).abs().flatten(1).sum(1) for part in (first - exact.maps, exact.maps))
     assert float((summed.error - off / size).abs().max()) < 1e-3
@@ -82,7 +82,7 @@ def test_the_samples_told_reach_the_error_and_no_fewer_that_were_tried(
     target = classifier(image).argmax(dim=1)
     explainer = IntegratedGradients(lambda inputs: classifier(inputs).softmax(dim=1))
     maps = explainer.attribute(image, target=target, n_steps=6, internal_batch_size=6).float()
-    audit = ro.audit_maps(classifier, image, target, maps, intervals=64)
+    audit = ro.audit_maps(ro.Objective(classifier, target), image, maps, intervals=64)
     path = ro.StraightPath.from_black(image)
     reference = ro.converge(ro.Objective(classifier, target), path, 64).maps
     assert float(audit.error) == pytest.approx(float(compare(maps, reference).error), rel=1e-3)
@@ -93,7 +93,7 @@ def test_the_samples_told_reach_the_error_and_no_fewer_that_were_tried(
         before = [n for n in tried if n < intervals]
         counts = [n + (rule == "trapezoid") for n in (*before, intervals)]
         schedules = [ro.linear_schedule(count, rule) for count in counts]
-        sums = ro.integrate_path(classifier, path, target, schedules)
+        sums = ro.integrate_path(ro.Objective(classifier, target), path, schedules)
         *short, enough = (float(compare(one.maps, reference).error) for one in sums)
         assert enough <= float(audit.error) * (1 + 1e-4)
         assert min(short, default=1.0) > float(audit.error)
@@ -105,14 +105,14 @@ def test_a_map_that_is_nearer_than_any_sum_tried_needs_more(kinked: nn.Module) -
     converged = ro.converge(
         ro.Objective(kinked, targets, "logit"), ro.StraightPath.from_black(images), 64
     ).maps
-    audit = ro.audit_maps(kinked, images, targets, converged, output="logit", intervals=64)
+    audit = ro.audit_maps(ro.Objective(kinked, targets, "logit"), images, converged, intervals=64)
     assert float(audit.error) == 0
     assert {int(count) for count in audit.samples.values()} == {0}
     assert audit.most == 16
     with pytest.raises(ValueError, match=r"maps: expected the images' shape \(1, 3, 12, 12\), with or"):
-        ro.audit_maps(kinked, images, targets, converged[:, :2])
+        ro.audit_maps(ro.Objective(kinked, targets), images, converged[:, :2])
     with pytest.raises(ValueError, match=r"path: the converged map of guided_ig depends on the steps"):
-        ro.audit_maps(kinked, images, targets, converged, path="guided_ig")
+        ro.audit_maps(ro.Objective(kinked, targets), images, converged, path="guided_ig")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.
     images = torch.stack([read_tensor(ref, model) for ref in refs])
     targets = model(images).argmax(dim=1)
     maps = ro.attribute(model, images, targets, estimator="trapezoid", samples=5).maps
-    audit = ro.audit_maps(model, images, targets, maps, intervals=64)
+    audit = ro.audit_maps(ro.Objective(model, targets), images, maps, intervals=64)
     return pictures, dict(zip([r.image_id for r in refs], maps.numpy(), strict=True)), audit.error.tolist()
 
 

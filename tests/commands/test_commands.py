@@ -21,10 +21,11 @@ from riemannopt_dist.commands import app, console
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.reports.figures import picture, profile_figure, single_profiles_figure
 from riemannopt_dist.reports.summary import csv_of
-from riemannopt_dist.run import results, verification
+from riemannopt_dist.run import verification
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.ray import driver
 from riemannopt_dist.run.yaml_text import parse_yaml
+from riemannopt_dist.run_data import data as run_data
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.testing.small_world import make_pictures, small_fields
 from riemannopt_dist.text import printable
@@ -201,7 +202,7 @@ def test_only_a_run_goes_on_after_an_interruption(
 
     monkeypatch.setattr(local, "fit_profile", interrupted)
     monkeypatch.setattr(local, "explain", interrupted)
-    monkeypatch.setattr(results, "read_results", interrupted)
+    monkeypatch.setattr(run_data, "results_so_far", interrupted)
     monkeypatch.setattr(driver, "evaluate", interrupted)
     monkeypatch.setattr(driver, "ray_session", nullcontext)
     arguments = {

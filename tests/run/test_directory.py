@@ -96,7 +96,7 @@ def test_a_table_of_something_else_is_a_problem_of_its_shard(directory: RunDirec
     directory.storage.write_table("results/shard-00000.parquet", pa.table({"image_id": ["00"]}))
     first, *rest = problems(directory)
     file = directory.storage.uri("results/shard-00000.parquet")
-    assert first == f"{file}: not that of a run (expected a column label)"
+    assert first == f"{file}: not a file of this run: it does not tell which run wrote it"
     assert all(": missing, with" in problem for problem in rest)
 
 

@@ -19,6 +19,7 @@ import riemannopt_dist as ro
 from riemannopt_dist.commands import app
 from riemannopt_dist.map_files.export import export_maps
 from riemannopt_dist.metrics.metric import Metric
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.reader import RunReader, StoredMaps
 from riemannopt_dist.run.config import Config, make_config
@@ -26,6 +27,7 @@ from riemannopt_dist.run.examples import example_of
 from riemannopt_dist.run.grid import cell_of
 from riemannopt_dist.run.outputs.maps import Channels, MapOutput, Precision, maps_of
 from riemannopt_dist.run.ray.driver import evaluate
+from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.scoring import check_scorable, score_run
@@ -103,8 +105,8 @@ def test_scores_of_stored_maps_are_those_of_the_run(reader: RunReader) -> None:
     tables = score_run(reader, SCORED)
     for name, table in tables.items():
         assert_alike(table, reader.results(table.column_names))
-        field = table.schema.field(table.column_names[-1])
-        assert field.metadata[b"description"].startswith(f"metric {name}".encode())
+        meant = {field.name: field.metadata for field in results_schema([METRICS[name]])}
+        assert table.schema.field(table.column_names[-1]).metadata == meant[table.column_names[-1]]
     assert list(problems(reader.directory)) == []
     files = {
         path: path.stat().st_mtime_ns
@@ -136,11 +138,13 @@ def test_sums_over_channels_are_enough(reader: RunReader, tmp_path: Path) -> Non
         assert abs(row["attribution_sum"] - sums[row["image_id"]]) <= SIDE**2 * largest * 2**-11
     model = load_model(MODEL)
     for row in tables["insertion"].to_pylist():
-        example = example_of(next(r for r in reader.images().to_pylist() if r["image_id"] == row["image_id"]))
+        example = example_of(
+            next(r for r in reader.images().to_pylist() if r["image_id"] == row["image_id"]), "label"
+        )
         image, target = read_tensor(example.image, model)[None], torch.tensor([row["target"]])
         maps = torch.from_numpy(rounded[row["image_id"]] / 3).expand(1, 3, SIDE, SIDE)
         assert row["insertion"] == pytest.approx(
-            float(ro.insertion(model, image, target, maps).score), abs=1e-4
+            float(ro.insertion(ro.Objective(model, target), image, maps).score), abs=1e-4
         )
 
 
