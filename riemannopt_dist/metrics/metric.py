@@ -156,7 +156,7 @@ def median_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.f
     by_point = np.argsort(first[line, knot], kind="stable")
     line, knot = line[by_point], knot[by_point]
     edges = np.searchsorted(first[line, knot], np.arange(points + 2))
-    start, height, slope, values = (np.zeros(len(knots)) for _ in range(4))
+    start, height, slope, values = (np.zeros(len(knots), knots.dtype) for _ in range(4))
     medians = np.empty(points + 1)
     for n, met in enumerate(slice(*edge) for edge in pairwise(edges)):
         for now, of in ((start, knots), (height, heights), (slope, slopes)):
@@ -169,12 +169,20 @@ def median_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.f
 
 
 def _lines(x: ArrayLike, y: ArrayLike) -> tuple[NDArray[np.float64], ...]:
-    """Knots and heights of the lines of `unit_curve`, by x, and the slopes after each: (N, K + 2)."""
-    both = (np.asarray(values, dtype=np.float64) for values in (x, y))
-    knots, heights = (np.hstack([v, np.tile((0.0, 1.0), (len(v), 1))]) for v in both)
+    """Knots and heights of the lines of `unit_curve`, by x, and the slopes after each: (N, K + 2).
+
+    Of float32 they stay that: results have no more.
+    """
+    kind = np.result_type(np.asarray(x), np.asarray(y), np.float32)
+    ends = np.array([[0.0, 1.0]], dtype=kind)
+    both = (np.asarray(values, dtype=kind) for values in (x, y))
+    knots, heights = (np.hstack([v, ends.repeat(len(v), 0)]) for v in both)
     order = np.argsort(knots, axis=1, kind="stable")
     knots, heights = (np.take_along_axis(values, order, axis=1) for values in (knots, heights))
-    gaps, rises = np.diff(knots, axis=1, append=np.inf), np.diff(heights, axis=1, append=0.0)
+    gaps, rises = (
+        np.diff(knots, axis=1, append=kind.type(np.inf)),
+        np.diff(heights, axis=1, append=kind.type(0)),
+    )
     return knots, heights, np.divide(rises, gaps, out=np.zeros_like(gaps), where=gaps > 0)
 
 

@@ -1,6 +1,6 @@
 """Mean curves of a run's cells, such as those of insertion, added up shard by shard."""
 
-from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ from riemannopt_dist.reports.cells import cell_key
 from riemannopt_dist.reports.data import Curve
 from riemannopt_dist.reports.pivot import CELL, CellKey
 from riemannopt_dist.run.directory import RunDirectory, shard_files
+from riemannopt_dist.run.results import READERS
 from riemannopt_dist.run.stages.names import RESULTS
 
 END = "_curve"
@@ -20,17 +21,41 @@ Sums = dict[tuple[str, CellKey], tuple[int, NDArray[np.float64]]]
 
 def mean_curves(directory: RunDirectory) -> list[Curve]:
     """The mean curve of each score and cell, over the images for which it is defined."""
-    sums: Sums = {}
-    for table in directory.tables(shard_files(directory.storage, RESULTS).values()):
-        cells, places = _cells(table)
-        for name in table.column_names:
-            if name.endswith(END) and pa.types.is_list(table.schema.field(name).type):
-                _add(sums, name.removesuffix(END), table[name].combine_chunks(), cells, places)
+    run, sums = directory.read_run(), Sums()
+
+    def of_shard(name: str) -> Sums:
+        return _sums(directory.checked(name, run, columns=lambda schema: [*CELL, *_curves(schema)]))
+
+    with ThreadPoolExecutor(READERS) as threads:
+        for shard in threads.map(of_shard, shard_files(directory.storage, RESULTS).values()):
+            for key, (count, part) in shard.items():
+                images, total = sums.get(key, (0, 0.0))
+                sums[key] = images + count, total + part
     return [
         Curve(score, cell, images, np.linspace(0, 1, len(total)), total / images)
         for (score, cell), (images, total) in sorted(sums.items(), key=lambda item: item[0])
         if images
     ]
+
+
+def _sums(table: pa.Table) -> Sums:
+    """Of each score and cell of a shard the images whose curve is defined, and the sum of these."""
+    cells, places = _cells(table)
+    sums: Sums = {}
+    for name in _curves(table.schema):
+        curves = table[name].combine_chunks()
+        there = curves.is_valid().to_numpy(zero_copy_only=False)
+        if there.any():
+            values = curves.drop_null().flatten().to_numpy().astype(np.float64).reshape(there.sum(), -1)
+            defined = ~np.isnan(values).any(axis=1)
+            of_cells = (places[there][defined] == np.arange(len(cells))[:, None]).astype(np.float64)
+            parts = zip(cells, of_cells.sum(1), of_cells @ values[defined], strict=True)
+            sums |= {(name.removesuffix(END), cell): (int(count), part) for cell, count, part in parts}
+    return sums
+
+
+def _curves(schema: pa.Schema) -> list[str]:
+    return [field.name for field in schema if field.name.endswith(END) and pa.types.is_list(field.type)]
 
 
 def _cells(table: pa.Table) -> tuple[list[CellKey], NDArray[np.int64]]:
@@ -42,19 +67,3 @@ def _cells(table: pa.Table) -> tuple[list[CellKey], NDArray[np.int64]]:
         codes = codes * (missing + 1) + column.indices.fill_null(missing).to_numpy()
     _, first, places = np.unique(codes, return_index=True, return_inverse=True)
     return [cell_key(row) for row in table.select(CELL).take(first).to_pylist()], places
-
-
-def _add(
-    sums: Sums, score: str, curves: pa.ListArray, cells: Sequence[CellKey], places: NDArray[np.int64]
-) -> None:
-    """Add the curves of a shard's rows, all of one length, to the sums of their cells."""
-    there = curves.is_valid().to_numpy(zero_copy_only=False)
-    if not there.any():
-        return
-    values = curves.drop_null().flatten().to_numpy().astype(np.float64).reshape(there.sum(), -1)
-    defined = ~np.isnan(values).any(axis=1)
-    values, places = values[defined], places[there][defined]
-    for place, cell in enumerate(cells):
-        kept = values[places == place]
-        images, total = sums.get((score, cell), (0, np.zeros(values.shape[1])))
-        sums[score, cell] = images + len(kept), total + kept.sum(0)
