@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint
+.PHONY: install demo test long lint
 
 install: $(INSTALLED)
 
@@ -23,7 +23,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Three processes of one thread each, on two cores: tests wait for actors, servers and retries, too. A file's tests
-# share its Ray.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# Two processes of one thread each, on two cores. A file's tests share its Ray.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m 'not long'
+
+long: install
+	$(PYTEST) -m long

@@ -165,6 +165,7 @@ def test_a_run_on_s3_keeps_to_its_listing_and_keeps_no_secrets(
         assert secret.decode() not in caplog.text
 
 
+@pytest.mark.long
 def test_a_store_that_fails_and_lags_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Images, results and everything else in a bucket: every fifth request fails, the next one is slow."""
     pictures = make_pictures(tmp_path / "pictures")

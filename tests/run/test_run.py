@@ -170,6 +170,7 @@ def test_a_storage_that_does_not_answer_stops_the_run_and_costs_no_image(
     assert results(found) == results(directory)
 
 
+@pytest.mark.long
 def test_schedules_stay_when_a_fit_image_can_be_read_again(tmp_path: Path) -> None:
     pictures, output = make_pictures(tmp_path / "pictures", 8), tmp_path / "run"
     fit = {"images": FIT, "samples": 16, "refine": "always"}

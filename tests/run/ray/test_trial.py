@@ -107,6 +107,7 @@ def config(tmp_path: Path, faults: Path, ray_here: None) -> Config:
     )
 
 
+@pytest.mark.long
 def test_a_mended_model_goes_on(config: Config, faults: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "PATIENT", 1)
     directory = RunDirectory(Storage(config.output))
