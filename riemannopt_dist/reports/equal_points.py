@@ -47,8 +47,12 @@ def _cells_table(summary: pd.DataFrame, savings: Mapping[CellKey, Saving], score
     rows = []
     for row, best in zip(cells.to_dict("records"), least, strict=True):
         error, saving = float(row[mean]), savings.get(cell_key(row))
-        rows.append([*values_of(row, columns), *_judged(error, saving, "best" if error == best else "")])
-    meaning = "mean over images, with its 95 % interval; the least of its path and count is green"
+        is_best = error == best and row["images"] >= ENOUGH
+        rows.append([*values_of(row, columns), *_judged(error, saving, "best" if is_best else "")])
+    meaning = (
+        "mean over images, with its 95 % interval; the least of its path and count is green, "
+        f"of {ENOUGH} images or more"
+    )
     frame = pd.DataFrame([saving.row for saving in savings.values()])
     return Table(
         "cells",
