@@ -31,7 +31,7 @@ carries the same in its columns' metadata: `description`, `unit`, `direction` an
 explained output, x the image and x′ the path's start.
 
 `open_run(…)` adds to class indices their names (`label_name`, `target_name`, `prediction_name`) and to images
-their `use`: evaluated, to come, fit, misclassified, unreadable, given up on or not drawn.
+their `use`: evaluated, to come, fit, misclassified, not selected, unreadable, given up on or not drawn.
 
 ## results/\\*.parquet
 

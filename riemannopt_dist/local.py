@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riemannopt_dist.data.classes import CLASSES, class_name, named_class
+from riemannopt_dist.data.classes import CLASSES, named_class
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.files import files_of, name_of
 from riemannopt_dist.data.image_ref import ImageRef
@@ -26,6 +26,7 @@ from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.quadrature.variation import path_variation
 from riemannopt_dist.reports.explanation import Explanation
+from riemannopt_dist.run.classifier import class_names
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.stages.batches import image_batches
@@ -126,19 +127,23 @@ def explain(
                 progress.advance(1)
 
 
-def target_index(target: str, classes: int) -> int:
-    """The class that an index or a name of ImageNet's stands for. Raises ValueError where there is none."""
+def target_index(target: str, names: Sequence[str] | None, classes: int) -> int:
+    """The class that an index stands for, or one of the classes' `names`, or another of ImageNet's for it.
+
+    Raises ValueError where there is none, and for a name of several.
+    """
     if target.isdecimal():
         if int(target) < classes:
             return int(target)
         raise ValueError(f"target: expected a class below {classes}, got {target}")
-    if classes != CLASSES:
+    if names is None:
         raise ValueError(f"target: expected the index of one of {classes} classes, got {target!r}")
-    index = named_class(target)
+    places = [place for place, name in enumerate(names) if name == target]
+    index = places[0] if len(places) == 1 else named_class(target) if classes == CLASSES else None
     if index is None:
-        near = get_close_matches(target, [class_name(place) for place in range(CLASSES)], 3, 0.5)
+        near = get_close_matches(target, names, 3, 0.5)
         meant = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise ValueError(f"target: {target!r} is no class of ImageNet's{meant}")
+        raise ValueError(f"target: {target!r} is the name of no class, or of several{meant}")
     return index
 
 
@@ -146,7 +151,8 @@ def _explained(
     ref: ImageRef, images: Tensor, engine: Engine, target: str | None, choice: Choice
 ) -> Explanation:
     logits = logits_of(engine.model, images)[0]
-    explained = int(logits.argmax()) if target is None else target_index(target, len(logits))
+    names = class_names(engine.model, len(logits))
+    explained = int(logits.argmax()) if target is None else target_index(target, names, len(logits))
     targets = torch.tensor([explained], device=images.device)
     result = attribute(
         engine.model,
@@ -173,9 +179,9 @@ def _explained(
         ref.image_id,
         images[0].permute(1, 2, 0).double().cpu().numpy(),
         result.maps[0].double().cpu().numpy(),
-        _name(explained, len(logits)),
+        _name(explained, names),
         float(probabilities[explained]),
-        tuple((_name(index, len(logits)), float(probabilities[index])) for index in likeliest),
+        tuple((_name(index, names), float(probabilities[index])) for index in likeliest),
         choice.words,
         float(relative_error(result)),
         None if converged is None else converged[0].double().cpu().numpy(),
@@ -200,8 +206,8 @@ def _refs(source: str) -> list[ImageRef]:
     return [ImageRef(Path(name_of(source)).name, source, None)]
 
 
-def _name(index: int, classes: int) -> str:
-    return class_name(index) if classes == CLASSES else f"class {index}"
+def _name(index: int, names: Sequence[str] | None) -> str:
+    return f"class {index}" if names is None else names[index]
 
 
 def _device() -> torch.device:

@@ -82,11 +82,7 @@ def load_model(
     with _own_random_numbers():
         told = {"mean": mean, "std": std, "input_size": input_size, "resize_size": resize_size}
         recipe = _adjusted(_recipe(name, weights), name, told)
-        path = weights_file(name, weights) if weights != RANDOM else None
-        if num_classes is not None and path is None and weights != RANDOM:
-            raise ValueError(
-                f"num_classes: {name}'s published weights have classes of their own: give others (weights)"
-            )
+        path = weights_file(name, weights, num_classes)
         network = recipe.build(recipe.input_size, num_classes)
     if weights != RANDOM:
         state = recipe.fetch() if path is None else read_checkpoint(path, network.state_dict().keys())
@@ -344,12 +340,24 @@ def _require(package: str, wanted_by: str) -> ModuleType:
         raise ValueError(f"{wanted_by} needs {error.name}: pip install {install}") from error
 
 
-def weights_file(name: str, weights: str | None) -> Path | None:
+def weights_file(name: str, weights: str | None, num_classes: int | None = None) -> Path | None:
     """The file that `weights` of `load_model` names, None for those published and random ones.
 
-    Raises ValueError where they are neither, or the file is missing.
+    Raises ValueError where they are neither, where the file is missing, and for published ones of another
+    number of classes.
     """
-    if weights is None or weights == RANDOM:
+    if weights == RANDOM:
+        return None
+    path = _named_file(name, weights)
+    if path is None and num_classes is not None:
+        raise ValueError(
+            f"num_classes: {name}'s published weights have classes of their own: give others (weights)"
+        )
+    return path
+
+
+def _named_file(name: str, weights: str | None) -> Path | None:
+    if weights is None:
         return None
     members: list[str] = []
     if ":" not in name and name not in _LITE_PACKAGES and name in _torchvision_names():

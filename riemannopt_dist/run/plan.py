@@ -250,9 +250,7 @@ def _check_model(config: Config) -> tuple[int, int]:
     Raises ValueError for a model that the run would refuse.
     """
     weights = config.model.weights
-    path = weights_file(config.model.name, weights)
-    if path is None and config.model.num_classes is not None and weights != RANDOM:
-        load_model(**config.model.settings)  # which refuses that
+    path = weights_file(config.model.name, weights, config.model.num_classes)
     model = load_model(**config.model.settings | {"weights": RANDOM if path is None else str(path)})
     if path is None and weights != RANDOM and model.classes is not None:
         # Random weights stand in for published ones: their values say nothing.

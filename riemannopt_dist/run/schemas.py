@@ -44,7 +44,11 @@ SELECTION = pa.schema(
         field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
         field("prediction", pa.int32(), "class index of the highest logit", nullable=True),
         field("probability", pa.float32(), "softmax probability of the prediction", "1", nullable=True),
-        field("selected", pa.bool_(), "readable, and classified correctly where there is a label"),
+        field(
+            "selected",
+            pa.bool_(),
+            "readable, and used by its label and what the model sees (select, min_probability)",
+        ),
         field(
             "digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits", nullable=True
         ),

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import riemannopt_dist as ro
 from riemannopt_dist.commands import app
+from riemannopt_dist.data.classes import class_name
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.local import target_index
 from riemannopt_dist.models.loading import load_model
@@ -102,8 +103,12 @@ def test_a_class_is_named_in_words_and_printed_so(tmp_path: Path) -> None:
     assert "cat.png: tabby, probability" in said
     assert "Egyptian cat" in said.splitlines()[1]
     assert "tabby" in (tmp_path / "cat.svg").read_text()
-    with pytest.raises(ValueError, match=r"'tabbi' is no class of ImageNet's \(did you mean tabby"):
-        target_index("tabbi", 1000)
+    names = [class_name(place) for place in range(1000)]
+    with pytest.raises(ValueError, match=r"'tabbi' is the name of no class.* \(did you mean tabby"):
+        target_index("tabbi", names, 1000)
+    with pytest.raises(ValueError, match="'crane' is the name of no class, or of several"):
+        target_index("crane", names, 1000)  # the bird and the machine
+    assert target_index("boat", ["bird", "boat"], 2) == 1
 
 
 @pytest.mark.parametrize(

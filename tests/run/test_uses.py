@@ -33,6 +33,7 @@ def inputs() -> list[dict[str, Any]]:
     return [
         *rows,
         image("wrong", label=2, selected=False),
+        image("unsure", selected=False),
         image("torn", label=None, prediction=None, selected=False, error="UnreadableImage: cut off"),
         image("away", label=None, prediction=None, selected=False, error="UnreachableImage: gone"),
     ]
@@ -55,6 +56,7 @@ def test_every_input_has_one_use_while_a_run_goes_on() -> None:
         coming: "to come",
         **dict.fromkeys(spare, "not drawn"),
         "wrong": "misclassified",
+        "unsure": "not selected",
         "torn": "unreadable",
         "away": "given up on",
     }
