@@ -11,16 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from riemannopt_dist.reports.answer import counted
-from riemannopt_dist.reports.cells import cell_key, cell_name
-from riemannopt_dist.reports.pivot import CELL, CellKey
+from riemannopt_dist.reports.cells import cell_name
+from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import ENOUGH, TOO_FEW, cell_fields, mean_interval, scores
 
 Array = NDArray[np.float64]
-Frames = Mapping[CellKey, pd.DataFrame]
-"""The scores of each cell, by image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,43 +75,58 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield f"{prefix}{key}", part if isinstance(part, str) else json.dumps(part, ensure_ascii=False)
 
 
+@dataclass(frozen=True, eq=False)
+class _Pair:
+    """The rows of two runs, and where the images of both are among those of each, `here` and `there` (N,).
+
+    Of `replaced` images the two have other bytes under one name: they are no pairs.
+    """
+
+    before: Pivot
+    after: Pivot
+    here: NDArray[np.int64]
+    there: NDArray[np.int64]
+    replaced: int
+
+    @classmethod
+    def of(cls, first: NamedRun, other: NamedRun) -> "_Pair":
+        before, after = Pivot.of(first.results), Pivot.of(other.results)
+        replaced = [name for name, text in first.digests.items() if other.digests.get(name, text) != text]
+        other_bytes = pc.is_in(before.images, pa.array(replaced, before.images.type))
+        partner = pc.index_in(before.images, after.images)
+        in_both = pc.is_valid(partner)
+        here = np.flatnonzero(pc.and_not(in_both, other_bytes))
+        there = partner.take(pa.array(here)).to_numpy().astype(np.int64)
+        return cls(before, after, here, there, pc.sum(pc.and_(in_both, other_bytes)).as_py() or 0)
+
+
 def _paired(first: NamedRun, other: NamedRun) -> tuple[pd.DataFrame, list[str]]:
     """The changes from one run to another, and what has no partner."""
     directions = scores(first.results) | scores(other.results)
     shared = [name for name in directions if name in first.results.schema.names]
     shared = [name for name in shared if name in other.results.schema.names]
-    replaced = {
-        image for image, digest in first.digests.items() if other.digests.get(image, digest) != digest
-    }
-    before, after = (_by_cell(run.results, shared, replaced) for run in (first, other))
-    changes = _changes(before, after, {name: directions[name] for name in shared})
-    told = [*_without_partner(first, other, before, after, replaced)]
+    pair = _Pair.of(first, other)
+    rows = _changes(pair, {name: directions[name] for name in shared})
+    told = [*_without_partner(first.name, other.name, pair)]
     if lacking := sorted({*directions} - {*shared}):
         told.append(f"{counted(len(lacking), 'score')} in one of the runs alone: {', '.join(lacking)}.")
-    ordered = sorted(changes, key=lambda row: shared.index(row["score"]))
-    return pd.DataFrame([{"run": other.name, **row} for row in ordered]), told
+    return pd.DataFrame([{"run": other.name, **row} for row in rows]), told
 
 
-def _changes(before: Frames, after: Frames, directions: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """A row for each cell of both, and score that two images or more have in both."""
-    for cell in before:
-        if cell not in after:
-            continue
-        pairs = before[cell].add_suffix(" before").join(after[cell].add_suffix(" after"), how="inner")
-        for score, direction in directions.items():
-            both = pairs[[f"{score} before", f"{score} after"]].dropna().to_numpy()
-            if len(both) > 1:
-                numbers = _change(both[:, 0], both[:, 1], direction)
+def _changes(pair: _Pair, directions: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """A row for each score, and cell of both in which two images or more have it in both."""
+    places = {cell: place for place, cell in enumerate(pair.after.cells)}
+    for score, direction in directions.items():
+        before = pair.before.values(score)[:, pair.here]
+        after = pair.after.values(score)[:, pair.there]
+        for cell, values in zip(pair.before.cells, before, strict=True):
+            if cell not in places:
+                continue
+            others = after[places[cell]]
+            both = ~np.isnan(values) & ~np.isnan(others)
+            if both.sum() > 1:
+                numbers = _change(values[both], others[both], direction)
                 yield {**cell_fields(cell), "score": score, "direction": direction, **numbers}
-
-
-def _by_cell(results: pa.Table, names: Sequence[str], left_out: set[str]) -> dict[CellKey, pd.DataFrame]:
-    frame = results.select(["image_id", *CELL, *names]).to_pandas()
-    frame = frame[~frame["image_id"].isin(left_out)]
-    frame["tolerance"] = frame["tolerance"].astype(float).fillna(0.0)
-    groups = frame.groupby(CELL, observed=True)
-    keyed = {cell_key(dict(zip(CELL, cell, strict=True))): group for cell, group in groups}
-    return {cell: group.set_index("image_id")[[*names]] for cell, group in keyed.items()}
 
 
 def _change(before: Array, after: Array, direction: str) -> dict[str, Any]:
@@ -125,28 +139,26 @@ def _change(before: Array, after: Array, direction: str) -> dict[str, Any]:
     return {**numbers, "verdict": verdict if len(before) >= ENOUGH else TOO_FEW}
 
 
-def _without_partner(
-    first: NamedRun, other: NamedRun, before: Frames, after: Frames, replaced: set[str]
-) -> Iterator[str]:
+def _without_partner(first: str, other: str, pair: _Pair) -> Iterator[str]:
     """Images and cells that only one of the runs has, and images that are not the same in both."""
-    targets = [_targets(run.results) for run in (first, other)]
-    ids = [{*classes} for classes in targets]
-    common = len((ids[0] & ids[1]) - replaced)
+    common, replaced = len(pair.here), pair.replaced
     few = f", fewer than the {ENOUGH} of a verdict" if common < ENOUGH else ""
-    yield f"{counted(common, 'image')} in both {first.name} and {other.name}{few}."
-    for run, here, there in ((first, ids[0], ids[1]), (other, ids[1], ids[0])):
-        if alone := len(here - there):
-            yield f"{counted(alone, 'image')} in {run.name} alone, without a partner."
-    if both := len(replaced & ids[0] & ids[1]):
-        yield f"{counted(both, 'image')} of one name with other bytes in the two, left out."
-    for run, mine, theirs in ((first, before, after), (other, after, before)):
-        if alone_cells := [cell_name(cell) for cell in mine if cell not in theirs]:
+    yield f"{counted(common, 'image')} in both {first} and {other}{few}."
+    sides = ((first, pair.before, pair.after), (other, pair.after, pair.before))
+    for name, mine, _ in sides:
+        if alone := len(mine.images) - common - replaced:
+            yield f"{counted(alone, 'image')} in {name} alone, without a partner."
+    if replaced:
+        yield f"{counted(replaced, 'image')} of one name with other bytes in the two, left out."
+    for name, mine, theirs in sides:
+        if alone_cells := [cell_name(cell) for cell in mine.cells if cell not in theirs.cells]:
             some = ", ".join(alone_cells[:3]) + (", …" if len(alone_cells) > 3 else "")
-            yield f"{counted(len(alone_cells), 'cell')} in {run.name} alone, without a partner: {some}."
-    if differing := sum(targets[0][image] != targets[1][image] for image in ids[0] & ids[1]):
+            yield f"{counted(len(alone_cells), 'cell')} in {name} alone, without a partner: {some}."
+    targets = _targets(pair.before)[pair.here], _targets(pair.after)[pair.there]
+    if differing := int((targets[0] != targets[1]).sum()):
         yield f"{counted(differing, 'image')} of which the two explain different classes."
 
 
-def _targets(results: pa.Table) -> dict[str, int]:
-    """The class that is explained of each image."""
-    return dict(zip(results["image_id"].to_pylist(), results["target"].to_pylist(), strict=True))
+def _targets(rows: Pivot) -> Array:
+    """The class that is explained of each image, (images,)."""
+    return np.asarray(rows.column("target")[rows.rows.max(0)])
