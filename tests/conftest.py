@@ -45,6 +45,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG)
 
 
+def pytest_sessionfinish() -> None:
+    ray.shutdown()  # of the last modules
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End at once when all is reported: what libraries destroy at exit, threads that Ray leaves still use.
@@ -109,10 +113,23 @@ def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def ray_here() -> Iterator[None]:
-    """A Ray of two CPUs for the tests of a module."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield
+def ray_here(ray_of_others_ended: None) -> None:
+    """A Ray of two CPUs for the tests of a module. It stays for the next module, if that asks for one too."""
+    if not ray.is_initialized():
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_of_others_ended(request: pytest.FixtureRequest) -> None:
+    """No Ray of earlier modules, where none of a module's tests asks for `ray_here`."""
+    mine = (item for item in request.session.items if item.path == request.path)
+    if not any("ray_here" in getattr(item, "fixturenames", ()) for item in mine):
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def no_ray() -> None:
+    """No Ray of earlier tests: what starts one then sees the environment as it is now."""
     ray.shutdown()
 
 

@@ -6,12 +6,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 from typer.testing import CliRunner
 
 from riemannopt_dist.commands import app
@@ -32,12 +30,10 @@ SHARDS = 4  # of three images, the last of two
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
+def finished(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
     world = tmp_path_factory.mktemp("world")
     evaluate(small_config(make_pictures(world / "pictures"), world / "run"))
-    yield world / "run"
-    ray.shutdown()
+    return world / "run"
 
 
 @pytest.fixture

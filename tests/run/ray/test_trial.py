@@ -79,7 +79,7 @@ def test_images_known_to_fail_where_others_went_through_do_not_stop_a_run_again(
 
 
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def faults(tmp_path_factory: pytest.TempPathFactory, no_ray: None) -> Iterator[Path]:
     """The file in which a model's faults are, for the driver and all workers of the module's Ray."""
     file = tmp_path_factory.mktemp("faults") / "faults"
     file.write_text("")
