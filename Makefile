@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test long lint
+.PHONY: install demo test tests long lint
 
 install: $(INSTALLED)
 
@@ -25,8 +25,12 @@ lint: install
 
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Two processes of one thread each, on two cores. A file's tests share its Ray.
-test: lint
+# Lint and types beside the tests, which often wait.
+test: install
+	$(MAKE) --jobs 2 lint tests
+
+# Two processes of one thread each, on two cores. Tests of one file run in one process.
+tests: install
 	$(PYTEST) -m 'not long'
 
 long: install

@@ -22,6 +22,8 @@ from riemannopt_dist.metrics.metric import Metric
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.reader import RunReader, StoredMaps
+from riemannopt_dist.reports.formats import FORMATS
+from riemannopt_dist.reports.run_page import INDEX
 from riemannopt_dist.run.config import Config, make_config
 from riemannopt_dist.run.examples import example_of
 from riemannopt_dist.run.grid import cell_of
@@ -30,6 +32,7 @@ from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
+from riemannopt_dist.run_data.data import results_so_far, run_data
 from riemannopt_dist.scoring import check_scorable, score_run
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
@@ -194,6 +197,9 @@ def test_a_run_in_a_bucket_is_scored_and_exported_too(
     values = np.load(tmp_path / "npy/ig/left/linear/3.npy")
     expected = dict(reader.maps(samples=3, estimator="left"))
     np.testing.assert_array_equal(values, np.stack([*expected.values()]))
+    local = reader.directory.storage
+    there, here = (FORMATS["html"](run_data(one, results_so_far(one)))[INDEX] for one in (storage, local))
+    assert there.replace(storage.root.encode(), local.root.encode()) == here
 
 
 def test_hdf5_has_virelays_layout(reader: RunReader, tmp_path: Path) -> None:
