@@ -1,13 +1,12 @@
 """What an estimator gives: attribution maps, f at both ends of the path, and what they cost."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from riemannopt_dist.objective import (
-    Output,
-)
+from riemannopt_dist.objective import Output
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,3 +25,25 @@ class Attribution:
     gradient_evaluations: Tensor
     output: Output = "probability"
     computed_in: torch.dtype | None = None
+
+
+def mean_attributions(of_draws: Iterable[Sequence[Attribution]]) -> list[Attribution]:
+    """The means of maps along several paths to the same images: lists of one length, a path after another.
+
+    f at the paths' starts is their mean as well, and costs are added up.
+    """
+    totals: list[Attribution] = []
+    paths = 0
+    for results in of_draws:
+        totals = [_plus(*pair) for pair in zip(totals, results, strict=True)] if totals else [*results]
+        paths += 1
+    return [replace(one, maps=one.maps / paths, f_baseline=one.f_baseline / paths) for one in totals]
+
+
+def _plus(one: Attribution, other: Attribution) -> Attribution:
+    return replace(
+        one,
+        maps=one.maps + other.maps,
+        f_baseline=one.f_baseline + other.f_baseline,
+        gradient_evaluations=one.gradient_evaluations + other.gradient_evaluations,
+    )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor
 
 from riemannopt_dist.data.classes import CLASSES, named_class
 from riemannopt_dist.data.errors import UnreadableImage
-from riemannopt_dist.data.files import files_of, name_of
+from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.image_ref import ImageRef
-from riemannopt_dist.data.listing import list_images
+from riemannopt_dist.data.listing import image_or_images, list_images
 from riemannopt_dist.estimators.base import LINEAR
 from riemannopt_dist.estimators.converged import references, relative_distance
 from riemannopt_dist.methods import attribute
@@ -116,7 +115,7 @@ def explain(
     device = _device()
     model = model.to(device)
     at_once = measured_batch_size(model, device, "auto")
-    listed = [(source, _refs(source)) for source in sources]
+    listed = [(source, image_or_images(source)) for source in sources]
     with meter("explain", sum(len(refs) for _, refs in listed)) as progress:
         for source, refs in listed:
             engine = Engine(model, device, files_of(source), at_once, Tally())
@@ -197,13 +196,6 @@ def _converged(objective: Objective, images: Tensor, choice: Choice) -> Tensor |
     edges = linear_partition(choice.converged)
     (reference,) = references(path_family(choice.path).through(images), objective, [schedule], edges)
     return reference.maps
-
-
-def _refs(source: str) -> list[ImageRef]:
-    """The images of a folder, Parquet file or tar, or the one that `source` is itself."""
-    if source == "demo:" or Path(source).is_dir() or source.endswith((".parquet", ".tar", "/")):
-        return list_images(source)
-    return [ImageRef(Path(name_of(source)).name, source, None)]
 
 
 def _name(index: int, names: Sequence[str] | None) -> str:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images
-from riemannopt_dist.attribution import Attribution
-from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed, refusal
+from riemannopt_dist.attribution import Attribution, mean_attributions
+from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed, attribute_together, refusal
 from riemannopt_dist.estimators.idgi import IdgiSums
 from riemannopt_dist.estimators.passes import Sums, sums_along
 from riemannopt_dist.estimators.riemann import RiemannSums
@@ -18,9 +18,10 @@ from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Objective, Output
 from riemannopt_dist.paths.base import Path, PathFamily
 from riemannopt_dist.paths.blur import BlurPath
+from riemannopt_dist.paths.draws import Draws
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.straight import StraightPath
-from riemannopt_dist.paths.table import Guided, path_family
+from riemannopt_dist.paths.table import path_family
 from riemannopt_dist.quadrature.optimize import optimize_schedule
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_schedule
@@ -61,7 +62,8 @@ def attribute(
         raise ValueError(f"profile: the placement {placement} needs one of this path (estimate_profile)")
     objective = Objective(model, targets, output, internal_batch_size)
     placed = _placed(placement, chosen.rule(family), samples, tolerance, profile)
-    return chosen.attribute(objective, family.through(images), placed)
+    (result,) = attribute_together(objective, family.through(images), [(chosen, placed)])
+    return result
 
 
 def _placed(
@@ -128,7 +130,7 @@ def guided_ig(
 ) -> Attribution:
     """Guided IG of images (B, C, H, W), RGB in [0, 1].
 
-    `path` is `Guided().through(images)` unless given: walks from black, by the original's defaults.
+    `path` is `GuidedPath(StraightPath.from_black(images))` unless given, by the original's defaults.
 
     The schedule's partition 0 = b_0 < … < b_n = 1 sets how far each step goes. A left schedule weights each
     move with the gradient at its start, as the original does; a trapezoid schedule with the mean of the
@@ -136,7 +138,7 @@ def guided_ig(
 
     Raises ValueError for a schedule of another rule, and for arguments outside these ranges.
     """
-    chosen = Guided().through(images) if path is None else path
+    chosen = GuidedPath(StraightPath.from_black(images)) if path is None else path
     return _sum(chosen, Objective(model, targets, output, internal_batch_size), RiemannSums, schedule)
 
 
@@ -163,6 +165,9 @@ def integrate_path(objective: Objective, path: Path, schedules: Sequence[Schedul
     return sums_along(path, objective, [(RiemannSums, schedule) for schedule in schedules])
 
 
-def _sum(path: Path | GuidedPath, objective: Objective, kind: type[Sums], schedule: Schedule) -> Attribution:
-    (result,) = sums_along(path, objective, [(kind, schedule)])
+def _sum(
+    path: Path | GuidedPath | Draws, objective: Objective, kind: type[Sums], schedule: Schedule
+) -> Attribution:
+    members = path.members if isinstance(path, Draws) else (path,)
+    (result,) = mean_attributions(sums_along(one, objective, [(kind, schedule)]) for one in members)
     return result

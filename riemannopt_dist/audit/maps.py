@@ -13,6 +13,7 @@ from riemannopt_dist.metrics.completeness import beyond_rounding
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import Path, PathFamily
+from riemannopt_dist.paths.draws import Draws
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.table import path_family
 from riemannopt_dist.precision import sum_type
@@ -83,7 +84,7 @@ def audit_image(
 ) -> Audit:
     """The audit of S maps (S, C, H, W), C possibly 1, of one image (1, C, H, W): its values are (S, 1)."""
     line = fixed_path(path).through(image)
-    assert not isinstance(line, GuidedPath)
+    assert not isinstance(line, GuidedPath | Draws)
     reference = converge(objective, line, intervals)
     if not bool(reference.maps.isfinite().all()):
         raise ValueError("path: the converged map is not finite: the model's gradients are not")
@@ -113,6 +114,8 @@ def fixed_path(path: str | PathFamily) -> PathFamily:
             f"path: the converged map of {family.label} depends on the steps of its walk: expected a path "
             "that is known beforehand, such as ig or blur_ig"
         )
+    if getattr(family, "several", False):
+        raise ValueError(f"path: expected one from a single baseline, got {family.label}")
     return family
 
 

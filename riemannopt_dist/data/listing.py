@@ -76,6 +76,16 @@ def list_images(
     return refs
 
 
+def image_or_images(source: str) -> list[ImageRef]:
+    """The images of a folder, Parquet file or tar, or the one that `source` is itself.
+
+    Raises the errors of `list_images`; not where there is no such image, which reading it tells.
+    """
+    if source == "demo:" or Path(source).is_dir() or source.endswith((".parquet", ".tar", "/")):
+        return list_images(source)
+    return [ImageRef(Path(name_of(source)).name, source, None)]
+
+
 def _images(source: str, extensions: Sequence[str] | None) -> Iterable[Placed]:
     if source == "demo:":
         return _demo()

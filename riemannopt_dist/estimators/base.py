@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from riemannopt_dist.paths.base import paths_an_image
 
 if TYPE_CHECKING:
     from riemannopt_dist.attribution import Attribution
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.models.classifier import Classifier
     from riemannopt_dist.objective import Objective
     from riemannopt_dist.paths.base import Path, PathFamily
+    from riemannopt_dist.paths.draws import Draws
     from riemannopt_dist.paths.guided import GuidedPath
     from riemannopt_dist.quadrature.profile import Profile
     from riemannopt_dist.quadrature.schedule import Schedule
@@ -106,8 +109,13 @@ class Estimator(Protocol):
         """What an image costs, with micro-batches of `at_once`."""
         ...
 
-    def attribute(self, objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
-        """A map for each image. Raises ValueError for a model that it cannot explain."""
+    def attribute(self, objective: Objective, path: Any, placed: Placed) -> Attribution:
+        """A map for each image along a Path or a GuidedPath. Raises ValueError for a model that it cannot
+        explain.
+
+        An estimator with an attribute `takes_draws` that is true is given Draws instead, where there are
+        several of a baseline; of others the maps are averaged over them.
+        """
         ...
 
 
@@ -130,15 +138,41 @@ def cost_together(
     costs += [
         estimator.cost(path, placed, output, at_once)
         for estimator, placed in members
-        if not shares(estimator, placed)
+        if not (shares(estimator, placed) or takes_draws(estimator))
     ]
-    return Cost(*(sum(part) for part in zip(*costs, strict=True)))
+    times = paths_an_image(path)
+    totals = [times * sum(part) for part in zip(Cost(0), *costs, strict=True)]
+    whole = [one.cost(path, placed, output, at_once) for one, placed in members if takes_draws(one)]
+    return Cost(*(sum(part) for part in zip(totals, *whole, strict=True)))
 
 
 def attribute_together(
+    objective: Objective, path: Path | GuidedPath | Draws, members: Sequence[tuple[Estimator, Placed]]
+) -> list[Attribution]:
+    """A map for each member and image, in order; samples that members share are taken once.
+
+    Of several draws of a baseline the mean over them.
+    """
+    from riemannopt_dist.attribution import mean_attributions
+    from riemannopt_dist.paths.draws import Draws
+
+    if not isinstance(path, Draws):
+        return _on_one_path(objective, path, members)
+    others = [member for member in members if not takes_draws(member[0])]
+    means = iter(mean_attributions(_on_one_path(objective, one, others) for one in path.members))
+    return [
+        one.attribute(objective, path, placed) if takes_draws(one) else next(means) for one, placed in members
+    ]
+
+
+def takes_draws(estimator: Estimator) -> bool:
+    """Whether an estimator takes several draws of a baseline as a whole; of others the maps are averaged."""
+    return bool(getattr(estimator, "takes_draws", False))
+
+
+def _on_one_path(
     objective: Objective, path: Path | GuidedPath, members: Sequence[tuple[Estimator, Placed]]
 ) -> list[Attribution]:
-    """A map for each member and image, in order; samples that members share are taken once."""
     from riemannopt_dist.estimators.passes import sums_along
 
     shared = [

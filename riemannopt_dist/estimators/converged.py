@@ -11,6 +11,7 @@ from riemannopt_dist.estimators.passes import sums_along
 from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import Path
+from riemannopt_dist.paths.draws import Draws
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.table import WALK_PIECES
 from riemannopt_dist.precision import sum_type
@@ -63,13 +64,22 @@ def converge(
 
 
 def references(
-    path: Path | GuidedPath, objective: Objective, schedules: Sequence[Schedule | None], edges: Array
+    path: Path | GuidedPath | Draws,
+    objective: Objective,
+    schedules: Sequence[Schedule | None],
+    edges: Array,
 ) -> list[Reference]:
     """The converged maps that those of each schedule are compared with; None is for points per image.
 
     Of a path that is known beforehand they are the same for all, by the trapezoid on `edges`. A guided walk
-    is integrated as each schedule leads it.
+    is integrated as each schedule leads it. Of several draws of a baseline they are the mean over them.
     """
+    if isinstance(path, Draws):
+        of_draws = [references(member, objective, schedules, edges) for member in path.members]
+        means: dict[tuple[int, ...], Reference] = {}
+        for members in zip(*of_draws, strict=True):
+            means.setdefault(tuple(map(id, members)), _mean(members))
+        return [means[tuple(map(id, members))] for members in zip(*of_draws, strict=True)]
     if not isinstance(path, GuidedPath):
         return [trapezoid(path, objective, edges)] * len(schedules)
     walks: dict[tuple[float, ...], Reference] = {}
@@ -81,6 +91,15 @@ def references(
             walks[key] = converge_walk(path, objective, partition)
         converged.append(walks[key])
     return converged
+
+
+def _mean(members: Sequence[Reference]) -> Reference:
+    """The mean of the converged maps of several draws, with the mean of their residuals."""
+    return Reference(
+        torch.stack([one.maps for one in members]).mean(0),
+        torch.stack([one.residual for one in members]).mean(0),
+        torch.stack([one.gradient_evaluations for one in members]).sum(0),
+    )
 
 
 def trapezoid(path: Path, objective: Objective, edges: Array) -> Reference:

@@ -75,7 +75,7 @@ def sums_along(
     points = np.unique(np.concatenate([schedule.points for _, schedule in requests]))
     early = {end for kind, _ in requests for end in kind.early}
     unsampled = [end for end in (0.0, 1.0) if end in early or end not in points]
-    ends = {end: _value_at(end, path, objective) for end in unsampled}
+    ends = {end: values_at(end, path, objective) for end in unsampled}
     along = Pass(path, points, objective.output, ends)
     kinds = list(dict.fromkeys(kind for kind, _ in requests))
     sums = [kind([s for other, s in requests if other is kind], along) for kind in kinds]
@@ -141,11 +141,11 @@ def _attribution(
     return Attribution(maps, f_input, f_baseline, evaluations, objective.output, dtype)
 
 
-def _value_at(end: float, path: Path, objective: Objective) -> Tensor:
-    """f at one end of the path, (B,)."""
+def values_at(position: float, path: Path, objective: Objective) -> Tensor:
+    """f at one position of the paths of B images, (B,)."""
     count, device = len(path.images), path.images.device
     rows = torch.arange(count, device=device)
-    alphas = torch.full((count,), end, dtype=torch.float64, device=device)
+    alphas = torch.full((count,), position, dtype=torch.float64, device=device)
     size = objective.internal_batch_size
     parts = [
         objective.of(rows[part]).values(path.at(rows[part], alphas[part])[0])

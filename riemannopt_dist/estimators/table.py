@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Cost, Estimator, Placed
+from riemannopt_dist.paths.base import paths_an_image
 from riemannopt_dist.quadrature.rules import PARTITION_RULES, intervals, linear_schedule
 from riemannopt_dist.registry import Registry
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.models.classifier import Classifier
     from riemannopt_dist.objective import Objective
     from riemannopt_dist.paths.base import Path, PathFamily
+    from riemannopt_dist.paths.draws import Draws
     from riemannopt_dist.paths.guided import GuidedPath
 
 WALKED_RULES = ("left", "trapezoid")
@@ -209,6 +211,49 @@ class Rescale:
         return rescaled_where_placed(objective, path, placed)
 
 
+@dataclass(frozen=True)
+class ExpectedGradients:
+    """A Riemann sum whose samples take turns on the paths from several baselines (Erion et al., 2021)."""
+
+    name: str = "expected_gradients"
+    sums = None
+    early = ()
+    tends_to_integral = True
+    takes_tolerance = False
+    takes_draws = True
+
+    def check(self, model: Classifier) -> None:
+        """Any model with a gradient will do."""
+
+    def rule(self, path: PathFamily) -> str:
+        """That of equal weights, no sample of which lies at an end."""
+        return "midpoint"
+
+    def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
+        """It needs paths that are known beforehand, from several baselines."""
+        if path.walked or not getattr(path, "several", False):
+            return (
+                f"expected a path from several baselines, such as {{path: ig, baseline: noise, draws: 50}}, "
+                f"got {path.label}"
+            )
+        return Riemann("midpoint").refusal(path, placement, samples)
+
+    def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
+        """The schedule's points, whatever the draws; f at both ends of the way, and at the baselines used."""
+        samples = len(placed.fixed)
+        return Cost(samples, 2 + min(samples, paths_an_image(path)))
+
+    def attribute(self, objective: Objective, path: Draws, placed: Placed) -> Attribution:
+        """A sum whose samples take turns. Raises ValueError for guided walks."""
+        from riemannopt_dist.estimators.expected_gradients import expected_gradients
+        from riemannopt_dist.paths.guided import GuidedPath
+
+        paths = [one for one in path.members if not isinstance(one, GuidedPath)]
+        if len(paths) < len(path.members):
+            raise ValueError("path: expected_gradients needs paths that are known beforehand")
+        return expected_gradients(objective, paths, placed.fixed)
+
+
 def _walk_refusal(path: PathFamily, rule: str, rules: Sequence[str]) -> str | None:
     if path.walked and rule not in rules:
         return f"a guided walk has the rules {' and '.join(rules)}, not {rule}"
@@ -246,6 +291,7 @@ ESTIMATORS: Registry[Estimator] = Registry(
         "idgi_trapezoid": Idgi("idgi_trapezoid", "trapezoid"),
         "softmax_trapezoid": SoftmaxTrapezoid(),
         "rescale": Rescale(),
+        "expected_gradients": ExpectedGradients(),
     },
     renamed={"end_weights": "'softmax_trapezoid' now", "secant": "'rescale' now"},
 )

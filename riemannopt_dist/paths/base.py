@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from riemannopt_dist.paths.draws import Draws
     from riemannopt_dist.paths.guided import GuidedPath
     from riemannopt_dist.quadrature.schedule import Schedule
 
@@ -52,14 +53,23 @@ class PathFamily(Protocol):
         """Whether a path is found step by step, by the gradients taken on it, as Guided IG's is."""
         ...
 
-    def through(self, images: Tensor) -> Path | GuidedPath:
+    def through(self, images: Tensor) -> Path | GuidedPath | Draws:
         """The paths to images (B, C, H, W)."""
         ...
 
     def sampling(self, schedules: Sequence[Schedule], early: Collection[float]) -> Sampling:
-        """The cost of samples under several schedules, with f at the ends `early` of the path asked first."""
+        """The cost of samples under several schedules, with f at the ends `early` of the path asked first.
+
+        Of a path from several baselines that of one of them, here as below.
+        """
         ...
 
     def reference_gradients(self, schedules: Sequence[Schedule | None], intervals: int) -> int:
         """What the converged maps for these schedules cost, with `intervals` where all share one."""
         ...
+
+
+def paths_an_image(family: PathFamily) -> int:
+    """The paths of a family to each image: more than one from several baselines (`count`)."""
+    count: int = getattr(family, "count", 1)
+    return count

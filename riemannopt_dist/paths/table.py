@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from riemannopt_dist.choices import check_positive
 from riemannopt_dist.paths.base import PathFamily, Sampling
+from riemannopt_dist.paths.baselines import BLACK, Baseline, Pictures, baseline_of
 from riemannopt_dist.quadrature.rules import partition_of
 from riemannopt_dist.registry import Registry
 
@@ -19,39 +21,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from riemannopt_dist.paths.base import Path
+    from riemannopt_dist.paths.draws import Draws
     from riemannopt_dist.paths.guided import GuidedPath
+    from riemannopt_dist.paths.straight import StraightPath
     from riemannopt_dist.quadrature.schedule import Schedule
-
-Colour = tuple[float, ...]
-"""One value in [0, 1], or one a channel."""
-Baseline = str | float | Sequence[float]
-"""A colour's name, a grey, or a value for each channel."""
-BLACK: Colour = (0.0,)
-WHITE: Colour = (1.0,)
-COLOURS: Mapping[str, Colour] = {"black": BLACK, "white": WHITE}
 
 SIGMA_MAX = 50.0
 """The blur that Blur IG starts from, in pixels."""
 WALK_PIECES = 8
 """Into how many intervals each step of a guided walk is divided for its converged integral."""
-
-
-def colour_of(baseline: Baseline) -> Colour:
-    """A baseline's colour: "black", "white", a grey, or a value in [0, 1] for each channel.
-
-    Raises ValueError for anything else.
-    """
-    if isinstance(baseline, str):
-        if baseline in COLOURS:
-            return COLOURS[baseline]
-        raise ValueError(f"baseline: expected {', '.join(COLOURS)} or numbers in [0, 1], got {baseline!r}")
-    try:
-        colour = tuple(map(float, [baseline] if isinstance(baseline, int | float) else baseline))
-    except (TypeError, ValueError):
-        raise ValueError(f"baseline: expected numbers in [0, 1], got {baseline!r}") from None
-    if not colour or not all(0 <= value <= 1 for value in colour):
-        raise ValueError(f"baseline: expected numbers in [0, 1], got {baseline!r}")
-    return colour
 
 
 def label_of(name: str, family: Any) -> str:
@@ -62,10 +40,7 @@ def label_of(name: str, family: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        named = {colour: name for name, colour in COLOURS.items()}
-        return named.get(value) or " ".join(f"{number:g}" for number in value)
-    return f"{value:g}"
+    return str(value.name) if hasattr(value, "name") else f"{value:g}"
 
 
 class _Fixed:
@@ -84,25 +59,71 @@ class _Fixed:
         return intervals + 1 if schedules else 0
 
 
-@dataclass(frozen=True)
-class Straight(_Fixed):
-    """The straight line from a colour, the path of Integrated Gradients (Sundararajan et al., 2017)."""
+class _FromBaseline:
+    """What families have in common whose paths begin at a baseline, or at each of several draws of one."""
 
-    baseline: Baseline = BLACK
+    baseline: Any
+    draws: int | None
+
+    def check_baseline(self) -> None:
+        """Take the baseline for what it stands for. Raises ValueError where that is nothing."""
+        if self.draws is not None:
+            check_positive(self.draws, "draws")
+        object.__setattr__(self, "baseline", baseline_of(self.baseline))
+        if not isinstance(self.baseline, Pictures):  # which are read when they are needed
+            self.baseline.count(self.draws)
+
+    @property
+    def count(self) -> int:
+        """The paths to each image. Raises ValueError for more draws than there are."""
+        counted: int = self.baseline.count(self.draws)
+        return counted
+
+    @property
+    def several(self) -> bool:
+        """Whether it begins, or may begin, at more than one baseline: of pictures without reading them."""
+        if isinstance(self.baseline, Pictures):
+            return self.draws != 1
+        return self.count > 1
+
+    def digest(self) -> str | None:
+        """That of what the baseline is read from, None where it is read from nowhere."""
+        return self.baseline.digest() if isinstance(self.baseline, Pictures) else None
+
+    def lines(self, images: Tensor) -> list[StraightPath]:
+        """The straight lines to images (B, C, H, W), those of a draw after those of another."""
+        from riemannopt_dist.arguments import check_images
+        from riemannopt_dist.paths.straight import StraightPath
+
+        check_images(images)
+        return [StraightPath(images, self.baseline.of(images, draw)) for draw in range(self.count)]
+
+
+@dataclass(frozen=True)
+class Straight(_FromBaseline, _Fixed):
+    """The straight line from a baseline, the path of Integrated Gradients (Sundararajan et al., 2017).
+
+    `baseline` is "black", "white", a grey or a value in [0, 1] for each channel, the image's own colour
+    "mean", "blurred", "noise", or where pictures are: a file or a folder. Of noise and pictures maps are
+    averaged over `draws` of them, as Sturmfels et al. (Distill, 2020) and expected gradients do.
+    """
+
+    baseline: Baseline | str | float | Sequence[float] = BLACK
+    draws: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "baseline", colour_of(self.baseline))
+        self.check_baseline()
 
     @property
     def label(self) -> str:
         """Its name in tables."""
         return label_of("ig", self)
 
-    def through(self, images: Tensor) -> Path:
+    def through(self, images: Tensor) -> Path | Draws:
         """The lines to images (B, C, H, W)."""
-        from riemannopt_dist.paths.straight import StraightPath
+        from riemannopt_dist.paths.draws import one_or_draws
 
-        return StraightPath.from_colour(images, colour_of(self.baseline))
+        return one_or_draws(self.lines(images))
 
 
 @dataclass(frozen=True)
@@ -128,7 +149,7 @@ class Blur(_Fixed):
 
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(_FromBaseline):
     """What Guided IG's walk (Kapishnikov et al., CVPR 2021) is given and costs, by the original's defaults.
 
     The walk itself is `paths.guided.GuidedPath`.
@@ -137,13 +158,15 @@ class Guided:
     the straight line by more than `max_dist` in [0, 1], in units of α. `closeness` is how near, relative or
     absolute, the L1 distance must come to a step's goal: the original's ε.
 
-    RiemannOpt's authors take 0.5 for the fraction, 1e-4 for ε, and the mean colour of ImageNet.
+    `baseline` and `draws` are as of `Straight`. RiemannOpt's authors take 0.5 for the fraction, 1e-4 for ε,
+    and the mean colour of ImageNet.
     """
 
     fraction: float = 0.25
     max_dist: float = 0.02
     closeness: float = 1e-9
-    baseline: Baseline = BLACK
+    baseline: Baseline | str | float | Sequence[float] = BLACK
+    draws: int | None = None
     walked = True
 
     def __post_init__(self) -> None:
@@ -155,19 +178,19 @@ class Guided:
             raise ValueError(
                 f"closeness: expected a number of at least 0 and below 1, got {self.closeness!r}"
             )
-        object.__setattr__(self, "baseline", colour_of(self.baseline))
+        self.check_baseline()
 
     @property
     def label(self) -> str:
         """Its name in tables."""
         return label_of("guided_ig", self)
 
-    def through(self, images: Tensor) -> GuidedPath:
+    def through(self, images: Tensor) -> GuidedPath | Draws:
         """The walks to images (B, C, H, W)."""
+        from riemannopt_dist.paths.draws import one_or_draws
         from riemannopt_dist.paths.guided import GuidedPath
-        from riemannopt_dist.paths.straight import StraightPath
 
-        return GuidedPath(StraightPath.from_colour(images, colour_of(self.baseline)), self)
+        return one_or_draws([GuidedPath(line, self) for line in self.lines(images)])
 
     def sampling(self, schedules: Sequence[Schedule], early: Collection[float]) -> Sampling:
         """The points of every schedule, which leads a walk of its own; f at its start comes with the first.
@@ -195,11 +218,42 @@ PATHS: Registry[Callable[..., PathFamily]] = Registry(
 
 
 def path_family(name: str, parameters: Mapping[str, Any] | None = None) -> PathFamily:
-    """The family called `name`. Raises ValueError for an unknown one, and for parameters that it lacks."""
+    """The family called `name`, which may be a label that tells parameters, such as "ig(baseline=white)".
+
+    Raises ValueError for an unknown one, and for parameters that it lacks.
+    """
+    name, told = parsed_label(name)
+    given = {**told, **(parameters or {})}
     make = PATHS[name]
     try:
-        return make(**(parameters or {}))
+        return make(**given)
     except TypeError as error:
         known = getattr(make, "__dataclass_fields__", {})
         expected = f"expected some of {', '.join(known)}" if known else "it takes none of these"
-        raise ValueError(f"path {name}: {expected}, got {dict(parameters or {})} ({error})") from None
+        raise ValueError(f"path {name}: {expected}, got {given} ({error})") from None
+
+
+def parsed_label(label: str) -> tuple[str, dict[str, Any]]:
+    """A path's name and the parameters told with it: "ig(baseline=noise, draws=8)".
+
+    Numbers are numbers, several of them a colour. Raises ValueError for a parameter without a value.
+    """
+    name, opened, rest = label.partition("(")
+    if not (opened and rest.endswith(")")):
+        return label, {}
+    pairs = [part.partition("=") for part in rest[:-1].split(",")]
+    for key, _, value in pairs:
+        if not (key.strip() and value.strip()):
+            raise ValueError(f"path: expected a name such as ig(baseline=white), got {label!r}")
+    return name, {key.strip(): _parameter(value.strip()) for key, _, value in pairs}
+
+
+def _parameter(text: str) -> Any:
+    """A whole number, a number, a colour, or a word."""
+    if text.isdecimal():
+        return int(text)
+    try:
+        numbers = tuple(map(float, text.split()))
+    except ValueError:
+        return text
+    return numbers[0] if len(numbers) == 1 else numbers

@@ -7,12 +7,13 @@ import torch
 
 from riemannopt_dist.objective import Objective, sample_path
 from riemannopt_dist.paths.base import Path
+from riemannopt_dist.paths.draws import Draws
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.precision import sum_type
 from riemannopt_dist.quadrature.schedule import Array
 
 
-def path_variation(path: Path | GuidedPath, objective: Objective, alphas: Array) -> Array:
+def path_variation(path: Path | GuidedPath | Draws, objective: Objective, alphas: Array) -> Array:
     """Mean over features of |g(α_{i+1}) − g(α_i)| / (α_{i+1} − α_i) for each image, (B, k − 1).
 
     `alphas` are k positions. Memory is that of one micro-batch: of the samples already seen only the last is
@@ -21,7 +22,11 @@ def path_variation(path: Path | GuidedPath, objective: Objective, alphas: Array)
     Along a guided walk, which the positions from 0 to 1 themselves lead, the integrand at α is
     ∂f/∂γ · dγ/dα with the step's mean speed, move / Δα, for dγ/dα. The last interval has no step after it to
     compare with and repeats the value before; ValueError for fewer than three positions.
+
+    Of several draws of a baseline it is the mean over them.
     """
+    if isinstance(path, Draws):
+        return np.asarray(np.mean([path_variation(one, objective, alphas) for one in path.members], axis=0))
     if isinstance(path, GuidedPath):
         return _walk_variation(path, objective, alphas)
     objective.check(path.images)

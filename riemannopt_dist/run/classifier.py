@@ -36,9 +36,10 @@ def check_for_run(model: Classifier, config: Config) -> int:
     """The number of classes of a classifier that `config` can be run with.
 
     Raises ValueError, before a worker is started, where its output cannot be explained, workers cannot build
-    it, or an estimator in the grid cannot explain it.
+    it, an estimator in the grid cannot explain it, or a baseline's pictures cannot be read.
     """
     check_packages(config)
+    config.baseline_digests()
     classes = check_classifier(model, config.explain)
     check_operations(model, config)
     _check_rebuilding(model)

@@ -26,7 +26,7 @@ from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.base import PathFamily
-from riemannopt_dist.paths.table import PATHS, path_family
+from riemannopt_dist.paths.table import PATHS, parsed_label, path_family
 from riemannopt_dist.quadrature.placement.table import PLACEMENTS
 from riemannopt_dist.registry import Registry
 from riemannopt_dist.run.grid import Cell, control_cell, make_cell
@@ -185,8 +185,11 @@ class PathConfig(BaseModel):
 
 
 def _as_path(value: Any) -> Any:
-    """A name is a path by its defaults."""
-    return {"path": value} if isinstance(value, str) else value
+    """A name is a path by its defaults; so is one with parameters as tables have it."""
+    if not isinstance(value, str):
+        return value
+    name, parameters = parsed_label(value)
+    return {"path": name, **parameters}
 
 
 def _with_family(path: PathConfig) -> PathConfig:
@@ -425,6 +428,16 @@ class Config(_Strict):
         fields = self.model_dump(mode="json")
         addresses = {key: fields[key] for key in ("images", "labels", "output") if fields[key] is not None}
         return fields | {key: without_secrets(address) for key, address in addresses.items()}
+
+    def baseline_digests(self) -> dict[str, str]:
+        """Those of the pictures that paths begin at, by the paths' labels.
+
+        Raises ValueError for pictures that cannot be read.
+        """
+        digests = {
+            label: family.digest() for label, family in self.paths().items() if hasattr(family, "digest")
+        }
+        return {label: digest for label, digest in digests.items() if digest is not None}
 
     def fingerprint(self, weights_digest: str) -> str:
         """A digest of all that results depend on: weights, cells, and all keys but those `INDIFFERENT`.

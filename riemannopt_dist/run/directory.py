@@ -156,12 +156,20 @@ class RunDirectory:
             },
         )
 
-    def admit(self) -> None:
-        """Note in run.json that the run goes on with the code and the versions of now, where they differ."""
+    def admit(self, baselines: Mapping[str, str]) -> None:
+        """Note in run.json that the run goes on with the code and the versions of now, where they differ.
+
+        So are the digests of the pictures that paths begin at, by the paths' labels.
+        """
         run = self.read_run()
-        maker = maker_now(run["config"]["model"]["name"])
+        maker, known = maker_now(run["config"]["model"]["name"]), run.get("baselines", {})
+        more: dict[str, Any] = (
+            {"baselines": {**known, **baselines}} if baselines.keys() - known.keys() else {}
+        )
         if last_maker(run) != maker:
-            self.storage.write_json(RUN, {**run, "resumed": [*run.get("resumed", ()), maker]})
+            more["resumed"] = [*run.get("resumed", ()), maker]
+        if more:
+            self.storage.write_json(RUN, {**run, **more})
 
     def table(self, name: str, expected: Iterable[pa.Field] = ()) -> pa.Table:
         """The table in the file `name`; DamagedFile if it is damaged, lacks a column or is another run's."""

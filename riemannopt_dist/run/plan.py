@@ -24,7 +24,7 @@ from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.folding import channels_last, folded
 from riemannopt_dist.models.loading import RANDOM, load_model, weights_file
 from riemannopt_dist.objective import Objective
-from riemannopt_dist.paths.base import PathFamily
+from riemannopt_dist.paths.base import PathFamily, paths_an_image
 from riemannopt_dist.quadrature.optimize import optimize_schedules
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import intervals, linear_schedule
@@ -266,7 +266,8 @@ def _fitting(config: Config, paths: Sequence[str]) -> Iterator[Work]:
     for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
         for path in paths:
             # A walk has a gradient a step, not one at its end.
-            gradients = config.fit.samples - config.paths()[path].walked
+            family = config.paths()[path]
+            gradients = paths_an_image(family) * (config.fit.samples - family.walked)
             yield Work(stage, path, config.fit.images, gradients, 0)
 
 
@@ -299,7 +300,7 @@ def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterato
                 if cell.path == label and ESTIMATORS[cell.estimator].tends_to_integral
             ]
             if gradients := path.reference_gradients(schedules, config.reference.intervals):
-                yield Work("results", f"reference {label}", compared, gradients, 0)
+                yield Work("results", f"reference {label}", compared, paths_an_image(path) * gradients, 0)
 
 
 def _with_path(config: Config, cells: Iterable[Cell]) -> Iterator[tuple[Cell, PathFamily]]:

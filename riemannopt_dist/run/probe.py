@@ -49,7 +49,8 @@ def probes_of(model: Classifier, files: Files, refs: Iterable[ImageRef]) -> list
 def check_resumption(directory: RunDirectory, config: Config, model: Classifier) -> None:
     """Tell in a warning what is not as it was when the run began, or went on last: versions, and code.
 
-    Raises ValueError where the model gives other values than then, by more than rounding.
+    Raises ValueError where the model gives other values than then, by more than rounding, and for baselines
+    that are other pictures than then.
     """
     run = directory.read_run()
     before, now = last_maker(run), maker_now(config.model.name)
@@ -61,6 +62,13 @@ def check_resumption(directory: RunDirectory, config: Config, model: Classifier)
             directory.storage.root,
             config.model.name,
         )
+    known = run.get("baselines", {})
+    for label, digest in config.baseline_digests().items():
+        if known.get(label, digest) != digest:
+            raise ValueError(
+                f"baseline: the pictures of {label} are not those that the run began with: bring them back, "
+                "or choose another output"
+            )
     _compare_probes(directory, config, model)
 
 

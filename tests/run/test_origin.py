@@ -14,7 +14,8 @@ from benchmarks.bit_flips import SHARD, made_run
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.loading import load_model, model_state, weights_digest
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.paths import baselines
+from riemannopt_dist.run.config import Config, make_config
 from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.origin import Origin, code_digest
 from riemannopt_dist.run.probe import check_resumption, probes_of
@@ -147,11 +148,11 @@ def test_code_that_gives_the_same_is_told_and_goes_on(
     before = code_digest("changing_model:Scaled")
     resumed(*begun, factory, MODEL.replace("* 1.0", "* 1.000001"))
     assert "the file of changing_model:Scaled is not what it was" in caplog.text
-    directory.admit()
+    directory.admit({})
     assert directory.read_run()["code_digest"] == before
     assert directory.origin().code_digest == directory.read_run()["resumed"][0]["code_digest"] != before
     assert len(directory.read_listing() or []) == 5  # of the earlier code, and of this run all the same
-    directory.admit()
+    directory.admit({})
     assert len(directory.read_run()["resumed"]) == 1
 
 
@@ -166,10 +167,28 @@ def test_other_versions_are_told_in_a_line(
     resumed(*begun, factory, MODEL)
     (record,) = caplog.records
     assert record.getMessage().endswith(f"goes on with other versions: torch 1.0 → {number}")
-    directory.admit()
+    directory.admit({})
     caplog.clear()
     resumed(*begun, factory, MODEL)
     assert caplog.records == []
+
+
+def test_other_pictures_to_begin_at_are_refused(
+    begun: tuple[RunDirectory, Config], factory: Path, tmp_path: Path
+) -> None:
+    directory, config = begun
+    folder = make_pictures(tmp_path / "baselines", 2)
+    block = {"paths": [{"path": "ig", "baseline": str(folder)}], "placements": ["linear"], "samples": [4]}
+    fields = config.published()
+    from_pictures = make_config({**fields, "grid": [*fields["grid"], block]}, "test")
+    directory.admit(from_pictures.baseline_digests())
+    resumed(directory, from_pictures, factory, MODEL)
+    (folder / "p00.png").write_bytes((folder / "p01.png").read_bytes())
+    baselines._pixels.cache_clear()  # as another process
+    with pytest.raises(
+        ValueError, match=r"^baseline: the pictures of ig\(baseline=baselines\) are not those"
+    ):
+        resumed(directory, from_pictures, factory, MODEL)
 
 
 def test_another_picture_under_the_name_of_a_probe_is_refused(

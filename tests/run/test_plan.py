@@ -64,7 +64,7 @@ def both(config: Config) -> tuple[Plan, RunDirectory]:
 
 @pytest.mark.usefixtures("ray_here")
 def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
-    """Every method, shared points, points per image, references, two metrics and a control."""
+    """Every method, shared points, points per image, several baselines, references, metrics and a control."""
     blocks: list[dict[str, Any]] = [
         {
             "paths": list(PATHS),
@@ -94,6 +94,12 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
             "paths": ["blur_ig", "guided_ig"],
             "placements": ["equidistribution"],
             "estimators": ["softmax_trapezoid"],
+            "samples": [5],
+        },
+        {
+            "paths": ["ig(baseline=noise, draws=3)"],
+            "placements": ["linear", "equidistribution"],
+            "estimators": ["trapezoid", "rescale", "expected_gradients"],
             "samples": [5],
         },
     ]

@@ -256,7 +256,7 @@ def _claim(
         directory.claim(config, weights_digest, sizes)
     elif (extension := extend(directory, config)) is not None:
         logger.info("%s: goes on with more: %s", directory.storage.root, "; ".join(extension.words()))
-    directory.admit()
+    directory.admit(config.baseline_digests())
     # Whoever held the lock before may have listed them: one listing is the run's.
     if not directory.is_listed:
         directory.write_probes(probes)
