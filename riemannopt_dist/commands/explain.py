@@ -7,7 +7,7 @@ import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import EXPLANATIONS, check_file, errors, say
-from riemannopt_dist.commands.options import MODEL, ModelOption, WeightsOption
+from riemannopt_dist.commands.options import MODEL, ModelOption, OnePathOption, WeightsOption
 
 EXPLANATION = Path("explanation.png")
 FOLDER = Path("explanations")
@@ -61,7 +61,7 @@ def explain(
     model: ModelOption = MODEL,
     weights: WeightsOption = None,
     target: TargetOption = None,
-    path: Annotated[str, typer.Option(help="ig, blur_ig or guided_ig.")] = "ig",
+    path: OnePathOption = "ig",
     estimator: EstimatorOption = "trapezoid",
     placement: PlacementOption = None,
     samples: SamplesOption = 64,

@@ -7,7 +7,7 @@ import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import PROFILES, check_file, errors, say
-from riemannopt_dist.commands.options import MODEL, ModelOption, WeightsOption
+from riemannopt_dist.commands.options import MODEL, ModelOption, OnePathOption, WeightsOption
 
 
 @app.command()
@@ -18,7 +18,7 @@ def fit(
     weights: WeightsOption = None,
     count: Annotated[int, typer.Option(min=1, help="Images to fit on; the first so many by name.")] = 200,
     samples: Annotated[int, typer.Option(min=2, help="Points along each image's path.")] = 128,
-    path: Annotated[str, typer.Option(help="ig, blur_ig or guided_ig.")] = "ig",
+    path: OnePathOption = "ig",
 ) -> None:
     """Estimate the profile |g'| of Integrated Gradients, or another path, and store it as JSON.
 

@@ -36,6 +36,9 @@ LimitOption = Annotated[
 ModelOption = Annotated[str, typer.Option(help="A classifier that load_model knows.")]
 MODEL = "efficientnet_lite0"
 WeightsOption = Annotated[str | None, typer.Option(help="Names of published weights, or a local file.")]
+OnePathOption = Annotated[
+    str, typer.Option(help='A path of a configuration, such as blur_ig or "ig(baseline=noise, draws=8)".')
+]
 RunArgument = Annotated[str, typer.Argument(help="A run directory: local, s3:// or gs://.")]
 PathOption = Annotated[
     list[str] | None,

@@ -40,17 +40,20 @@ def test_a_folder_and_a_file_become_the_librarys_maps(tmp_path: Path) -> None:
     other = tmp_path / "other.png"
     Image.fromarray(255 - np.asarray(Image.open(folder / "p00.png"))).save(other)
     said = explained(
-        folder, other, "-o", output, "--format", "npy", "--model", TINY, "--path", "blur_ig",
-        "--estimator", "left", "--samples", 6, "--target", 4,
+        folder, other, "-o", output, "--format", "npy", "--model", TINY,
+        "--path", "ig(baseline=noise, draws=2)", "--estimator", "left", "--samples", 6, "--target", 4,
     )  # fmt: skip
+    path = ro.Straight("noise", draws=2)
     model = load_model(TINY)
     for file in [*sorted(folder.iterdir()), other]:
         images = read_tensor(ImageRef(file.name, str(file), None), model)[None]
-        result = ro.attribute(model, images, torch.tensor([4]), path="blur_ig", estimator="left", samples=6)
+        result = ro.attribute(model, images, torch.tensor([4]), path=path, estimator="left", samples=6)
         stored = np.load(output / f"{file.name}.npy")
         np.testing.assert_allclose(stored, result.maps[0].double(), rtol=0, atol=1e-7)
         logits = model(images)[0].softmax(0)
-        assert f"{file.name}: class 4, probability {float(logits[4]):.3f}; blur_ig, 6 linear left" in said
+        assert (
+            f"{file.name}: class 4, probability {float(logits[4]):.3f}; {path.label}, 6 linear left" in said
+        )
         assert f"  class {int(logits.argmax())} {float(logits.max()):.3f}, class" in said
 
 
