@@ -11,6 +11,9 @@ from riemannopt_dist.choices import check_positive as check_positive
 RANDOM_LAYERS = ("StochasticDepth", "DropPath")
 """Torchvision's and timm's, by name: to import either takes seconds."""
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Types of devices."""
+
 
 def check_images(images: Tensor, name: str = "images") -> None:
     """Raise ValueError unless `images` is a finite floating-point batch (B, C, H, W) with B ≥ 1."""
@@ -19,12 +22,22 @@ def check_images(images: Tensor, name: str = "images") -> None:
             f"{images.dtype} of shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images)
         )
         raise ValueError(f"{name}: expected a floating-point tensor (B, C, H, W), got {kind}")
+    check_device(images.device, name)
     if images.shape[0] == 0:
         raise ValueError(f"{name}: expected at least one image, got shape {tuple(images.shape)}")
     finite = torch.isfinite(images).flatten(1).all(1)
     if not bool(finite.all()):
         bad = (~finite).nonzero().flatten().tolist()
         raise ValueError(f"{name}: expected finite values, found NaN or infinity in image(s) {bad}")
+
+
+def check_device(device: torch.device, name: str = "images") -> None:
+    """Raise ValueError for a device without float64, in which positions on a path are."""
+    if device.type in WITHOUT_FLOAT64:
+        raise ValueError(
+            f"{name}: the device {device} has no float64, which positions on a path need: move model and "
+            "images to the CPU or to a CUDA GPU"
+        )
 
 
 def check_model(model: nn.Module) -> None:

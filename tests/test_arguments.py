@@ -8,7 +8,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from riemannopt_dist.arguments import check_model
+from riemannopt_dist.arguments import check_device, check_model
 from riemannopt_dist.estimators.adaptive import adaptive_attribution
 from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
 from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
@@ -105,3 +105,12 @@ def test_classes_that_a_model_lacks_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match="targets: expected class indices below 5, got 6"):
         call(linear_net, images, targets + 2)
+
+
+def test_a_device_without_float64_is_refused() -> None:
+    check_device(torch.device("cpu"))
+    check_device(torch.device("cuda:1"))
+    with pytest.raises(
+        ValueError, match=r"^images: the device mps:0 has no float64, .* CPU or to a CUDA GPU$"
+    ):
+        check_device(torch.device("mps:0"))
