@@ -18,6 +18,7 @@ from riemannopt_dist.choices import Output as Output
 from riemannopt_dist.models.logits import check_logits, check_two_classes
 from riemannopt_dist.paths.base import Path
 from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type
+from riemannopt_dist.transfer import on_device
 
 Index = NDArray[np.int64]
 DEFAULT_INTERNAL_BATCH_SIZE = 32
@@ -118,12 +119,14 @@ class PathSamples:
     """One micro-batch of N samples along the paths of some images, image by image in order of position.
 
     rows (N,) says which image each sample belongs to, columns (N,) which of its positions; both are on the
-    host. inputs (N, C, H, W) is γ(α) in the images' type; in float32 or wider, values (N,) is f there,
-    gradients (N, C, H, W) is ∂f/∂γ and velocity (N, C, H, W) is dγ/dα.
+    host, and both on the device are the samples' `index`. inputs (N, C, H, W) is γ(α) in the images' type;
+    in float32 or wider, values (N,) is f there, gradients (N, C, H, W) is ∂f/∂γ and velocity (N, C, H, W) is
+    dγ/dα.
     """
 
     rows: Index
     columns: Index
+    index: tuple[Tensor, Tensor]
     inputs: Tensor
     values: Tensor
     gradients: Tensor
@@ -141,12 +144,20 @@ def sample_path(objective: Objective, path: Path, alphas: NDArray[np.float64]) -
     Samples come image by image, positions in the order given, in micro-batches that are full but for the
     last: memory depends on the objective's `internal_batch_size`, not on B × K.
     """
-    images, per_image = alphas.shape
+    rows, columns = np.divmod(np.arange(alphas.size), alphas.shape[1])
     device = path.images.device
-    for part in micro_batches(images * per_image, objective.internal_batch_size):
-        rows, columns = np.divmod(np.arange(part.start, part.stop), per_image)
-        image_index = torch.from_numpy(rows).to(device)
-        positions = torch.from_numpy(alphas[rows, columns]).to(device)
-        inputs, velocity = path.at(image_index, positions)
-        values, gradients = objective.of(image_index).gradients(inputs)
-        yield PathSamples(rows, columns, inputs, values, gradients, velocity)
+    # All at once: a copy for every micro-batch would keep the device waiting.
+    row_index, column_index = on_device(rows, device), on_device(columns, device)
+    positions = on_device(alphas[rows, columns], device)
+    for part in micro_batches(alphas.size, objective.internal_batch_size):
+        index = row_index[part], column_index[part]
+        inputs, velocity = path.at(index[0], positions[part])
+        values, gradients = objective.of(index[0]).gradients(inputs)
+        yield PathSamples(rows[part], columns[part], index, inputs, values, gradients, velocity)
+
+
+def by_image(rows: Index) -> Iterator[tuple[int, slice]]:
+    """The images that samples belong to by their rows (N,), which ascend, and the part of each."""
+    for row in np.unique(rows).tolist():
+        first, last = np.searchsorted(rows, [row, row + 1]).tolist()
+        yield row, slice(first, last)

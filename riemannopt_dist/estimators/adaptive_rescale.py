@@ -40,6 +40,7 @@ from riemannopt_dist.quadrature.placement.equidistribution import rough_coordina
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.rescale.tape import Tape
+from riemannopt_dist.transfer import on_device
 
 FIRST = 3 / 8
 """The part of the intervals that is the same for all images: tuned on images of a fit subset."""
@@ -101,11 +102,11 @@ def _secants(
     tape = Tape()
 
     def passed(shares: Array) -> _Pass:
-        index = torch.from_numpy(np.repeat(rows, shares.shape[1])).to(device)
-        places, _ = path.at(index, torch.from_numpy(np.interp(shares.ravel(), *coordinate)).to(device))
+        index = on_device(np.repeat(rows, shares.shape[1]), device)
+        places, _ = path.at(index, on_device(np.interp(shares.ravel(), *coordinate), device))
         return _Pass(shares, *forward_pass(objective.model, places, tape))
 
-    targets = objective.targets[torch.from_numpy(rows).to(device)]
+    targets = objective.targets[on_device(rows, device)]
     common = np.linspace(0.0, 1.0, max(1, round(FIRST * samples)) + 1)
     first = passed(np.tile(common, (len(rows), 1)))
     second = passed(divided(first.shares, _expected_errors(first, targets, output), samples))
@@ -115,7 +116,7 @@ def _secants(
     cut = first.shares.size
     tape.join([following[:cut].tolist(), following[cut:].tolist()])
 
-    chain, neighbours = (torch.from_numpy(places).to(device) for places in (ordered, following))
+    chain, neighbours = (on_device(places, device) for places in (ordered, following))
     logits = torch.cat([first.logits, second.logits]).detach()
     places = torch.cat([first.places, second.places]).detach()
     classes = torch.empty_like(neighbours)

@@ -6,18 +6,19 @@ changes of steps whose gradient is zero: nothing tells how to share those out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from riemannopt_dist.estimators.passes import Pass
-from riemannopt_dist.objective import Index, Output, PathSamples
+from riemannopt_dist.objective import Index, Output, PathSamples, by_image
 from riemannopt_dist.paths.guided import WalkStep
 from riemannopt_dist.precision import ieee_float32, sum_type
 from riemannopt_dist.quadrature.rules import partition_of
 from riemannopt_dist.quadrature.schedule import Array, Schedule
+from riemannopt_dist.transfer import on_device
 
 
 def squared_shares(gradients: Tensor) -> Tensor:
@@ -68,6 +69,10 @@ class _Differences:
                 differences.here[s, columns[-1]], differences.after[s, columns[-1]] = 0.5, 0.0
         return differences
 
+    def on(self, device: torch.device) -> list[Tensor]:
+        """They all, on a device."""
+        return [on_device(getattr(self, field.name), device) for field in fields(self)]
+
 
 class IdgiSums:
     """IDGI maps of several schedules, built from a path's samples as they come: (B, S, C, H, W).
@@ -81,7 +86,8 @@ class IdgiSums:
     def __init__(self, schedules: Sequence[Schedule], along: Pass) -> None:
         images, points = along.path.images, along.points
         self._differences = _Differences.of(schedules, points)
-        wide = sum_type(images.dtype)
+        wide, there = sum_type(images.dtype), self._differences.on(images.device)
+        self._factors, self._neighbours = [part.to(wide) for part in there[:3]], there[3:]
         self._values = images.new_zeros((len(images), len(points) + 2), dtype=wide)
         self._values[:, -2], self._values[:, -1] = along.ends[1.0], along.ends[0.0]
         self._waiting: dict[int, tuple[int, int, float, Tensor]] = {}
@@ -98,26 +104,18 @@ class IdgiSums:
     @ieee_float32()
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch; samples come image by image, in order of position."""
-        rows, columns, differences = samples.rows, samples.columns, self._differences
+        rows, columns = samples.index
         self._values[rows, columns] = samples.values.to(self._values)
-        self._release(rows, columns)
+        self._release(samples.rows, samples.columns)
         shares = squared_shares(samples.gradients)
-        first, last = int(rows[0]), int(rows[-1])
         known = self._values[rows]  # points not yet sampled count as 0 here and are made up for later
-        here, after, before = (
-            torch.from_numpy(part[:, columns]).to(known)
-            for part in (differences.here, differences.after, differences.before)
-        )
-        around = [
-            known.gather(1, torch.from_numpy(part[:, columns]).to(known.device).T).T
-            for part in (differences.next_point, differences.previous_point)
-        ]
+        here, after, before = (part.index_select(1, columns) for part in self._factors)
+        around = [known.gather(1, part.index_select(1, columns).T).T for part in self._neighbours]
         factors = here * samples.values.to(known) + after * around[0] + before * around[1]
         flat = shares.flatten(1).to(self.maps)
-        for row in range(first, last + 1):
-            start, stop = np.searchsorted(rows, [row, row + 1]).tolist()
-            self.maps[row].flatten(1).addmm_(factors[:, start:stop], flat[start:stop])
-        self._keep(rows, columns, shares)
+        for row, part in by_image(samples.rows):
+            self.maps[row].flatten(1).addmm_(factors[:, part], flat[part])
+        self._keep(samples.rows, samples.columns, shares)
 
     def _release(self, rows: Index, columns: Index) -> None:
         """Make up for the waiting samples whose next point is among those just sampled."""

@@ -81,7 +81,7 @@ def sums_along(
     sums = [kind([s for other, s in requests if other is kind], along) for kind in kinds]
     values = images.new_empty((len(images), len(points)), dtype=sum_type(images.dtype))
     for samples in sample_path(objective, path, np.broadcast_to(points, values.shape)):
-        values[samples.rows, samples.columns] = samples.values.to(values)
+        values[samples.index] = samples.values.to(values)
         for one in sums:
             one.add(samples)
     f_baseline, f_input = ends.get(0.0, values[:, 0]), ends.get(1.0, values[:, -1])

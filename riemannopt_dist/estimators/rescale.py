@@ -29,6 +29,7 @@ from riemannopt_dist.objective import (
     Index,
     Objective,
     Output,
+    by_image,
     explained_output,
     logits_of,
     micro_batches,
@@ -37,10 +38,12 @@ from riemannopt_dist.paths.base import Path
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.precision import ieee_float32, sum_type
-from riemannopt_dist.quadrature.rules import gauss_legendre, partition_of
+from riemannopt_dist.quadrature.nodes import gauss_legendre_on
+from riemannopt_dist.quadrature.rules import partition_of
 from riemannopt_dist.quadrature.schedule import Array, Schedule
 from riemannopt_dist.rescale.mode import RescaleMode
 from riemannopt_dist.rescale.tape import Tape
+from riemannopt_dist.transfer import on_device
 
 SOFTMAX_POINTS = 128
 """Gauss-Legendre points of the mean of the output's softmax: enough for steps of over 60 log-odds."""
@@ -92,10 +95,9 @@ def sums_over_intervals(objective: Objective, path: Path, edges: Array) -> tuple
     values = maps.new_empty((len(maps), len(edges)))
     for part in secants(objective, path, edges):
         # Image by image: the order of summation is fixed.
-        for row in range(int(part.rows[0]), int(part.rows[-1]) + 1):
-            first, last = np.searchsorted(part.rows, [row, row + 1]).tolist()
-            maps[row] += part.parts[first : last - 1].sum(0)
-        values[part.rows, part.columns] = part.values.to(values)
+        for row, samples in by_image(part.rows):
+            maps[row] += part.parts[samples.start : samples.stop - 1].sum(0)
+        values[part.index] = part.values.to(values)
     return maps, values
 
 
@@ -138,27 +140,32 @@ def check_rescale(model: Classifier) -> None:
 class Secants:
     """A micro-batch of N samples along the paths of some images, and the intervals between them.
 
-    rows and columns (N,), on the host, say which image and which edge each sample is at; values (N,) is f
-    there. parts (N − 1, C, H, W) are the attributions over the interval from each sample to the next, where
-    both are of one image, else 0.
+    rows and columns (N,), on the host, say which image and which edge each sample is at, and so does the
+    `index` on the device; values (N,) is f there. parts (N − 1, C, H, W) are the attributions over the
+    interval from each sample to the next, where both are of one image, else 0.
     """
 
     rows: Index
     columns: Index
+    index: tuple[Tensor, Tensor]
     values: Tensor
     parts: Tensor
 
 
 def secants(objective: Objective, path: Path, edges: Array) -> Iterator[Secants]:
     """The secants between `edges` (n + 1,) of every image's path, a micro-batch at a time, in order."""
-    size = max(objective.internal_batch_size, 2)
-    device = path.images.device
-    for rows, columns in _micro_batches(len(path.images), len(edges), size):
-        index = torch.from_numpy(rows).to(device)
-        places, _ = path.at(index, torch.from_numpy(edges[columns]).to(device))
-        inside = index[1:] == index[:-1]
-        values, gradients = mean_gradients(objective.of(index), places, inside)
-        yield Secants(rows, columns, values, products(gradients, places[:-1], places[1:]))
+    size, device = max(objective.internal_batch_size, 2), path.images.device
+    batches = [*_micro_batches(len(path.images), len(edges), size)]
+    all_rows, all_columns = (np.concatenate(part) for part in zip(*batches, strict=True))
+    # All at once: a copy for every micro-batch would keep the device waiting.
+    there = [on_device(part, device) for part in (all_rows, all_columns, edges[all_columns])]
+    counts = [len(rows) for rows, _ in batches]
+    parts = (torch.split(part, counts) for part in there)
+    for (rows, columns), row, column, positions in zip(batches, *parts, strict=True):
+        places, _ = path.at(row, positions)
+        values, gradients = mean_gradients(objective.of(row), places, row[1:] == row[:-1])
+        sums = products(gradients, places[:-1], places[1:])
+        yield Secants(rows, columns, (row, column), values, sums)
 
 
 def products(gradients: Tensor, places: Tensor, neighbours: Tensor) -> Tensor:
@@ -221,7 +228,8 @@ def mean_output_slopes(before: Tensor, after: Tensor, targets: Tensor, output: O
     target = nn.functional.one_hot(targets, before.shape[1]).to(before)
     if output == "logit":
         return target
-    nodes, weights = (before.new_tensor(values)[:, None, None] for values in gauss_legendre(SOFTMAX_POINTS))
+    quadrature = gauss_legendre_on(SOFTMAX_POINTS, before.device, before.dtype)
+    nodes, weights = (values[:, None, None] for values in quadrature)
     p = torch.lerp(before, after, nodes).softmax(-1)
     chosen = weights * (p * target).sum(-1, keepdim=True)
     return (chosen * (target - p)).sum(0)

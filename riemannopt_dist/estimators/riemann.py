@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from riemannopt_dist.estimators.passes import Pass
-from riemannopt_dist.objective import Output, PathSamples
+from riemannopt_dist.objective import Output, PathSamples, by_image
 from riemannopt_dist.paths.guided import WalkStep
 from riemannopt_dist.precision import ieee_float32, sum_type
 from riemannopt_dist.quadrature.schedule import Array, Schedule
+from riemannopt_dist.transfer import on_device
 
 
 class RiemannSums:
@@ -20,13 +20,13 @@ class RiemannSums:
 
     def __init__(self, schedules: Sequence[Schedule], along: Pass) -> None:
         images = along.path.images
-        self._weights = weights_at(along.points, schedules)
         shape = (len(images), len(schedules), *images.shape[1:])
         self.maps = images.new_zeros(shape, dtype=sum_type(images.dtype))
+        self._weights = on_device(weights_at(along.points, schedules), images.device).to(self.maps)
 
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch."""
-        add_weighted(self.maps, samples, self._weights[:, samples.columns])
+        add_weighted(self.maps, samples, self._weights.index_select(1, samples.index[1]))
 
     @staticmethod
     def of_step(step: WalkStep, following: WalkStep, rule: str, output: Output) -> Tensor:
@@ -46,14 +46,12 @@ def weights_at(points: Array, schedules: Sequence[Schedule]) -> Array:
 
 
 @ieee_float32()
-def add_weighted(maps: Tensor, samples: PathSamples, weights: Array) -> None:
+def add_weighted(maps: Tensor, samples: PathSamples, weights: Tensor) -> None:
     """Add a micro-batch's samples, weighted by `weights` (S, N), onto its images' maps (B, S, C, H, W).
 
     One matrix product an image for all schedules: its order of summation is fixed, which scattered additions
     on a GPU would not be, and it adds in place.
     """
     integrand = samples.integrand.flatten(1).to(maps)
-    factors = torch.from_numpy(np.ascontiguousarray(weights)).to(maps)
-    for row in range(int(samples.rows[0]), int(samples.rows[-1]) + 1):
-        first, last = np.searchsorted(samples.rows, [row, row + 1]).tolist()
-        maps[row].flatten(1).addmm_(factors[:, first:last], integrand[first:last])
+    for row, part in by_image(samples.rows):
+        maps[row].flatten(1).addmm_(weights[:, part], integrand[part])

@@ -18,8 +18,9 @@ from riemannopt_dist.estimators.passes import Pass
 from riemannopt_dist.objective import OUTPUTS, Index, Output, PathSamples
 from riemannopt_dist.paths.guided import WalkStep
 from riemannopt_dist.precision import sum_type
-from riemannopt_dist.quadrature.rules import gauss_legendre
+from riemannopt_dist.quadrature.nodes import gauss_legendre_on
 from riemannopt_dist.quadrature.schedule import Schedule
+from riemannopt_dist.transfer import on_device
 
 PROBABILITY_FLOOR = 1e-6
 """Probabilities are kept this far from 0 and 1, where float32 no longer tells their log-odds."""
@@ -37,7 +38,7 @@ def end_weights(left: Tensor, right: Tensor, output: Output = "probability") -> 
     ends = torch.stack([left, right], dim=1).double()
     if output == "logit":
         return torch.full_like(ends, 0.5)
-    nodes, weights = (ends.new_tensor(values)[:, None] for values in gauss_legendre(32))
+    nodes, weights = (values[:, None] for values in gauss_legendre_on(32, ends.device, ends.dtype))
     hats = torch.cat([1 - nodes, nodes], dim=1)
     bounded = ends.clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     probabilities = torch.sigmoid(torch.logit(bounded) @ hats.T)
@@ -97,6 +98,7 @@ class SoftmaxTrapezoidSums:
         self._opens_late = [schedule.points[0] > 0 for schedule in schedules]
         self._last: list[_Last | None] = [None] * len(schedules)
         images = along.path.images
+        self._held_there = [on_device(held, images.device) for held in self._held]
         everyone = torch.arange(len(images), device=images.device)
         starts, _ = along.path.at(everyone, images.new_zeros(len(images), dtype=torch.float64))
         self._starts, self._f_baseline = starts.to(sum_type(starts.dtype)), along.ends[0.0]
@@ -116,14 +118,18 @@ class SoftmaxTrapezoidSums:
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch; samples come image by image, in order of position."""
         for schedule, held in enumerate(self._held):
-            chosen = np.flatnonzero(held[samples.columns])
-            if len(chosen):
-                self._extend(schedule, samples, chosen)
+            rows = samples.rows[held[samples.columns]]
+            if len(rows):
+                self._extend(schedule, samples, rows)
 
-    def _extend(self, schedule: int, samples: PathSamples, chosen: Index) -> None:
-        """Add the intervals between the chosen samples of one schedule, and up to its last one before."""
-        rows = samples.rows[chosen]
-        index = torch.from_numpy(chosen).to(samples.values.device)
+    def _extend(self, schedule: int, samples: PathSamples, rows: Index) -> None:
+        """Add the intervals between the samples of one schedule, and up to its last one before.
+
+        `rows` are those of its samples.
+        """
+        held = self._held_there[schedule][samples.index[1]]
+        # Where it is true, in order; `nonzero` would wait for the device to count them.
+        index = held.argsort(descending=True, stable=True)[: len(rows)]
         values, places, gradients = (
             part_of[index] for part_of in (samples.values, samples.inputs.to(self.maps), samples.gradients)
         )

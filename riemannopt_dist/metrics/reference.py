@@ -40,6 +40,11 @@ def compare(maps: Tensor, reference: Tensor) -> Agreement:
     """
     check_images(reference, "reference")
     check_maps(maps, reference)
+    return _agreement(maps, reference)
+
+
+def _agreement(maps: Tensor, reference: Tensor) -> Agreement:
+    """`compare`, without a look at the values, which would wait for the device."""
     target = _summed(reference)
     target_ranks = _centred(average_ranks(target))
     agreements = []
@@ -65,7 +70,7 @@ def reference_columns(maps: Tensor, references: Sequence[Reference | None]) -> d
     columns = {column.name: nowhere.clone() for column in REFERENCE.columns}
     for row, (one, reference) in enumerate(zip(maps, references, strict=True)):
         if reference is not None:
-            agreement = compare(one, reference.maps)
+            agreement = _agreement(one, reference.maps)
             columns["reference_error"][row] = agreement.error
             columns["reference_cosine"][row] = agreement.cosine
             columns["reference_rank"][row] = agreement.rank_correlation

@@ -37,7 +37,7 @@ def path_variation(path: Path | GuidedPath | Draws, objective: Objective, alphas
     for samples in sample_path(objective, path, positions):
         integrand = samples.integrand
         previous = torch.cat([last, integrand[:-1]])
-        changes[samples.rows, samples.columns] = (integrand - previous).abs().flatten(1).mean(1).double()
+        changes[samples.index] = (integrand - previous).abs().flatten(1).mean(1).double()
         last = integrand[-1:]
     # Column 0 compares with another image's last sample, and is dropped.
     return np.asarray(changes[:, 1:].cpu().numpy() / np.diff(alphas))
@@ -50,6 +50,6 @@ def _walk_variation(path: GuidedPath, objective: Objective, alphas: Array) -> Ar
     widths = np.diff(alphas)
     # The widths first: once they are used up, no further step is asked for.
     integrands = (step.gradients * step.move / width for width, step in zip(widths, steps, strict=False))
-    changes = [(b - a).abs().flatten(1).mean(1).cpu().numpy() for a, b in pairwise(integrands)]
-    variation = np.stack(changes, axis=1) / widths[:-1]
+    changes = [(b - a).abs().flatten(1).mean(1) for a, b in pairwise(integrands)]
+    variation = torch.stack(changes, dim=1).cpu().numpy() / widths[:-1]
     return np.concatenate([variation, variation[:, -1:]], axis=1)
