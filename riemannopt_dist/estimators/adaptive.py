@@ -38,6 +38,7 @@ from riemannopt_dist.precision import sum_type
 from riemannopt_dist.quadrature.placement.equidistribution import density_coordinate
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Array
+from riemannopt_dist.transfer import on_device
 
 START = 6
 AT_A_TIME = 1
@@ -116,10 +117,10 @@ def refined_where_needed(objective: Objective, path: Path | GuidedPath, placed: 
 
 
 class _Point(NamedTuple):
-    """A place on one image's path, by its share u of the profile, with f, γ (C, H, W) and ∂f/∂γ there."""
+    """A place on one image's path, by its share u of the profile, with f (), γ (C, H, W) and ∂f/∂γ there."""
 
     share: float
-    value: float
+    value: Tensor
     place: Tensor
     gradient: Tensor
 
@@ -173,10 +174,10 @@ class _Sum:
         return [(interval.left.share + interval.right.share) / 2 for interval in self.opened]
 
     def add(self, points: list[_Point], output: Output) -> tuple[list[Ends], Tensor]:
-        """Take in the points that `open` asked for: the ends of the N new intervals, and numbers (2 N + 1,).
+        """Take in the points that `open` asked for: the ends of the N new intervals, and numbers (4 N + 1,).
 
-        These are each interval's ‖(G_b − G_a) (γ(b) − γ(a))‖₁ and Σ over features, and ‖total‖₁. They stay
-        on the device, so that all images' travel to the host at once.
+        These are each interval's ‖(G_b − G_a) (γ(b) − γ(a))‖₁, Σ over features, and f at its ends, and
+        ‖total‖₁. They stay on the device, so that all images' travel to the host at once.
         """
         if self.opened:
             halves = zip(self.opened, points, strict=True)
@@ -184,11 +185,8 @@ class _Sum:
         else:
             points = points if self.origin is None else [self.origin, *points]
             new = list(pairwise(points))
-            self.ends = points[0].value, points[-1].value
         changed = [*new, *((old.left, old.right) for old in self.opened)]
-        before, after = (
-            torch.tensor([ends[side].value for ends in changed], dtype=torch.float64) for side in (0, 1)
-        )
+        before, after = (torch.stack([ends[side].value for ends in changed]) for side in (0, 1))
         weights = end_weights(before, after, output)
         weights[len(new) :] *= -1
         left, right = (torch.stack([ends[side].gradient for ends in changed]) for side in (0, 1))
@@ -197,19 +195,21 @@ class _Sum:
         self.total = self.total + parts.sum(0)
         distances = ((right - left) * step)[: len(new)].abs().flatten(1).sum(1)
         sums = parts[: len(new)].flatten(1).sum(1)
-        return new, torch.cat([distances, sums, self.total.abs().sum()[None]])
+        values = before[: len(new)], after[: len(new)]
+        return new, torch.cat([distances, sums, *values, self.total.abs().sum()[None]])
 
     def settle(self, new: list[Ends], numbers: list[float], rounding: Callable[[Tensor], Tensor]) -> None:
         """Take in what `add` returned, once the numbers have come to the host.
 
         `rounding` says how far f of given sizes may be off.
         """
-        distances, sums, self.magnitude = numbers[: len(new)], numbers[len(new) : -1], numbers[-1]
-        values = torch.tensor([[left.value, right.value] for left, right in new], dtype=torch.float64)
-        slack = rounding(values.abs().amax(1)).tolist()
-        for (left, right), distance, part, off in zip(new, distances, sums, slack, strict=True):
-            gap = abs(right.value - left.value - part) - off
-            self.intervals.append(_Interval(left, right, max(distance / math.sqrt(12), gap)))
+        self.magnitude = numbers[-1]
+        distances, sums, before, after = torch.tensor(numbers[:-1], dtype=torch.float64).view(4, len(new))
+        if not self.opened:
+            self.ends = float(before[0]), float(after[-1])
+        slack = rounding(torch.maximum(before.abs(), after.abs()))
+        errors = torch.maximum(distances / math.sqrt(12), (after - before - sums).abs() - slack)
+        self.intervals += [_Interval(*ends, error) for ends, error in zip(new, errors.tolist(), strict=True)]
         self.opened = []
 
 
@@ -241,9 +241,10 @@ class _Sampler:
         everyone = torch.arange(len(images), device=images.device)
         places, _ = self.path.at(everyone, images.new_zeros(len(images), dtype=torch.float64))
         values = self.objective.values(places)
+        flat = (values.double() * (1 - values.double()) < FLAT).tolist()
         return [
-            _Point(0.0, value, place, self.zeros(place)) if value * (1 - value) < FLAT else None
-            for value, place in zip(values.tolist(), places.unbind(), strict=True)
+            _Point(0.0, value, place, self.zeros(place)) if is_flat else None
+            for is_flat, value, place in zip(flat, values.unbind(), places.unbind(), strict=True)
         ]
 
     def zeros(self, images: Tensor) -> Tensor:
@@ -257,9 +258,9 @@ class _Sampler:
 
     def points(self, rows: list[int], shares: list[float]) -> list[_Point]:
         """A point for each image index of `rows` (N,) and share (N,), in full micro-batches."""
-        images = self.path.images
-        alphas = torch.from_numpy(np.interp(shares, *self._coordinate)).to(images.device)
-        index = torch.tensor(rows, device=images.device)
+        device = self.path.images.device
+        alphas = on_device(np.interp(shares, *self._coordinate), device)
+        index = on_device(np.array(rows), device)
         values: list[Tensor] = []
         places: list[Tensor] = []
         gradients: list[Tensor] = []
@@ -269,7 +270,7 @@ class _Sampler:
             values.append(value)
             places += inputs.unbind()
             gradients += gradient.unbind()
-        return list(map(_Point, shares, torch.cat(values).tolist(), places, gradients))
+        return list(map(_Point, shares, torch.cat(values).unbind(), places, gradients))
 
 
 def _refine(
@@ -300,7 +301,7 @@ def _refine(
         ]
         numbers = iter(torch.cat([numbers for _, numbers in added]).tolist())
         for image_sum, (new, _) in zip(active, added, strict=True):
-            image_sum.settle(new, list(islice(numbers, 2 * len(new) + 1)), sampler.rounding)
+            image_sum.settle(new, list(islice(numbers, 4 * len(new) + 1)), sampler.rounding)
         done = [image_sum for image_sum in active if image_sum.evaluations >= most or good_enough(image_sum)]
         active = [image_sum for image_sum in active if image_sum not in done]
         for image_sum in done:
