@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,20 +18,22 @@ from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.estimators.passes import sums_along, values_at
 from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.objective import Objective
-from riemannopt_dist.paths.base import Path
+from riemannopt_dist.paths.straight import StraightPath, between
 from riemannopt_dist.quadrature.schedule import Schedule
+from riemannopt_dist.transfer import on_device
 
 
-def expected_gradients(objective: Objective, paths: Sequence[Path], schedule: Schedule) -> Attribution:
-    """Σ_k w_k g_{d(k)}(α_k), with a path d(k) to the images for each sample: maps (B, C, H, W).
+def expected_gradients(
+    objective: Objective, lines: Sequence[StraightPath], schedule: Schedule
+) -> Attribution:
+    """Σ_k w_k g_{d(k)}(α_k), with a line d(k) to the images for each sample: maps (B, C, H, W).
 
-    Paths take turns, in a seeded order for every round, so that none is bound to a part of the way. Of fewer
-    samples than paths some are not used. f_baseline is the mean over those that are.
+    Lines take turns, in a seeded order for every round, so that none is bound to a part of the way. Of fewer
+    samples than lines some are not used. f_baseline is the mean over those that are.
     """
-    turns = turns_of(len(schedule), len(paths))
-    path = _Turns(paths, schedule.points, turns)
-    (result,) = sums_along(path, objective, [(RiemannSums, schedule)])
-    starts = [values_at(0.0, paths[number], objective) for number in sorted(set(turns))]
+    turns = turns_of(len(schedule), len(lines))
+    (result,) = sums_along(_Turns.on(lines, schedule.points, turns), objective, [(RiemannSums, schedule)])
+    starts = [values_at(0.0, lines[number], objective) for number in sorted(set(turns))]
     return replace(result, f_baseline=torch.stack(starts).mean(0))
 
 
@@ -45,27 +48,31 @@ def turns_of(samples: int, paths: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class _Turns:
-    """Paths to the same images, of which each is followed at positions of its own."""
+    """Lines to the same images, of which each is followed at positions of its own: `points` (K,).
 
-    paths: Sequence[Path]
-    points: Sequence[float]
-    turns: Sequence[int]
+    At the k-th of them an image's line begins at the one of all `baselines` (M, C, H, W) with the number
+    `firsts[k]`, plus the image's own where `steps[k]` is 1; 0 says that images share the baseline.
+    """
 
-    @property
-    def images(self) -> Tensor:
-        """Their ends."""
-        return self.paths[0].images
+    images: Tensor
+    baselines: Tensor
+    points: Tensor
+    firsts: Tensor
+    steps: Tensor
+
+    @classmethod
+    def on(cls, lines: Sequence[StraightPath], points: Sequence[float], turns: Sequence[int]) -> "_Turns":
+        """Those of lines that take turns (K,), each at its point."""
+        # A baseline that images share is a view of one picture, of which one is enough.
+        parts = [one.baselines if one.baselines.stride(0) else one.baselines[:1] for one in lines]
+        sizes = np.array([len(part) for part in parts])
+        device, order = lines[0].images.device, list(turns)
+        firsts, steps = (np.cumsum(sizes) - sizes)[order], (sizes > 1).astype(np.int64)[order]
+        there = (on_device(values, device) for values in (np.array(points), firsts, steps))
+        return cls(lines[0].images, torch.cat(parts), *there)
 
     def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
-        """γ(α) and dγ/dα on the path whose turn it is there; between the points on that of the next one."""
-        places = torch.searchsorted(alphas.new_tensor(self.points), alphas).clamp_max(len(self.points) - 1)
-        turns = torch.tensor(self.turns, device=places.device)[places]
-        numbers = sorted({self.turns[place] for place in places.tolist()})
-        groups = [(turns == number).nonzero().flatten() for number in numbers]
-        parts = [
-            self.paths[number].at(rows[group], alphas[group])
-            for number, group in zip(numbers, groups, strict=True)
-        ]
-        back = torch.cat(groups).argsort()
-        inputs, velocity = (torch.cat(part)[back] for part in zip(*parts, strict=True))
-        return inputs, velocity
+        """γ(α) and dγ/dα on the line whose turn it is there; between the points on that of the next one."""
+        places = torch.searchsorted(self.points, alphas).clamp_max(len(self.points) - 1)
+        baselines = self.firsts[places] + self.steps[places] * rows
+        return between(self.baselines[baselines], self.images[rows], alphas)

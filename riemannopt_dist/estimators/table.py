@@ -244,14 +244,14 @@ class ExpectedGradients:
         return Cost(samples, 2 + min(samples, paths_an_image(path)))
 
     def attribute(self, objective: Objective, path: Draws, placed: Placed) -> Attribution:
-        """A sum whose samples take turns. Raises ValueError for guided walks."""
+        """A sum whose samples take turns. Raises ValueError for paths that are not straight."""
         from riemannopt_dist.estimators.expected_gradients import expected_gradients
-        from riemannopt_dist.paths.guided import GuidedPath
+        from riemannopt_dist.paths.straight import StraightPath
 
-        paths = [one for one in path.members if not isinstance(one, GuidedPath)]
-        if len(paths) < len(path.members):
-            raise ValueError("path: expected_gradients needs paths that are known beforehand")
-        return expected_gradients(objective, paths, placed.fixed)
+        lines = [one for one in path.members if isinstance(one, StraightPath)]
+        if len(lines) < len(path.members):
+            raise ValueError("path: expected_gradients needs straight lines")
+        return expected_gradients(objective, lines, placed.fixed)
 
 
 def _walk_refusal(path: PathFamily, rule: str, rules: Sequence[str]) -> str | None:

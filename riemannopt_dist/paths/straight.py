@@ -54,8 +54,12 @@ class StraightPath:
 
     def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
         """γ(α) and the constant velocity x − x′ of each requested image."""
-        wide = sum_type(self.images.dtype)
-        baselines = self.baselines[rows].to(wide)
-        velocity = self.images[rows].to(wide) - baselines
-        places = baselines + alphas.to(velocity)[:, None, None, None] * velocity
-        return places.to(self.images.dtype), velocity
+        return between(self.baselines[rows], self.images[rows], alphas)
+
+
+def between(baselines: Tensor, images: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
+    """γ(α) and the velocity of N lines from baselines to images, all (N, C, H, W), at positions (N,)."""
+    wide = sum_type(images.dtype)
+    velocity = images.to(wide) - baselines.to(wide)
+    places = baselines.to(wide) + alphas.to(velocity)[:, None, None, None] * velocity
+    return places.to(images.dtype), velocity

@@ -159,7 +159,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         with torch._C.DisableTorchFunction():
-            tensors = [*tensors_in((args, kwargs))]
+            tensors = tensors_in((args, kwargs))
             on_device = [is_on_device(x) for x in tensors]
             if func.overloadpacket is aten.copy_:
                 return self._copied(func, args, kwargs)
@@ -235,15 +235,18 @@ def is_on_device(x: Tensor) -> bool:
     return x in _ON_DEVICE
 
 
-def tensors_in(arguments: Any) -> Iterator[Tensor]:
+def tensors_in(arguments: Any) -> list[Tensor]:
     """The tensors among arguments, in lists, tuples and mappings too."""
-    if isinstance(arguments, Tensor):
-        yield arguments
-    elif isinstance(arguments, list | tuple):
-        for argument in arguments:
-            yield from tensors_in(argument)
-    elif isinstance(arguments, Mapping):
-        yield from tensors_in(list(arguments.values()))
+    tensors, pending = [], [arguments]
+    while pending:
+        argument = pending.pop()
+        if isinstance(argument, Tensor):
+            tensors.append(argument)
+        elif isinstance(argument, list | tuple):
+            pending.extend(argument)
+        elif isinstance(argument, dict):
+            pending.extend(argument.values())
+    return tensors
 
 
 def _placed(result: T, on_device: bool) -> T:
