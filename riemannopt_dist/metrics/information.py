@@ -32,6 +32,7 @@ from riemannopt_dist.objective import (
     output_rounding,
 )
 from riemannopt_dist.precision import ieee_float32, sum_type
+from riemannopt_dist.transfer import on_device
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -309,7 +310,8 @@ def _step_chunks(
         image = image_rows[chosen]
         known = masks[image] | (levels[chosen] <= bounds[chosen, step, None, None])
         if how.filling == "triangles":
-            pairs = zip(blurred.shown[image.cpu().numpy()], known.cpu().numpy(), strict=True)
+            places = np.array(rows)[np.arange(part.start, part.stop) // how.steps]
+            pairs = zip(blurred.shown[places], known.cpu().numpy(), strict=True)
             yield image, [pool.submit(_filled_and_measured, *pair, how) for pair in pairs]
             continue
         if how.filling == "pyramid":
@@ -352,10 +354,10 @@ def _observe(objective: Objective, images: Tensor, chunks: Iterable[Chunk]) -> N
     with torch.no_grad():
         for rows, futures in _ahead(chunks):
             pictures, sizes = zip(*(future.result() for future in futures), strict=True)
-            shown = torch.from_numpy(np.stack(pictures)).to(images.device).permute(0, 3, 1, 2)
+            shown = on_device(np.stack(pictures), images.device).permute(0, 3, 1, 2)
             inputs = shown.contiguous().to(images.dtype) / 255
             logits = logits_of(objective.model, inputs)
-            information = torch.tensor(sizes, device=images.device, dtype=torch.float64)
+            information = on_device(np.array(sizes, dtype=np.float64), images.device)
             if math.isnan(sizes[0]):
                 information = _ms_ssim(inputs, images[rows])
             targets = objective.targets[rows]

@@ -91,10 +91,12 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(
         self, func: Function, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
+        if func in ANSWERS:
+            return ANSWERS[func] if is_on_device(args[0]) else func(*args)
+        if func.__name__ == "__get__":  # a property
+            return func(*args)
         on_device = any(map(is_on_device, tensors_in((args, kwargs))))
-        if on_device and func in ANSWERS:
-            return ANSWERS[func]
         if on_device and func in ARRAYS:
             raise TypeError(f"a tensor on {DEVICE} is no array at {_caller()}: expected .cpu() before it")
         if func is Tensor.pin_memory:
@@ -123,12 +125,25 @@ class _Calls(TorchFunctionMode):
         return _placed(result.clone() if alias and before != after else result, after)
 
     def _called(self, func: Function, on_device: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with self._operations.within(func, on_device):
+        outside, self._operations.call = self._operations.call, _Call(on_device, func not in CHECKED_ON_CPU)
+        try:
             if func is not torch.autograd.grad:
                 return func(*args, **kwargs)
             # Functions of the package are called from in there, so that the mode has to stay active.
             with self, patch.object(torch.autograd, "has_torch_function", lambda _: False):
                 return func(*args, **kwargs)
+        finally:
+            self._operations.call = outside
+
+
+class _Call(NamedTuple):
+    """The function of torch that is being called: whether tensors on the device are among its arguments.
+
+    `reads` says whether its reads are the device's.
+    """
+
+    on_device: bool
+    reads: bool
 
 
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -137,22 +152,11 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, waits: Counter[Wait]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._waits = waits
-        self._on_device = False
-        self._checked = True
+        self.call = _Call(False, True)
 
     def wait(self, what: str) -> None:
         """Count a wait."""
         self._waits[Wait(what, _place(PACKAGE))] += 1
-
-    @contextmanager
-    def within(self, func: Function, on_device: bool) -> Iterator[None]:
-        """While a function of torch is called, with tensors of the device or without."""
-        outside = self._on_device, self._checked
-        self._on_device, self._checked = on_device, func not in CHECKED_ON_CPU
-        try:
-            yield
-        finally:
-            self._on_device, self._checked = outside
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -167,7 +171,9 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._look(func, args, [x for x, there in zip(tensors, on_device, strict=True) if not there])
             result = func(*args, **kwargs)
             # What a function of tensors on the device makes of nothing is there, too.
-            return _placed(result, True) if any(on_device) or (self._on_device and not tensors) else result
+            return (
+                _placed(result, True) if any(on_device) or (self.call.on_device and not tensors) else result
+            )
 
     def _copied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target, source = args[:2]
@@ -181,7 +187,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Those may be single numbers, or indices.
         """
         packet = func.overloadpacket
-        if packet in READS and self._checked:
+        if packet in READS and self.call.reads:
             self.wait(str(packet))
         if packet in INDEXING and is_on_device(args[0]):
             others = self._without_indices(args, others)
