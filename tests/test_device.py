@@ -23,7 +23,7 @@ from riemannopt_dist.metrics.controls import CONTROLS
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.base import PathFamily
-from riemannopt_dist.paths.table import Blur, path_family
+from riemannopt_dist.paths.table import Blur, Guided, path_family
 from riemannopt_dist.quadrature.nodes import gauss_legendre_on
 from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
 from riemannopt_dist.testing.cuda import DEVICE, Wait, emulated_cuda
@@ -272,6 +272,27 @@ def test_a_guided_walk_waits_once_a_step_and_adaptive_points_once_a_round() -> N
     assert [n for wait, n in walk.items() if wait.place.startswith("paths/guided.py")] == [4]
     reads = [(wait.what, n) for wait, n in points.items() if wait.place.startswith("estimators/adaptive.py")]
     assert sorted(reads) == [("copy to the device", 1), ("tolist", 1), ("tolist", 1)]
+
+
+def test_a_walk_of_many_passes_a_step_is_the_cpus() -> None:
+    """With a fraction of 3 % a step has up to 34 passes, of which a few are looked at."""
+    images = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    targets, schedule = torch.zeros(2, dtype=torch.int64), linear_schedule(5)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = plain_network().double().eval()
+
+    def maps(device: str) -> Tensor:
+        there = images.to(device)
+        path = ro.GuidedPath(ro.StraightPath.from_black(there), Guided(fraction=0.03))
+        return ro.guided_ig(network.to(device), there, targets.to(device), schedule, path=path).maps
+
+    on_cpu = maps("cpu")
+    with emulated_cuda() as waits:
+        on_device = maps("cuda")
+    torch.testing.assert_close(on_device, on_cpu, rtol=1e-12, atol=1e-15)
+    looks = sum(times for wait, times in waits.items() if wait.place.startswith("paths/guided.py"))
+    assert 5 <= looks <= 5 * 5
 
 
 # --- Mistakes ---

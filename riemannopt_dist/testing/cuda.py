@@ -81,6 +81,16 @@ def emulated_cuda() -> Iterator[Counter[Wait]]:
         yield waits
 
 
+class _Call(NamedTuple):
+    """The function of torch that is being called: whether tensors on the device are among its arguments.
+
+    `reads` says whether its reads are the device's.
+    """
+
+    on_device: bool
+    reads: bool
+
+
 class _Calls(TorchFunctionMode):
     """Sees every call of torch: answers where a tensor is, and moves tensors."""
 
@@ -136,16 +146,6 @@ class _Calls(TorchFunctionMode):
             self._operations.call = outside
 
 
-class _Call(NamedTuple):
-    """The function of torch that is being called: whether tensors on the device are among its arguments.
-
-    `reads` says whether its reads are the device's.
-    """
-
-    on_device: bool
-    reads: bool
-
-
 class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation on tensors, those of backward passes too, and marks what is on the device."""
 
@@ -168,12 +168,11 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if func.overloadpacket is aten.copy_:
                 return self._copied(func, args, kwargs)
             if any(on_device):
-                self._look(func, args, [x for x, there in zip(tensors, on_device, strict=True) if not there])
-            result = func(*args, **kwargs)
+                self._look(func, args, [x for x, yes in zip(tensors, on_device, strict=True) if not yes])
             # What a function of tensors on the device makes of nothing is there, too.
-            return (
-                _placed(result, True) if any(on_device) or (self.call.on_device and not tensors) else result
-            )
+            there = any(on_device) or (self.call.on_device and not tensors)
+            result = func(*args, **kwargs)
+            return _placed(result, True) if there else result
 
     def _copied(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target, source = args[:2]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import riemannopt_dist as ro
 from riemannopt_dist.estimators.base import Placed, attribute_together, cost_together
 from riemannopt_dist.estimators.converged import converge, references
-from riemannopt_dist.estimators.expected_gradients import turns_of
+from riemannopt_dist.estimators.expected_gradients import expected_gradients, turns_of
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.paths.blur import BlurPath
 from riemannopt_dist.paths.draws import Draws
@@ -115,6 +115,16 @@ def test_an_average_over_draws_is_that_of_a_loop(
     np.testing.assert_allclose(path_variation(draws, objective, alphas), np.mean(variations, axis=0))
 
 
+def sample_by_sample(net: nn.Module, images: Tensor, targets: Tensor, starts: list[Tensor]) -> Tensor:
+    """Expected gradients of ten equal midpoints by a plain loop."""
+    maps = torch.zeros_like(images)
+    for turn, alpha in zip(turns_of(10, len(starts)), (np.arange(10) + 0.5) / 10, strict=True):
+        place = (starts[turn] + alpha * (images - starts[turn])).requires_grad_()
+        f = net(place).softmax(1).gather(1, targets[:, None]).sum()
+        maps += torch.autograd.grad(f, place)[0] * (images - starts[turn]) / 10
+    return maps
+
+
 def test_expected_gradients_take_each_sample_from_the_baseline_whose_turn_it_is(
     smooth_net: nn.Module, images: Tensor, targets: Tensor, folder: Path
 ) -> None:
@@ -125,18 +135,26 @@ def test_expected_gradients_take_each_sample_from_the_baseline_whose_turn_it_is(
         result = ro.attribute(
             smooth_net, images, targets, path=family, estimator="expected_gradients", samples=10
         )
-        turns, expected = turns_of(10, family.count), torch.zeros_like(images)
-        for turn, alpha in zip(turns, (np.arange(10) + 0.5) / 10, strict=True):
-            start = paths.members[turn].baselines  # type: ignore[union-attr]
-            place = (start + alpha * (images - start)).requires_grad_()
-            f = smooth_net(place).softmax(1).gather(1, targets[:, None]).sum()
-            expected += torch.autograd.grad(f, place)[0] * (images - start) / 10
+        starts = [one.baselines for one in paths.members]  # type: ignore[union-attr]
+        expected = sample_by_sample(smooth_net, images, targets, starts)
         torch.testing.assert_close(result.maps, expected, rtol=1e-9, atol=1e-13)
         assert result.gradient_evaluations.tolist() == [10] * len(images)
-        starts = [ro.Objective(smooth_net, targets).values(one.baselines) for one in paths.members]  # type: ignore[union-attr]
-        torch.testing.assert_close(result.f_baseline, torch.stack(starts).mean(0))
+        f_starts = [ro.Objective(smooth_net, targets).values(start) for start in starts]
+        torch.testing.assert_close(result.f_baseline, torch.stack(f_starts).mean(0))
     rounds = turns_of(10, 4)
     assert sorted(rounds[:4]) == sorted(rounds[4:8]) == [0, 1, 2, 3]
+
+
+def test_lines_that_take_turns_may_have_a_baseline_for_each_image(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    starts = [images.flip(2) / 2, images.new_full((1, 1, 1, 1), 0.5).expand_as(images), images.roll(1, 0)]
+    lines = [ro.StraightPath(images, start) for start in starts]
+    schedule = ro.linear_schedule(10, "midpoint")
+    result = expected_gradients(ro.Objective(smooth_net, targets), lines, schedule)
+    torch.testing.assert_close(
+        result.maps, sample_by_sample(smooth_net, images, targets, starts), rtol=1e-9, atol=1e-13
+    )
 
 
 def test_expected_gradients_tend_to_the_mean_over_all_baselines(
