@@ -11,9 +11,9 @@ def page(found: Mapping[str, Any]) -> str:
         "# Speed",
         "",
         f"Written by `make bench` on {machine['device']}, {machine['threads']} threads,",
-        f"torch {machine['torch']}. Batches of {machine['batch']}, {machine['samples']} samples; a ratio is the",
-        f"median of {machine['turns']} turns, each between two of what it is compared with, with the least",
-        "and the greatest.",
+        f"torch {machine['torch']}. Batches of {machine['batch']}, {machine['samples']} samples.",
+        f"A ratio is the median of {machine['turns']} turns, each between two of what it is compared with,",
+        "with the least and the greatest.",
     ]
     for name, table in TABLES.items():
         if name in found:

@@ -55,7 +55,10 @@ def test_defaults_are_the_papers() -> None:
             "grid.0.paths.0: fraction: expected a number above 0 and at most 1, got 0$",
         ),
         ({"grid": [{"paths": [{"path": "ig", "colour": 1}]}]}, "paths.0: path ig: expected some of baseline"),
-        ({"grid": [{"paths": [{"path": "ig", "baseline": "grey"}]}]}, "baseline: expected black, white, mean"),
+        (
+            {"grid": [{"paths": [{"path": "ig", "baseline": "grey"}]}]},
+            "baseline: expected black, white, mean",
+        ),
         ({"grid": [{"paths": ["curved"]}]}, "paths.0.path: path: expected one of ig, .* got 'curved'$"),
         ({"grid": [{"paths": ["ig_idgi"]}]}, "'ig_idgi' is called 'ig, with the estimator idgi' now$"),
         ({"grid": [{"placements": ["secant"]}]}, "placement: expected one of linear, adaptive, riemannopt"),
