@@ -191,12 +191,17 @@ def _values(choice: Any) -> list[Any]:
 
 
 def _named(table: pa.Table, names: Sequence[str] | None) -> pa.Table:
-    """The table with the name of each class beside its index, as a dictionary of all names."""
-    classes = pa.array(names or [], pa.string())
+    """The table with the name of each class beside its index, as a dictionary of all names.
+
+    Classes may share a name, as ImageNet's two cranes do, and values of a dictionary must not.
+    """
+    distinct = {name: place for place, name in enumerate(dict.fromkeys(names or ()))}
+    places = pa.array([distinct[name] for name in names or ()], pa.int32())
     for column in (name for name in INDICES if name in table.column_names):
         place = table.column_names.index(column) + 1
-        indices = pc.if_else(pc.less(table[column], len(classes)), table[column], None).combine_chunks()
-        table = table.add_column(place, f"{column}{NAME}", pa.DictionaryArray.from_arrays(indices, classes))
+        indices = pc.if_else(pc.less(table[column], len(places)), table[column], None).combine_chunks()
+        words = pa.DictionaryArray.from_arrays(places.take(indices), pa.array([*distinct], pa.string()))
+        table = table.add_column(place, f"{column}{NAME}", words)
     return table
 
 
