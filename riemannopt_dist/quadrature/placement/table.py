@@ -1,11 +1,12 @@
 """The placements by name: what a configuration may ask for. A new one is a file here, and an entry.
 
-A placement makes of a profile, a rule and counts of intervals a partition for each count. The names take no
-SciPy to know.
+A placement makes of a profile, a rule and counts of intervals a partition for each count; one by the output
+makes a schedule for each image. The names take no SciPy to know.
 """
 
 from collections.abc import Callable
 
+from riemannopt_dist.quadrature.placement.output import OutputPlacement, PointsByOutput
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.registry import Registry
@@ -30,3 +31,20 @@ PLACEMENTS: Registry[Placement] = Registry(
         "rough": "'roughness' now",
     },
 )
+
+OUTPUT_PLACEMENTS: Registry[OutputPlacement] = Registry(
+    "placement",
+    "riemannopt_dist.output_placements",
+    {
+        "idg": f"{_HERE}.idg:RISE",
+        "idg_released": f"{_HERE}.idg:RELEASED_RISE",
+        "non_uniform": f"{_HERE}.non_uniform:NON_UNIFORM",
+    },
+)
+
+
+def points_by_output(placement: str, rule: str, samples: int) -> PointsByOutput | None:
+    """Where each image's own samples are, by its output; None for another placement."""
+    if placement not in OUTPUT_PLACEMENTS:
+        return None
+    return PointsByOutput(OUTPUT_PLACEMENTS[placement], rule, samples)
