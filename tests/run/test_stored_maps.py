@@ -41,7 +41,17 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 IMAGES = 8
 SHARDS = 4
 MODEL = "riemannopt_dist.testing.small_world:tiny_classifier"
-SCORED = ("completeness", "insertion", "insertion_smoothed", "deletion", "infidelity", "information_fast")
+SCORED = (
+    "completeness",
+    "insertion",
+    "insertion_smoothed",
+    "deletion",
+    "infidelity",
+    "information_fast",
+    "sensitivity_n",
+    "road",
+    "sparseness",
+)
 
 
 @pytest.fixture(scope="module")
