@@ -20,7 +20,7 @@ STEPS = 10
 NOISE = 0.01
 """Its standard deviation, as the authors' code has it."""
 NEIGHBOURS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))
-CHECKED = 16
+CHECKED = 8
 """Rounds of conjugate gradients between looks at the residual, each of which waits for the device."""
 
 
@@ -48,15 +48,16 @@ def road(
     pixels = images.shape[-2] * images.shape[-1]
     counts = torch.tensor([pixels * step // STEPS for step in range(1, STEPS)], device=images.device)
     speckle = noise * _noise(images, seed)
-    job_maps = torch.arange(len(ranks), device=images.device).repeat_interleave(len(counts))
-    job_counts = counts.repeat(len(ranks))
+    # Step by step: the equations of as many missing pixels are solved in about as many rounds.
+    job_maps = torch.arange(len(ranks), device=images.device).repeat(len(counts))
+    job_counts = counts.repeat_interleave(len(ranks))
     values = []
     for part in micro_batches(len(job_maps), objective.internal_batch_size):
         row = rows[job_maps[part]]
         missing = (ranks[job_maps[part]] < job_counts[part, None, None])[:, None]
         filled = impute(images[row], missing) + torch.where(missing, speckle[row], 0.0)
         values.append(objective.of(row).values(filled.to(images.dtype)))
-    curve = torch.cat([f_input[rows, None], torch.cat(values).view(len(ranks), -1)], dim=1)
+    curve = torch.cat([f_input[rows, None], torch.cat(values).view(-1, len(ranks)).T], dim=1)
     fractions = torch.tensor([0, *counts.tolist()], device=images.device, dtype=curve.dtype) / pixels
     curve = curve.view(*maps.shape[:-3], STEPS)
     return Curve(fractions, curve, curve[..., 0], objective.output)
