@@ -22,7 +22,7 @@ from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import Guided, path_family
 from riemannopt_dist.quadrature.optimize import optimize_schedule
-from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, points_by_output
+from riemannopt_dist.quadrature.placement.table import points_by_output
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.quadrature.schedule import Schedule
@@ -58,8 +58,6 @@ def attribute(
     chosen = ESTIMATORS[estimator]
     if (reason := refusal(chosen, family, placement, samples, tolerance)) is not None:
         raise ValueError(f"{family.label}, {estimator}, {placement}, {samples} samples: {reason}")
-    if placement not in (LINEAR, *OUTPUT_PLACEMENTS) and profile is None:
-        raise ValueError(f"profile: the placement {placement} needs one of this path (estimate_profile)")
     objective = Objective(model, targets, output, internal_batch_size)
     placed = _placed(placement, chosen.rule(family), samples, tolerance, profile)
     return chosen.attribute(objective, family.through(images), placed)
@@ -70,11 +68,12 @@ def _placed(
 ) -> Placed:
     if (points := points_by_output(placement, rule, samples)) is not None:
         return Placed(samples, by_output=points)
-    if placement == ADAPTIVE or profile is None:
-        schedule = None if placement == ADAPTIVE else linear_schedule(samples, rule)
-        return Placed(samples, schedule, profile, tolerance)
     if placement == LINEAR:
         return Placed(samples, linear_schedule(samples, rule))
+    if profile is None:
+        raise ValueError(f"profile: the placement {placement} needs one of this path (estimate_profile)")
+    if placement == ADAPTIVE:
+        return Placed(samples, None, profile, tolerance)
     return Placed(samples, optimize_schedule(profile, samples, rule, placement))
 
 

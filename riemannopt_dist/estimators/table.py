@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Cost, Estimator, Placed
-from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS
+from riemannopt_dist.quadrature.placement.table import output_placement
 from riemannopt_dist.quadrature.rules import PARTITION_RULES, intervals, linear_schedule
 from riemannopt_dist.registry import Registry
 
@@ -176,7 +176,7 @@ class Idg(_Sampled):
         """Slopes take two samples; a walk does not tell f at the one before."""
         if samples < 2:
             return f"samples: the slopes of {self.name} need at least 2, got {samples}"
-        if placement in OUTPUT_PLACEMENTS:
+        if output_placement(placement) is not None:
             return _fixed_refusal(path)
         return _fixed_refusal(path) or Riemann("left").refusal(path, placement, samples)
 
@@ -289,7 +289,7 @@ class Rescale:
         """All samples go through the network before the first gradient: no walk is known by then."""
         if path.walked:
             return f"{path.label} is found by its gradients, step by step: the rule needs the path before"
-        if placement in OUTPUT_PLACEMENTS:
+        if output_placement(placement) is not None:
             return f"the placement {placement} is for sums of gradients"
         return _adaptive_refusal(path, samples) if placement == ADAPTIVE else None
 
@@ -324,9 +324,10 @@ def _fixed_refusal(path: PathFamily) -> str | None:
 
 def _output_refusal(path: PathFamily, placement: str, samples: int) -> str | None:
     """Why sums of the whole path have no points by the output there; None for another placement."""
-    if placement not in OUTPUT_PLACEMENTS:
+    chosen = output_placement(placement)
+    if chosen is None:
         return None
-    if OUTPUT_PLACEMENTS[placement].partial:
+    if chosen.partial:
         return f"the placement {placement}, which leaves out some of the path, is for idg"
     if path.walked:
         return f"{path.label} is found by its gradients, step by step: it has no points per image"

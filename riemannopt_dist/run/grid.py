@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed, refusal
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.paths.base import PathFamily
-from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, points_by_output
+from riemannopt_dist.quadrature.placement.table import output_placement, points_by_output
 from riemannopt_dist.quadrature.rules import linear_schedule
 
 if TYPE_CHECKING:
@@ -47,12 +47,12 @@ class Cell:
     @property
     def fitted(self) -> bool:
         """Whether its samples are placed by a profile."""
-        return self.placement not in (LINEAR, NONE, *OUTPUT_PLACEMENTS)
+        return self.placement not in (LINEAR, NONE) and output_placement(self.placement) is None
 
     @property
     def per_image(self) -> bool:
         """Whether each image has points of its own."""
-        return self.placement == ADAPTIVE or self.placement in OUTPUT_PLACEMENTS
+        return self.placement == ADAPTIVE or output_placement(self.placement) is not None
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:

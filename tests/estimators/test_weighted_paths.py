@@ -16,6 +16,7 @@ from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import Blur, Guided, Straight
 from riemannopt_dist.quadrature.placement.idg import released_schedule, sample_counts
 from riemannopt_dist.quadrature.placement.non_uniform import interval_counts, non_uniform_schedule
+from riemannopt_dist.quadrature.placement.output import OutputPlacement
 from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS
 from riemannopt_dist.quadrature.rules import linear_schedule, schedule_from_partition
 from riemannopt_dist.run.grid import Cell, place_per_image
@@ -23,6 +24,11 @@ from riemannopt_dist.testing.problems import RISING
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "weighted_paths.npz"
 SAMPLES = 24
+OWN = OutputPlacement(
+    lambda samples: np.array([0.0, 1.0]),
+    lambda values, rule, samples: linear_schedule(samples + int(values[1] > values[0]), rule),
+)
+"""A sample more for an image whose output rises: a placement of the user's own."""
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +252,20 @@ def test_they_share_samples_with_other_sums_whatever_the_micro_batches(
     for (chosen, placed), found in zip(members, together, strict=True):
         alone = chosen.attribute(objective, path, placed)
         torch.testing.assert_close(found.maps, alone.maps, rtol=1e-9, atol=1e-13)
+
+
+def test_a_placement_of_the_users_own_is_found_at_its_address(
+    network: nn.Module, golden: dict[str, Tensor]
+) -> None:
+    """And a cell of it is fitted to no profile; an address of something else is none by the output."""
+    images, targets = golden["images"][:2], torch.tensor([3, 1])
+    found = attribute(network, images, targets, placement=f"{__name__}:OWN", samples=8)
+    assert found.gradient_evaluations.tolist() == [9, 8]
+    expected = attribute(network, images[:1], targets[:1], samples=9)
+    torch.testing.assert_close(found.maps[:1], expected.maps)
+    cell = Cell("ig", "left", f"{__name__}:OWN", 8)
+    assert (cell.per_image, cell.fitted) == (True, False)
+    other = Cell("ig", "left", f"{__name__}:SAMPLES", 8)
+    assert (other.per_image, other.fitted) == (False, True)
+    with pytest.raises(ValueError, match="profile: the placement non needs one"):
+        attribute(network, images, targets, placement="non", samples=8)

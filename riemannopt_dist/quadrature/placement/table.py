@@ -43,8 +43,15 @@ OUTPUT_PLACEMENTS: Registry[OutputPlacement] = Registry(
 )
 
 
-def points_by_output(placement: str, rule: str, samples: int) -> PointsByOutput | None:
+def output_placement(name: str) -> OutputPlacement | None:
+    """The placement by the output that is called `name`, or is at that address; None for another one."""
+    if name in OUTPUT_PLACEMENTS:
+        return OUTPUT_PLACEMENTS[name]
+    placement = OUTPUT_PLACEMENTS[name] if ":" in name else None
+    return placement if isinstance(placement, OutputPlacement) else None
+
+
+def points_by_output(name: str, rule: str, samples: int) -> PointsByOutput | None:
     """Where each image's own samples are, by its output; None for another placement."""
-    if placement not in OUTPUT_PLACEMENTS:
-        return None
-    return PointsByOutput(OUTPUT_PLACEMENTS[placement], rule, samples)
+    placement = output_placement(name)
+    return None if placement is None else PointsByOutput(placement, rule, samples)
