@@ -11,7 +11,7 @@ from riemannopt_dist.run.schemas import CELL, results_schema
 
 OTHER_CURVES = {
     "road_curve": [n / 10 for n in range(10)],
-    "sensitivity_n_curve": [0.01, 0.03, 0.1, 0.3, 0.8],
+    "sensitivity_n_by_share": [0.01, 0.03, 0.1, 0.3, 0.8],
 }
 RESULTS = results_schema([METRICS[name] for name in METRICS])
 

@@ -70,7 +70,7 @@ def pixel_sets(images: Tensor, seed: int) -> Iterator[Tensor]:
 
 def _compute(batch: MapBatch) -> dict[str, Tensor]:
     curve = _sensitivity(batch.objective, batch.images, batch.maps, batch.f_input, batch.seed)
-    return {"sensitivity_n": curve.nanmean(-1), "sensitivity_n_curve": curve}
+    return {"sensitivity_n": curve.nanmean(-1), "sensitivity_n_by_share": curve}
 
 
 SENSITIVITY_N = Metric(
@@ -81,10 +81,10 @@ SENSITIVITY_N = Metric(
             "correlation in [-1, 1]",
             "higher",
             undefined=UNDEFINED,
-            meaning="the mean of sensitivity_n_curve",
+            meaning="the mean of sensitivity_n_by_share",
         ),
         Column(
-            "sensitivity_n_curve",
+            "sensitivity_n_by_share",
             "correlation in [-1, 1]",
             kind="list",
             undefined=UNDEFINED,

@@ -30,6 +30,7 @@ from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
+from riemannopt_dist.run_data.curves import mean_curves
 from riemannopt_dist.scoring import check_scorable, score_run
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
@@ -153,6 +154,18 @@ def test_points_by_the_output_are_those_of_the_library(
         curve = ro.road(ro.Objective(model, target), image, found.maps, seed=config.seed)
         assert row["road_curve"] == pytest.approx(curve.curve[0].tolist(), rel=1e-3)
         assert np.isnan(row["reference_error"])
+
+
+def test_mean_curves_are_at_the_shares_that_their_columns_tell(reader: RunReader) -> None:
+    curves = {curve.score: curve for curve in mean_curves(reader.directory)}
+    assert {"insertion", "road"} <= curves.keys()
+    assert "sensitivity_n" not in curves  # which is no f
+    assert curves["insertion"].x == pytest.approx(np.arange(21) / 20)
+    road = curves["road"]
+    assert road.x == pytest.approx(np.arange(10) / 10)
+    path, estimator, placement, samples, _ = road.cell
+    rows = reader.results(path=path, estimator=estimator, placement=placement, samples=samples)
+    assert road.values == pytest.approx(np.mean(rows["road_curve"].to_pylist(), axis=0), rel=1e-5)
 
 
 def test_sums_over_channels_are_enough(reader: RunReader, tmp_path: Path) -> None:
