@@ -26,7 +26,7 @@ class RiemannSums:
 
     def add(self, samples: PathSamples) -> None:
         """Take in a micro-batch."""
-        add_weighted(self.maps, samples, self._weights[:, samples.columns])
+        add_weighted(self.maps, samples, torch.from_numpy(self._weights[:, samples.columns]))
 
     @staticmethod
     def of_step(step: WalkStep, following: WalkStep, rule: str, output: Output) -> Tensor:
@@ -46,14 +46,13 @@ def weights_at(points: Array, schedules: Sequence[Schedule]) -> Array:
 
 
 @ieee_float32()
-def add_weighted(maps: Tensor, samples: PathSamples, weights: Array) -> None:
-    """Add a micro-batch's samples, weighted by `weights` (S, N), onto its images' maps (B, S, C, H, W).
+def add_weighted(maps: Tensor, samples: PathSamples, weights: Tensor) -> None:
+    """Add a micro-batch's integrand, weighted by `weights` (S, N), onto its images' maps (B, S, C, H, W).
 
     One matrix product an image for all schedules: its order of summation is fixed, which scattered additions
     on a GPU would not be, and it adds in place.
     """
-    integrand = samples.integrand.flatten(1).to(maps)
-    factors = torch.from_numpy(np.ascontiguousarray(weights)).to(maps)
+    integrand, factors = samples.integrand.flatten(1).to(maps), weights.to(maps)
     for row in range(int(samples.rows[0]), int(samples.rows[-1]) + 1):
         first, last = np.searchsorted(samples.rows, [row, row + 1]).tolist()
         maps[row].flatten(1).addmm_(factors[:, first:last], integrand[first:last])

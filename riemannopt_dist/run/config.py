@@ -27,7 +27,7 @@ from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.paths.table import PATHS, parsed_label, path_family
-from riemannopt_dist.quadrature.placement.table import PLACEMENTS
+from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, PLACEMENTS
 from riemannopt_dist.registry import Registry
 from riemannopt_dist.run.grid import Cell, control_cell, make_cell
 from riemannopt_dist.run.outputs.maps import Channels, Precision
@@ -85,7 +85,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 MetricName = Annotated[str, AfterValidator(_entry_of(METRICS))]
 PathName = Annotated[str, AfterValidator(_entry_of(PATHS))]
 EstimatorName = Annotated[str, AfterValidator(_entry_of(ESTIMATORS))]
-PlacementName = Annotated[str, AfterValidator(_entry_of(PLACEMENTS, LINEAR, ADAPTIVE))]
+PlacementName = Annotated[str, AfterValidator(_entry_of(PLACEMENTS, LINEAR, ADAPTIVE, *OUTPUT_PLACEMENTS))]
 CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_count_or_auto)]
 ControlName = Literal["random", "edges"]
 Extension = Annotated[Text, AfterValidator(_extension)]

@@ -34,7 +34,7 @@ from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import located, map_output
 from riemannopt_dist.run.extension import Extension, extension_of
-from riemannopt_dist.run.grid import NONE, Cell
+from riemannopt_dist.run.grid import NONE, Cell, place_per_image
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.run.status import StageStatus, read_status
@@ -328,9 +328,9 @@ def _likely_place(cell: Cell, path: PathFamily) -> Placed:
     Partitions of one placement into as many intervals may be the same under every rule or not, and those of
     other counts nested or not: a stand-in profile for those that are alike.
     """
-    if cell.per_image:
-        return Placed(cell.samples, tolerance=cell.tolerance)
     rule = ESTIMATORS[cell.estimator].rule(path)
+    if cell.per_image:
+        return place_per_image(cell, rule)
     if not cell.fitted:
         return Placed(cell.samples, linear_schedule(cell.samples, rule))
     alike = ALIKE.get(cell.placement, _by_rule_and_count)
