@@ -335,6 +335,8 @@ class ExpectedGradients:
                 f"expected a path from several baselines, such as {{path: ig, baseline: noise, draws: 50}}, "
                 f"got {path.label}"
             )
+        if output_placement(placement) is not None:
+            return f"the placement {placement} is by the output along one path"
         return Riemann("midpoint").refusal(path, placement, samples)
 
     def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
