@@ -89,7 +89,7 @@ class Objective:
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE
 
     def check(self, images: Tensor) -> None:
-        """Raise ValueError for a model that depends on chance, and targets or a range that do not fit `images`."""
+        """Raise ValueError for a model that depends on chance, and targets or images that do not fit it."""
         check_model(self.model)
         check_targets(self.targets, images, self.model)
         if isinstance(self.model, Classifier):

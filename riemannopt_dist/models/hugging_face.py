@@ -6,6 +6,7 @@ the folder is never run. Workers read the two .json, too: the folder is on a dis
 An image keeps its shape: where the model's own processor would squeeze it to a size, the middle is cut.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,8 +39,9 @@ def hugging_face_recipe(name: str) -> Recipe:
     def build(form: Form) -> nn.Module:
         if form.channels != channels:
             raise ValueError(f"model: channels: {name} takes {channels}, told by its {CONFIG}")
-        options = {} if form.classes is None else {"num_labels": form.classes}
-        own = type(architecture).from_dict(architecture.to_dict() | options)
+        own = copy.deepcopy(architecture)
+        if form.classes is not None:
+            own.num_labels = form.classes
         network: nn.Module = library.AutoModelForImageClassification.from_config(own, dtype=torch.float32)
         if (names := _class_names(own)) is not None:
             network.class_names = names  # type: ignore[assignment]

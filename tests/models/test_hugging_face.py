@@ -50,6 +50,7 @@ def test_a_worker_builds_it_once_more_from_its_arrays(folder: Path) -> None:
 @torch.no_grad()
 def test_a_checkpoint_of_other_classes_and_grey_images(tmp_path: Path) -> None:
     config = ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=5)
+    config.id2label = dict(enumerate("abcde"))
     network = ResNetForImageClassification(config).eval()
     saved(tmp_path, network, {"size": {"shortest_edge": 48}, "crop_pct": 0.75, "do_normalize": False})
     torch.save({"state_dict": network.state_dict()}, tmp_path / "last.ckpt")
@@ -58,6 +59,13 @@ def test_a_checkpoint_of_other_classes_and_grey_images(tmp_path: Path) -> None:
     torch.testing.assert_close(model(images), network(images).logits)
     assert load_model(f"hf:{tmp_path}").framing == ((48, 48), (64, 64), 1)
     assert load_model(f"hf:{tmp_path}", RANDOM, num_classes=2)(images).shape == (2, 2)
+    assert load_model(f"hf:{tmp_path}", RANDOM, num_classes=5).network.class_names == [
+        "a",
+        "b",
+        "c",
+        "d",
+        "e",
+    ]
     with pytest.raises(ValueError, match=r"^model: channels: .* takes 1, told by its config.json$"):
         load_model(f"hf:{tmp_path}", channels=3, mean=[0.5] * 3, std=[0.5] * 3)
 

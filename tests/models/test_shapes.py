@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms import functional
 
+import riemannopt_dist as ro
 from riemannopt_dist.data.decoding import prepare_image
+from riemannopt_dist.metrics.controls import CONTROLS
+from riemannopt_dist.metrics.metric import MapBatch
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.loading import RANDOM, assemble_model, load_model, model_state
 from riemannopt_dist.models.logits import part_of
 from riemannopt_dist.models.soundness import check_classifier
+from riemannopt_dist.run.classifier import check_for_run
 from riemannopt_dist.run.config import make_config
 from tests.unsound import Net
 
@@ -112,7 +117,52 @@ def test_sizes_of_a_configuration() -> None:
             make_config(fields, "test")
 
 
+def test_metrics_of_a_grey_network() -> None:
+    """All that need no more than a small map, and the controls."""
+    model = load_model("tests.models.test_shapes:grey")
+    images, targets = torch.rand(2, 1, 24, 20), torch.tensor([0, 2])
+    result = ro.attribute(model, images, targets, samples=4)
+    maps = torch.stack([result.maps, *(control(images) for control in CONTROLS.values())])
+    f_input = result.f_input
+    batch = MapBatch(
+        ro.Objective(model, targets), images, maps, f_input=f_input, f_baseline=f_input.expand(3, 2), seed=0
+    )
+    names = [name for name in METRICS if name not in ("reference", "information_official_ms_ssim")]
+    assert len(names) > 5
+    for name in names:
+        for values in METRICS[name].compute(batch).values():
+            assert len(values) == (3 if isinstance(values, Tensor) else 2)
+
+
+def test_a_baseline_of_three_colours_is_none_of_a_grey_network() -> None:
+    grid = [{"paths": [{"path": "ig", "baseline": [0.4, 0.4, 0.4]}]}]
+    config = make_config({"images": "x", "output": "y", "model": {"name": "m"}, "grid": grid}, "test")
+    with pytest.raises(ValueError, match=r"^baseline: expected one value or 1, got \(0.4, 0.4, 0.4\)$"):
+        check_for_run(load_model("tests.models.test_shapes:grey"), config)
+
+
+def test_images_that_a_classifier_would_scale_once_more_are_refused() -> None:
+    model, targets = load_model("tests.models.test_shapes:grey"), torch.tensor([0])
+    for images, mend in (
+        (torch.rand(1, 1, 24, 20) * 255, "divide by 255"),
+        (torch.rand(1, 1, 24, 20) * 4 - 2, "the model normalises them itself"),
+    ):
+        with pytest.raises(ValueError, match=rf"^images: expected values in \[0, 1\], got .*: {mend}$"):
+            ro.attribute(model, images, targets)
+        with pytest.raises(ValueError, match=mend):
+            ro.insertion(ro.Objective(model, targets), images, images)
+
+
 # --- Outputs ---
+
+
+def grey() -> nn.Module:
+    """Five classes in grey pictures of 24 × 20."""
+    net = Net()
+    net.conv = nn.Conv2d(1, 8, 3)
+    net.input_size = net.resize_size = (24, 20)
+    net.channels = 1
+    return net
 
 
 def tuple_of_two() -> nn.Module:
