@@ -110,9 +110,9 @@ def _names(parquet: pq.ParquetFile, file: pa.NativeFile, uri: str) -> list[str |
         return nothing
     try:
         _check_texts(parquet.metadata, leaf := f"{column}.path")
-    except Damaged:
+        values = checked(lambda: parquet.read([leaf], use_threads=False).column(0), file, uri)
+    except Damaged:  # rows have numbers all the same
         return nothing
-    values = checked(lambda: parquet.read([leaf], use_threads=False).column(0), file, uri)
     return [None if value is None or not value["path"] else value["path"] for value in values.to_pylist()]
 
 
