@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SCORES = "scores"
 """The folder of scores of stored maps in a run directory; each metric has one in it."""
 CELL = ("path", "estimator", "placement", "samples", "tolerance")
-INDICES = ("label", "target", "prediction")
+INDICES = ("label", "target", "prediction", "runner_up")
 """Columns of class indices."""
 NAME = "_name"
 """How the column of their names is called: after them."""

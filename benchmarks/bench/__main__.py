@@ -117,8 +117,8 @@ def loaded(name: str, options: argparse.Namespace) -> Classifier:
 
 def noise(model: Classifier, count: int, size: int | None = None) -> tuple[Tensor, Tensor]:
     """Images of noise, and classes for them."""
-    side = size or model.input_size
-    images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+    height, width = (size, size) if size else model.input_size
+    images = torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
     return images.to(model.mean), torch.arange(count, device=model.mean.device)
 
 

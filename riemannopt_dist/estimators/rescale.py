@@ -128,8 +128,7 @@ class FirstOf:
 
 def check_rescale(model: Classifier) -> None:
     """Raise ValueError where `rescale_attribution` would for the model: tried on an image of noise."""
-    size = model.input_size
-    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.mean)
+    noise = torch.rand(1, *model.input_shape, generator=torch.Generator().manual_seed(0)).to(model.mean)
     target = torch.zeros(1, dtype=torch.int64, device=noise.device)
     check_whole_path(Objective(model, target), StraightPath.from_black(noise))
 
