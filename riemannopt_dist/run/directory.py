@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from riemannopt_dist.run import schemas
+from riemannopt_dist.run.naming import named
 from riemannopt_dist.run.origin import Origin, code_digest, foreign, origin_now
 from riemannopt_dist.storage.base import Columns, Storage
 from riemannopt_dist.storage.digest import digest_of_values
@@ -247,11 +248,12 @@ class RunDirectory:
         return self._rows(LISTING, schemas.LISTING)
 
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
-        """Commit the list of all inputs."""
+        """Commit the list of all inputs, with the names of their classes where the run tells them."""
         rows = list(images)
         has_runner_up = any(row.get("runner_up") is not None for row in rows)
         schema = schemas.IMAGES.append(schemas.RUNNER_UP) if has_runner_up else schemas.IMAGES
-        self.write_table(IMAGES, pa.Table.from_pylist(rows, schema=schema))
+        table, names = pa.Table.from_pylist(rows, schema=schema), self.read_class_names()
+        self.write_table(IMAGES, table if names is None else named(table, names))
 
     def read_images(self) -> list[dict[str, Any]] | None:
         """The list of all inputs, None where it is not there yet."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -81,6 +82,12 @@ def test_a_reader_tells_uses_and_the_names_of_classes(directory: RunDirectory) -
     images = {row["image_id"]: row for row in reader.images().to_pylist()}
     assert (images["a"]["label_name"], images["a"]["prediction_name"]) == ("dog", "dog")
     assert (images["wrong"]["label_name"], images["torn"]["prediction_name"]) == (None, None)  # of no class
+    directory.write_images(inputs())  # of a run that knows the names: they are in the file, too
+    stored = {
+        row["image_id"]: row for row in pq.read_table(f"{directory.storage.root}/images.parquet").to_pylist()
+    }
+    assert (stored["a"]["label_name"], stored["wrong"]["label_name"]) == ("dog", None)
+    assert {row["image_id"]: row for row in reader.images().to_pylist()} == images
 
 
 def test_results_have_names_beside_indices_where_they_are_asked_for(directory: RunDirectory) -> None:
