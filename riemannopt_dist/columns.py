@@ -32,8 +32,8 @@ explained output, x the image and x′ the path's start.
 
 images.parquet has the names of classes beside their indices (`label_name`, `prediction_name`) where the
 model's are known, and results are joined to it by `image_id`. `open_run(…)` adds them to results as well
-(`label_name`, `target_name`), and to images their `use`: evaluated, to come, fit, misclassified, not selected,
-unreadable, given up on or not drawn.
+(`label_name`, `target_name`), and to images their `use`: evaluated, to come, fit, misclassified, not
+selected, unreadable, given up on or not drawn.
 
 ## results/\\*.parquet
 
