@@ -14,13 +14,15 @@ from torch.overrides import TorchFunctionMode
 from riemannopt_dist.rescale.operations import (
     AS_FIRST,
     BY_WEIGHTS,
+    COMPOSITE,
     LINEAR,
+    body_of,
     makes_new,
     operation_of,
     tensors_in,
 )
-from riemannopt_dist.rescale.rules import RULES, Rule
-from riemannopt_dist.rescale.tape import Recording, Tape, overwritten
+from riemannopt_dist.rescale.rules import RULES
+from riemannopt_dist.rescale.tape import Recording, Rule, Tape, overwritten
 
 
 class RescaleMode(TorchFunctionMode):
@@ -30,8 +32,8 @@ class RescaleMode(TorchFunctionMode):
     row n of the operation's input to its neighbour on the `tape`; without one it is zero. Values stay as they
     are, but for rounding. No gradient may be asked of the model's parameters.
 
-    Raises ValueError, naming the operation: for one that is not known; where an operation's input does not
-    have a row for each of the batch's `rows` ≥ 2 samples; and for one that takes, or writes to, what depends
+    Raises ValueError, naming the operation: for one that is not known; where a tensor's first axis cannot be
+    shared out evenly among the batch's `rows` samples; and for one that takes, or writes to, what depends
     on the sample without a gradient (a comparison, a detached tensor), since slopes say nothing of that.
     """
 
@@ -49,6 +51,9 @@ class RescaleMode(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         name, writes = operation_of(func)
+        if name in COMPOSITE:
+            with self:
+                return body_of(func)(*args, **kwargs)
         args = (*args, *(kwargs.pop(key) for key in ("input", "other") if key in kwargs))
         followed = [x for x in tensors_in((args, kwargs)) if x.requires_grad]
         cut = any(id(x) in self._cut for x in tensors_in((args, kwargs)))
@@ -59,7 +64,6 @@ class RescaleMode(TorchFunctionMode):
             self._check_target(name, args[0])
         rule = RULES.get(name) if followed else None
         if rule is not None and not cut:
-            self._check_rows(name, followed)
             return self._by_rule(name, rule, writes, args, kwargs)
         if writes:
             self._recording.spare(args[0])
@@ -83,14 +87,6 @@ class RescaleMode(TorchFunctionMode):
             ) from error
         self._recording.spare(args[0])
         return _run(name, overwritten, (args[0], result), {})  # type: ignore[no-any-return]
-
-    def _check_rows(self, name: str, followed: list[Tensor]) -> None:
-        for x in followed:
-            if x.ndim == 0 or len(x) != self._recording.rows:
-                raise ValueError(
-                    f"model: its operation {name} has an input of shape {tuple(x.shape)}, "
-                    f"expected a row for each of {self._recording.rows} samples"
-                )
 
     def _check_target(self, name: str, target: Tensor) -> None:
         """Raise ValueError for writing where no gradient follows."""
