@@ -10,8 +10,8 @@ the integral. n intervals take n + 1 samples through the model and back.
 An operation whose mean slope is not known is refused by name where torch shows it, and by sums that are not
 complete where it does not. Whether a model is refused does not depend on the intervals: the first image's
 path is tried as one, of the logit, besides. Samples of a batch are neighbours along the first axis of what
-the model computes. Where that is not so, as in a transformer whose tokens come first, they go through it one at
-a time.
+the model computes. Where that is not so, as in a transformer whose tokens come first, they go through it one
+at a time.
 """
 
 import math
@@ -58,8 +58,9 @@ EfficientNet-Lite0's sums of photos are off by up to 1.5e-8 of that."""
 def rescale_attribution(objective: Objective, path: Path, schedule: Schedule) -> Attribution:
     """Maps from one secant over each interval of a schedule of the left, right or trapezoid rule.
 
-    Only the schedule's partition matters. Its `gradient_evaluations` are the intervals. At most the objective's
-    `internal_batch_size` samples go through the model at once; it changes nothing beyond rounding.
+    Only the schedule's partition matters. Its `gradient_evaluations` are the intervals. At most the
+    objective's `internal_batch_size` samples go through the model at once; that changes nothing beyond
+    rounding.
 
     Sums are of float32, or of the images' type where that is wider, and so are the maps.
 
@@ -104,9 +105,9 @@ def sums_over_intervals(objective: Objective, path: Path, edges: Array) -> tuple
 def tried_on_whole_path(objective: Objective, path: Path) -> Objective:
     """The objective; with one sample at a time if those of a batch are not neighbours along the first axis.
 
-    Raises ValueError where the first image's path, as one interval, has no complete secant of its logit. Wrong
-    slopes show there as nowhere else: errors of many short intervals may be too small to tell, and so may all
-    of a small probability's change.
+    Raises ValueError where the first image's path, as one interval, has no complete secant of its logit.
+    Wrong slopes show there as nowhere else: errors of many short intervals may be too small to tell, and so
+    may all of a small probability's change.
     """
     if objective.internal_batch_size > 1:
         try:
@@ -225,7 +226,7 @@ def forward_pass(objective: Objective, places: Tensor, tape: Tape) -> tuple[Tens
     constant = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     logits = []
     with torch.enable_grad():
-        for part in inputs.split(1 if objective.internal_batch_size == 1 else len(inputs)):
+        for part in torch.split(inputs, 1 if objective.internal_batch_size == 1 else len(inputs)):
             with RescaleMode(len(part), tape):
                 logits.append(logits_of(partial(torch.func.functional_call, model, constant), part))
     return inputs, torch.cat(logits)

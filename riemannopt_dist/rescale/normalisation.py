@@ -82,7 +82,8 @@ def norm(
     dims = list(range(x.ndim)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
 
     def value(x: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(x, 2, dims, keepdim=True)
+        result: Tensor = torch.linalg.vector_norm(x, 2, dims, keepdim=True)
+        return result
 
     def mean_vjp(before: Ends, after: Ends, grad: Tensor, gradients: Ends) -> None:
         total = value(before[0]) + value(after[0])

@@ -42,7 +42,7 @@ class Tape:
         return len(self._rows) - 1
 
     def join(self, neighbours: Sequence[int]) -> None:
-        """Say each sample's neighbour, itself if it has none; samples are counted through all passes in turn."""
+        """Say each sample's neighbour, itself if it has none; samples are counted through all passes."""
         self._neighbours = neighbours
 
     def record(self, index: int, number: int, name: str, inputs: list[Tensor]) -> "Operation":
@@ -55,7 +55,7 @@ class Tape:
         return self._operations[index]
 
     def neighbours(self, inputs: Sequence[Sequence[Tensor]], number: int) -> tuple[int, Ends]:
-        """How many of a pass's samples, the first ones, have neighbours; and an operation's inputs at these."""
+        """How many of a pass's first samples have neighbours; and an operation's inputs at these."""
         rows = self._rows[number]
         if self._neighbours is None and rows > 1:
             return rows - 1, tuple(x[len(x) // rows :] for x in inputs[number])
@@ -109,8 +109,8 @@ class Recording:
     def operation(self, name: str, value: Tensor, mean_vjp: MeanVJP, *inputs: Tensor) -> Tensor:
         """The value of an operation on `inputs`, with the gradients of `mean_vjp`.
 
-        `value` is a tensor of its own, which nothing else holds. Raises ValueError where a tensor's first axis
-        has no equal share for each sample.
+        `value` is a tensor of its own, which nothing else holds. Raises ValueError where a tensor's first
+        axis has no equal share for each sample.
         """
         for x in (*inputs, value):
             self._check_rows(name, x)
