@@ -27,6 +27,11 @@ def ramp(recording: Recording, x: Tensor, low: float = -torch.inf, high: float =
     return recording.operation("clamp", x.detach().clamp(low, high), mean_vjp, x)
 
 
+def relu(recording: Recording, x: Tensor) -> Tensor:
+    """x where it is positive, else 0."""
+    return ramp(recording, x, 0.0)
+
+
 def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Parts of tensors of equal layout, all rows of some of their values: as many as a CPU's caches hold."""
     if all(x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) for x in tensors):

@@ -64,18 +64,23 @@ class RescaleMode(TorchFunctionMode):
             self._check_target(name, args[0])
         rule = RULES.get(name) if followed else None
         if rule is not None and not cut:
-            return self._by_rule(name, rule, writes, args, kwargs)
+            result = self._by_rule(name, rule, writes, args, kwargs)
+            self._note_cut(result)
+            return result
         if writes:
             self._recording.spare(args[0])
         result = _run(name, func, args, kwargs)
         self._check_result(name, args[0] if writes else result, followed, cut)
         if _depends_on_values(name, args, followed, self._cut):
-            self._cut |= {id(x): x for x in tensors_in(result) if not x.requires_grad}
+            self._note_cut(result)
         return result
+
+    def _note_cut(self, result: Any) -> None:
+        self._cut |= {id(x): x for x in tensors_in(result) if not x.requires_grad}
 
     def _by_rule(
         self, name: str, rule: Rule, writes: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Tensor:
+    ) -> Any:
         """The operation's value by its rule, in the first argument's memory if it writes there."""
         try:
             if not writes:
@@ -86,7 +91,7 @@ class RescaleMode(TorchFunctionMode):
                 f"model: the Rescale rule is not known for its operation {name} with such arguments ({error})"
             ) from error
         self._recording.spare(args[0])
-        return _run(name, overwritten, (args[0], result), {})  # type: ignore[no-any-return]
+        return _run(name, overwritten, (args[0], result), {})
 
     def _check_target(self, name: str, target: Tensor) -> None:
         """Raise ValueError for writing where no gradient follows."""

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from riemannopt_dist.rescale.attention import attention
-from riemannopt_dist.rescale.elementwise import cube, ramp, reciprocal, rsqrt, smooth, sqrt, square
+from riemannopt_dist.rescale.elementwise import cube, ramp, reciprocal, relu, rsqrt, smooth, sqrt, square
+from riemannopt_dist.rescale.maxima import amax, amin, max_pool2d, maximum, maximum_or_largest, minimum
 from riemannopt_dist.rescale.normalisation import group_norm, layer_norm, norm, rms_norm, vector_norm
 from riemannopt_dist.rescale.products import (
     add_multiple,
@@ -36,10 +37,6 @@ def _divide_by(recording: Recording, b: Tensor, a: Any) -> Tensor:
     return divide(recording, a, b)
 
 
-def _relu(recording: Recording, x: Tensor) -> Tensor:
-    return ramp(recording, x, 0.0)
-
-
 def _relu6(recording: Recording, x: Tensor) -> Tensor:
     return ramp(recording, x, 0.0, 6.0)
 
@@ -53,7 +50,7 @@ def _clamp(recording: Recording, x: Tensor, min: float | None = None, max: float
 
 
 def _leaky_relu(recording: Recording, x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    sloped = negative_slope * x + (1 - negative_slope) * _relu(recording, x)
+    sloped = negative_slope * x + (1 - negative_slope) * relu(recording, x)
     return with_values(sloped, functional.leaky_relu(x, negative_slope))
 
 
@@ -65,66 +62,14 @@ def _hardswish(recording: Recording, x: Tensor) -> Tensor:
     return with_values(multiply(recording, x, _hardsigmoid(recording, x)), functional.hardswish(x))
 
 
-def _max_pool2d(
-    recording: Recording,
-    x: Tensor,
-    kernel_size: int | tuple[int, int],
-    stride: int | tuple[int, int] | None = None,
-    padding: int | tuple[int, int] = 0,
-    dilation: int | tuple[int, int] = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor:
-    """Rows of each window first, then columns, as maxima of two: max(a, b) = a + ReLU(b − a)."""
-    if return_indices or x.ndim != 4:
-        raise ValueError("model: mean slopes are not known for max_pool2d with indices or without a batch")
-    pooled = functional.max_pool2d(x.detach(), kernel_size, stride, padding, dilation, ceil_mode)
-    kernel, steps, margins, distances = (
-        (value, value) if isinstance(value, int) else (value[0], value[-1])
-        for value in (kernel_size, stride or kernel_size, padding, dilation)
-    )
-    for axis in (2, 3):
-        size, step, margin, distance = (of_both[axis - 2] for of_both in (kernel, steps, margins, distances))
-        outputs = pooled.shape[axis]
-        reach = (outputs - 1) * step + (size - 1) * distance + 1
-        sides = (margin, max(reach - x.shape[axis] - margin, 0))
-        x = functional.pad(x, (0, 0, *sides) if axis == 2 else sides, value=-torch.inf)
-        x = torch.where(x == -torch.inf, _below(x), x)
-        starts = [place * distance for place in range(size)]
-        parts = [_strided(x, axis, start, outputs, step) for start in starts]
-        x = parts[0]
-        for part in parts[1:]:
-            x = x + _relu(recording, part - x)
-    return with_values(x, pooled)
-
-
-def _below(x: Tensor) -> Tensor:
-    """What is less than all of a channel, but not by so much that differences would lose digits."""
-    x = x.detach()
-    return x.masked_fill(x == -torch.inf, torch.inf).amin((2, 3), keepdim=True) - 1
-
-
-def _strided(x: Tensor, axis: int, start: int, count: int, step: int) -> Tensor:
-    """`count` entries of an axis, `step` apart."""
-    return x.movedim(axis, 0)[start : start + (count - 1) * step + 1 : step].movedim(0, axis)
-
-
 def _abs(recording: Recording, x: Tensor) -> Tensor:
-    return with_values(2 * _relu(recording, x) - x, x.abs())
+    return with_values(2 * relu(recording, x) - x, x.abs())
 
 
 def _prelu(recording: Recording, x: Tensor, weight: Tensor) -> Tensor:
     over_channels = weight.view(1, -1, *[1] * (x.ndim - 2)) if weight.numel() > 1 else weight
-    sloped = over_channels * x + (1 - over_channels) * _relu(recording, x)
+    sloped = over_channels * x + (1 - over_channels) * relu(recording, x)
     return with_values(sloped, functional.prelu(x, weight))
-
-
-def _maximum(recording: Recording, a: Tensor, b: Tensor) -> Tensor:
-    return with_values(a + _relu(recording, b - a), torch.maximum(a, b))
-
-
-def _minimum(recording: Recording, a: Tensor, b: Tensor) -> Tensor:
-    return with_values(a - _relu(recording, a - b), torch.minimum(a, b))
 
 
 _POWERS: Mapping[float, Rule] = {2: square, 3: cube, 0.5: sqrt, -0.5: rsqrt, -1: reciprocal}
@@ -141,6 +86,8 @@ RULES: Mapping[str, Rule] = {
     "abs": _abs,
     "addcmul": add_multiple,
     "bmm": matmul,
+    "amax": amax,
+    "amin": amin,
     "baddbmm": add_product,
     "celu": smooth(functional.celu),
     "clamp": _clamp,
@@ -163,9 +110,10 @@ RULES: Mapping[str, Rule] = {
     "linalg_vector_norm": vector_norm,
     "log_softmax": log_softmax,
     "matmul": matmul,
-    "max_pool2d": _max_pool2d,
-    "maximum": _maximum,
-    "minimum": _minimum,
+    "max": maximum_or_largest,
+    "max_pool2d": max_pool2d,
+    "maximum": maximum,
+    "minimum": minimum,
     "mish": smooth(functional.mish),
     "mm": matmul,
     "mul": multiply,
@@ -174,7 +122,7 @@ RULES: Mapping[str, Rule] = {
     "pow": _pow,
     "prelu": _prelu,
     "reciprocal": reciprocal,
-    "relu": _relu,
+    "relu": relu,
     "relu6": _relu6,
     "rdiv": _divide_by,
     "rmatmul": lambda recording, a, b: matmul(recording, b, a),
