@@ -1,6 +1,7 @@
 """The rule of fused attention: the products and the softmax that it is made of."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,22 +19,22 @@ def attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
+    **options: Any,
 ) -> Tensor:
     """softmax(scale · q kᵀ + mask) v, as `scaled_dot_product_attention` documents it.
 
+    Its options besides are `scale`, 1/√width by default, and `enable_gqa`, several heads of queries for one.
     A query that every key is masked for gets zeros, as there.
     """
     if dropout_p > 0:
         raise ValueError("model: its operation scaled_dot_product_attention drops out: set it to evaluation")
     if is_causal and attn_mask is not None:
         raise ValueError("model: its operation scaled_dot_product_attention is causal and has a mask besides")
-    if enable_gqa:
+    if options.get("enable_gqa"):
         key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
-    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = matmul(recording, query * factor, key.transpose(-2, -1))
+    scale = options.get("scale")
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = matmul(recording, query * scale, key.transpose(-2, -1))
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is None:

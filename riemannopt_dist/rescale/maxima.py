@@ -55,10 +55,10 @@ def max_pool2d(
     padding: int | tuple[int, int] = 0,
     dilation: int | tuple[int, int] = 1,
     ceil_mode: bool = False,
-    return_indices: bool = False,
+    **options: Any,
 ) -> Tensor:
     """Rows of each window first, then columns, as maxima of two: max(a, b) = a + ReLU(b − a)."""
-    if return_indices or x.ndim != 4:
+    if options.get("return_indices") or x.ndim != 4:
         raise ValueError("model: mean slopes are not known for max_pool2d with indices or without a batch")
     pooled = functional.max_pool2d(x.detach(), kernel_size, stride, padding, dilation, ceil_mode)
     kernel, steps, margins, distances = (
