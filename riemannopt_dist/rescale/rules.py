@@ -5,8 +5,8 @@ derivative at either sample knows nothing of it. But the inputs of each activati
 and so is the mean of its derivative on the straight line between them: the slope of the secant. Between a
 baseline and the input it is what DeepLIFT's Rescale rule takes (Shrikumar et al., ICML 2017).
 
-A product of two tensors takes the mean of the other factor, which is exact. Maxima and normalisations are
-made of these.
+A product of two tensors takes the mean of the other factor, which is exact. Attention, maxima and
+normalisations are made of these; only a softmax, which mixes what it is given, has a rule of its own.
 """
 
 from collections.abc import Mapping
