@@ -28,9 +28,9 @@ from riemannopt_dist.rescale.tape import Recording, Rule, Tape, overwritten
 class RescaleMode(TorchFunctionMode):
     """While it is active, torch's functions are differentiated by mean slopes between a pass's samples.
 
-    A sample's gradient passes through an operation as by the mean of its Jacobian on the straight line between
-    the operation's inputs for it and for its neighbour on the `tape`; without one it is zero. Values stay as
-    they are, but for rounding. No gradient may be asked of the model's parameters.
+    A sample's gradient passes through an operation as by the mean of its Jacobian on the straight line from
+    the operation's inputs there to those at its neighbour on the `tape`; without one it is zero. Values stay
+    as they are, but for rounding. No gradient may be asked of the model's parameters.
 
     Raises ValueError, naming the operation: for one that is not known; where a tensor's first axis cannot be
     shared out evenly among the batch's `rows` samples; and for one that takes, or writes to, what depends
