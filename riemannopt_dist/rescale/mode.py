@@ -65,7 +65,7 @@ class RescaleMode(TorchFunctionMode):
         rule = RULES.get(name) if followed else None
         if rule is not None and not cut:
             result = self._by_rule(name, rule, writes, args, kwargs)
-            self._note_cut(result)
+            self._note_cut([x for x in tensors_in(result) if not x.is_floating_point()])  # such as indices
             return result
         if writes:
             self._recording.spare(args[0])

@@ -191,6 +191,7 @@ def test_what_slopes_say_nothing_of_is_refused_by_name(name: str, image: Tensor)
         (lambda x: x.chunk(2, 1)[0].relu_(), "operation relu cannot be differentiated"),
         (lambda x: x.unbind(1)[0].add_(1), "operation add cannot be differentiated"),
         (lambda x: x.detach() * x, "operation mul takes what depends on the image without a gradient"),
+        (lambda x: x + x.max(1, keepdim=True)[1], "operation add takes what depends on the image"),
         (lambda x: functional.conv2d(x, x[:, :, :1, :1]), "operation conv2d"),
         (lambda x: torch.where(x > 0, x, 0.0), "operation where takes"),
         (lambda x: x.masked_fill(x < 0, 0.0), "operation masked_fill takes"),
