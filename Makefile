@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test tests long lint
+.PHONY: install demo test tests long bench lint
 
 install: $(INSTALLED)
 
@@ -32,6 +32,10 @@ test: install
 # Two processes of one thread each, on two cores. Tests of one file run in one process.
 tests: install
 	$(PYTEST) -m 'not long'
+
+# Speed against the bare model and others, in ten minutes on a quiet machine.
+bench: install
+	$(BIN)/python -m benchmarks.bench --json bench.json --docs docs/bench.md
 
 long: install
 	$(PYTEST) -m long

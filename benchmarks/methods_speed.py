@@ -123,7 +123,7 @@ def main() -> None:
     for name in options.models:
         model = load_model(name, None if name.startswith("efficientnet_lite") else "random")
         model = model.to(options.device).to(memory_format=torch.channels_last)
-        shape = (options.batch, 3, model.input_size, model.input_size)
+        shape = (options.batch, *model.input_shape)
         images = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(options.device)
         targets = torch.arange(options.batch, device=options.device)
 

@@ -71,7 +71,7 @@ def main() -> None:
     device = options.device
     model = load_model("efficientnet_lite0").to(device)
     if options.images is None:
-        photos = [coffee(model.input_size).to(device)]
+        photos = [coffee(model.input_size[0]).to(device)]
     else:
         found = classified(model, options.images, device)
         photos = [photo for photo, _ in zip(found, range(options.count), strict=False)]

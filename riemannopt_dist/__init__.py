@@ -23,9 +23,15 @@ if TYPE_CHECKING:
         integrated_gradients,
     )
     from riemannopt_dist.metrics.completeness import completeness_delta, ratio_of_sums, relative_error
+    from riemannopt_dist.metrics.infidelity import infidelity
     from riemannopt_dist.metrics.information import information_curve
     from riemannopt_dist.metrics.insertion import deletion, insertion, smoothed_insertion
+    from riemannopt_dist.metrics.pointing import Box, pointing_game, read_boxes
+    from riemannopt_dist.metrics.randomisation import random_logit_check, randomisation_check
     from riemannopt_dist.metrics.reference import compare
+    from riemannopt_dist.metrics.road import road
+    from riemannopt_dist.metrics.sensitivity_n import sensitivity_n
+    from riemannopt_dist.metrics.sparseness import sparseness
     from riemannopt_dist.models.loading import load_model
     from riemannopt_dist.objective import Objective
     from riemannopt_dist.paths.blur import BlurPath
@@ -45,6 +51,7 @@ _HOME = {
     "Audit": "audit.maps",
     "Blur": "paths.table",
     "BlurPath": "paths.blur",
+    "Box": "metrics.pointing",
     "Guided": "paths.table",
     "GuidedPath": "paths.guided",
     "Objective": "objective",
@@ -68,6 +75,7 @@ _HOME = {
     "exact_integrated_gradients": "estimators.exact_line",
     "guided_ig": "methods",
     "idgi": "methods",
+    "infidelity": "metrics.infidelity",
     "information_curve": "metrics.information",
     "insertion": "metrics.insertion",
     "integrate_path": "methods",
@@ -76,19 +84,27 @@ _HOME = {
     "load_model": "models.loading",
     "open_run": "reader",
     "optimize_schedule": "quadrature.optimize",
+    "pointing_game": "metrics.pointing",
     "profile_from_variations": "quadrature.profile",
+    "random_logit_check": "metrics.randomisation",
+    "randomisation_check": "metrics.randomisation",
     "ratio_of_sums": "metrics.completeness",
+    "read_boxes": "metrics.pointing",
     "relative_error": "metrics.completeness",
     "rescale_attribution": "estimators.rescale",
+    "road": "metrics.road",
     "schedule_from_partition": "quadrature.rules",
+    "sensitivity_n": "metrics.sensitivity_n",
     "show": "pictures",
     "smoothed_insertion": "metrics.insertion",
+    "sparseness": "metrics.sparseness",
 }
 __all__ = [
     "Attribution",
     "Audit",
     "Blur",
     "BlurPath",
+    "Box",
     "Guided",
     "GuidedPath",
     "Objective",
@@ -112,6 +128,7 @@ __all__ = [
     "exact_integrated_gradients",
     "guided_ig",
     "idgi",
+    "infidelity",
     "information_curve",
     "insertion",
     "integrate_path",
@@ -120,13 +137,20 @@ __all__ = [
     "load_model",
     "open_run",
     "optimize_schedule",
+    "pointing_game",
     "profile_from_variations",
+    "random_logit_check",
+    "randomisation_check",
     "ratio_of_sums",
+    "read_boxes",
     "relative_error",
     "rescale_attribution",
+    "road",
     "schedule_from_partition",
+    "sensitivity_n",
     "show",
     "smoothed_insertion",
+    "sparseness",
 ]
 
 

@@ -8,6 +8,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from riemannopt_dist.choices import check_choice as check_choice
 from riemannopt_dist.choices import check_positive as check_positive
 
+ROUNDING = 0.01
+"""How far outside [0, 1] an image may be, after a resize that overshoots, say."""
 RANDOM_LAYERS = ("StochasticDepth", "DropPath")
 """Torchvision's and timm's, by name: to import either takes seconds."""
 
@@ -38,6 +40,14 @@ def check_device(device: torch.device, name: str = "images") -> None:
             f"{name}: the device {device} has no float64, which positions on a path need: move model and "
             "images to the CPU or to a CUDA GPU"
         )
+
+
+def check_range(images: Tensor) -> None:
+    """Raise ValueError unless images, which a model normalises itself, are in [0, 1], but for rounding."""
+    low, high = torch.stack(images.aminmax()).tolist()
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        mend = "divide by 255" if low >= 0 and high > 2 else "the model normalises them itself"
+        raise ValueError(f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}: {mend}")
 
 
 def check_model(model: nn.Module) -> None:

@@ -12,8 +12,9 @@ numbers are its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +38,23 @@ except ModuleNotFoundError as error:
 Inputs = Tensor | tuple[Tensor, ...]
 
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _wrapped(method: Method) -> Method:
+    """A method that has `__wrapped__`, by which captum's NoiseTunnel calls the one that it is given."""
+
+    @wraps(method)
+    def call(*arguments: Any, **named: Any) -> Any:
+        return method(*arguments, **named)
+
+    return cast(Method, call)
+
+
 class IntegratedGradients(CaptumsIntegratedGradients):  # type: ignore[misc]
     """`captum.attr.IntegratedGradients`, whose `attribute` takes a schedule, an estimator or a tolerance."""
 
+    @_wrapped
     def attribute(
         self,
         inputs: Inputs,

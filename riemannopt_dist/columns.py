@@ -15,7 +15,7 @@ from riemannopt_dist.run import schemas
 from riemannopt_dist.run.outputs.maps import MAPS
 
 TABLES = {
-    "images.parquet": ("A row for every input.", schemas.IMAGES),
+    "images.parquet": ("A row for every input.", schemas.IMAGES.append(schemas.RUNNER_UP)),
     "listing.parquet": ("What the image source held when the run began.", schemas.LISTING),
     "maps/\\<cell\\>/\\*.parquet": ("A row for each image. The file's metadata say how to read it.", MAPS),
     "failures.parquet": ("A row for each image given up on in a stage.", schemas.FAILURES),
@@ -30,8 +30,10 @@ Made by `python -m riemannopt_dist.columns` from the schemas that runs are writt
 carries the same in its columns' metadata: `description`, `unit`, `direction` and, of curves, `x`. f is the
 explained output, x the image and x′ the path's start.
 
-`open_run(…)` adds to class indices their names (`label_name`, `target_name`, `prediction_name`) and to images
-their `use`: evaluated, to come, fit, misclassified, not selected, unreadable, given up on or not drawn.
+images.parquet has the names of classes beside their indices (`label_name`, `prediction_name`) where the
+model's are known, and results are joined to it by `image_id`. `open_run(…)` adds them to results as well
+(`label_name`, `target_name`), and to images their `use`: evaluated, to come, fit, misclassified, not
+selected, unreadable, given up on or not drawn.
 
 ## results/\\*.parquet
 

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from riemannopt_dist.data.classes import CLASSES, named_class
 from riemannopt_dist.data.errors import UnreadableImage
-from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import image_or_images, list_images
+from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.estimators.base import LINEAR
 from riemannopt_dist.estimators.converged import references, relative_distance
 from riemannopt_dist.methods import attribute
@@ -25,7 +23,7 @@ from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.quadrature.variation import path_variation
 from riemannopt_dist.reports.explanation import Explanation
-from riemannopt_dist.run.classifier import class_names
+from riemannopt_dist.run.classifier import class_names, target_index
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.stages.batches import image_batches
@@ -47,7 +45,7 @@ def fit_profile(model: Classifier, source: str, count: int, samples: int, path: 
     device = _device()
     model, family = model.to(device), path_family(path)
     refs = list_images(source)
-    engine = Engine(model, device, files_of(source), CPU_BATCH, Tally())
+    engine = Engine(model, device, source_files(source), CPU_BATCH, Tally())
     alphas = equispaced(samples)
     variations: list[Array] = []
     with meter("fit", min(count, len(refs))) as progress:
@@ -118,32 +116,12 @@ def explain(
     listed = [(source, image_or_images(source)) for source in sources]
     with meter("explain", sum(len(refs) for _, refs in listed)) as progress:
         for source, refs in listed:
-            engine = Engine(model, device, files_of(source), at_once, Tally())
+            engine = Engine(model, device, source_files(source), at_once, Tally())
             for (ref,), (image,) in image_batches(refs, engine, 1):
                 if isinstance(image, UnreadableImage):
                     raise ValueError(f"{without_secrets(ref.uri)}: {image}")
                 yield _explained(ref, image[None].to(device), engine, target, choice)
                 progress.advance(1)
-
-
-def target_index(target: str, names: Sequence[str] | None, classes: int) -> int:
-    """The class that an index stands for, or one of the classes' `names`, or another of ImageNet's for it.
-
-    Raises ValueError where there is none, and for a name of several.
-    """
-    if target.isdecimal():
-        if int(target) < classes:
-            return int(target)
-        raise ValueError(f"target: expected a class below {classes}, got {target}")
-    if names is None:
-        raise ValueError(f"target: expected the index of one of {classes} classes, got {target!r}")
-    places = [place for place, name in enumerate(names) if name == target]
-    index = places[0] if len(places) == 1 else named_class(target) if classes == CLASSES else None
-    if index is None:
-        near = get_close_matches(target, names, 3, 0.5)
-        meant = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise ValueError(f"target: {target!r} is the name of no class, or of several{meant}")
-    return index
 
 
 def _explained(
@@ -176,7 +154,7 @@ def _explained(
     likeliest = probabilities.topk(min(TOP, len(logits))).indices.tolist()
     return Explanation(
         ref.image_id,
-        images[0].permute(1, 2, 0).double().cpu().numpy(),
+        images[0].expand(3, -1, -1).permute(1, 2, 0).double().cpu().numpy(),
         result.maps[0].double().cpu().numpy(),
         _name(explained, names),
         float(probabilities[explained]),

@@ -23,6 +23,7 @@ from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import path_family
 from riemannopt_dist.quadrature.optimize import optimize_schedule
+from riemannopt_dist.quadrature.placement.table import points_by_output
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.quadrature.schedule import Schedule
@@ -46,10 +47,10 @@ def attribute(
 
     `path` is a name in PATHS ("ig", "blur_ig", "guided_ig") or a family with its parameters, such as
     `Straight(baseline="white")`; `estimator` a name in ESTIMATORS ("left", "trapezoid", "idgi", "rescale");
-    `placement` says where the `samples` are: "linear", or by a `profile` of the path (`estimate_profile`)
-    "riemannopt", "exact", "adaptive" and the others of the README. With a `tolerance`, which goes with the
-    placement "adaptive" and the estimator "softmax_trapezoid", images take points of their own until their
-    estimated error is at most that, `samples` at most.
+    `placement` says where the `samples` are: "linear", by a `profile` of the path (`estimate_profile`)
+    "riemannopt", "exact", "adaptive" and others, or by each image's output "non_uniform" and "idg". With a
+    `tolerance`, which goes with the placement "adaptive" and the estimator "softmax_trapezoid", images take
+    points of their own until their estimated error is at most that, `samples` at most.
 
     Raises ValueError for what does not go together, a placement without its profile, images that are not a
     finite floating-point batch, and targets that do not fit.
@@ -58,8 +59,6 @@ def attribute(
     chosen = ESTIMATORS[estimator]
     if (reason := refusal(chosen, family, placement, samples, tolerance)) is not None:
         raise ValueError(f"{family.label}, {estimator}, {placement}, {samples} samples: {reason}")
-    if placement != LINEAR and profile is None:
-        raise ValueError(f"profile: the placement {placement} needs one of this path (estimate_profile)")
     objective = Objective(model, targets, output, internal_batch_size)
     placed = _placed(placement, chosen.rule(family), samples, tolerance, profile)
     (result,) = attribute_together(objective, family.through(images), [(chosen, placed)])
@@ -69,11 +68,14 @@ def attribute(
 def _placed(
     placement: str, rule: str, samples: int, tolerance: float | None, profile: Profile | None
 ) -> Placed:
-    if placement == ADAPTIVE or profile is None:
-        schedule = None if placement == ADAPTIVE else linear_schedule(samples, rule)
-        return Placed(samples, schedule, profile, tolerance)
+    if (points := points_by_output(placement, rule, samples)) is not None:
+        return Placed(samples, by_output=points)
     if placement == LINEAR:
         return Placed(samples, linear_schedule(samples, rule))
+    if profile is None:
+        raise ValueError(f"profile: the placement {placement} needs one of this path (estimate_profile)")
+    if placement == ADAPTIVE:
+        return Placed(samples, None, profile, tolerance)
     return Placed(samples, optimize_schedule(profile, samples, rule, placement))
 
 

@@ -12,9 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from riemannopt_dist.arguments import check_choice, check_classes, check_model, check_positive, check_targets
+from riemannopt_dist.arguments import (
+    check_choice,
+    check_classes,
+    check_model,
+    check_positive,
+    check_range,
+    check_targets,
+)
 from riemannopt_dist.choices import OUTPUTS as OUTPUTS
 from riemannopt_dist.choices import Output as Output
+from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.logits import check_logits, check_two_classes
 from riemannopt_dist.paths.base import Path
 from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type
@@ -82,9 +90,11 @@ class Objective:
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE
 
     def check(self, images: Tensor) -> None:
-        """Raise ValueError for a model that depends on chance, and for targets that do not fit `images`."""
+        """Raise ValueError for a model that depends on chance, and targets or images that do not fit it."""
         check_model(self.model)
         check_targets(self.targets, images, self.model)
+        if isinstance(self.model, Classifier):
+            check_range(images)
         check_choice(self.output, OUTPUTS, "output")
         check_positive(self.internal_batch_size, "internal_batch_size")
 

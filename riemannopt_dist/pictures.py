@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def show(images: Tensor, attribution: Attribution, names: Sequence[str] = ()) -> Figure:
-    """A figure of images (B, 3, H, W) in [0, 1], each beside its map laid over it, which a notebook shows.
+    """A figure of images (B, C, H, W) in [0, 1], each beside its map laid over it, which a notebook shows.
 
-    What speaks for the class is orange, what speaks against it purple; each map has a scale of its own. A
-    caption tells f and the relative error. `names` (B) stand over the images, their numbers unless given.
-    Raises ValueError for maps of other images' shape, and for another number of names.
+    Images are RGB or grey. What speaks for the class is orange, what speaks against it purple; each map has a
+    scale of its own. A caption tells f and the relative error. `names` (B) stand over the images, their
+    numbers unless given. Raises ValueError for maps of other images' shape, and another number of names.
     """
     from riemannopt_dist.reports.figures import overlay_figure
 
@@ -39,4 +39,4 @@ def show(images: Tensor, attribution: Attribution, names: Sequence[str] = ()) ->
         (name, [(caption, values)])
         for name, caption, values in zip(names or map(str, range(len(images))), captions, maps, strict=True)
     ]
-    return overlay_figure(images.permute(0, 2, 3, 1).double().cpu().numpy(), "", rows)
+    return overlay_figure(images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).double().cpu().numpy(), "", rows)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
+from riemannopt_dist.run.naming import NAME, NAMES, named
 from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
 from riemannopt_dist.run.results import read_results, result_rows
 from riemannopt_dist.run.stages.names import RESULTS
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
 SCORES = "scores"
 """The folder of scores of stored maps in a run directory; each metric has one in it."""
 CELL = ("path", "estimator", "placement", "samples", "tolerance")
-INDICES = ("label", "target", "prediction")
-"""Columns of class indices."""
-NAME = "_name"
-"""How the column of their names is called: after them."""
-NAMES = tuple(f"{column}{NAME}" for column in INDICES)
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class RunReader:
         rows = result_rows(self.directory, chosen, lambda table: _of_cells(table, cells))
         if unknown := [name for name in names if name not in there]:
             raise ValueError(f"columns: expected some of {', '.join(there)}, got {unknown[0]!r}")
-        rows = _named(rows, self.directory.read_class_names())
+        rows = named(rows, self.directory.read_class_names())
         return rows if columns is None else rows.select([*columns])
 
     def summary(self) -> pa.Table:
@@ -102,7 +98,7 @@ class RunReader:
         rows = result_rows(self.directory, only("image_id"))["image_id"] if done else pa.array([])
         failures = self.directory.read_failures()
         words = uses(images.to_pylist(), self.about["config"], failures, {*pc.unique(rows).to_pylist()})
-        images = _named(images, self.directory.read_class_names())
+        images = named(images, self.directory.read_class_names())
         return images.append_column("use", pa.array(words).dictionary_encode())
 
     def profile(self, path: str) -> Profile:
@@ -188,16 +184,6 @@ def _check(cells: dict[str, Any]) -> None:
 
 def _values(choice: Any) -> list[Any]:
     return list(choice) if isinstance(choice, list | tuple | set | frozenset) else [choice]
-
-
-def _named(table: pa.Table, names: Sequence[str] | None) -> pa.Table:
-    """The table with the name of each class beside its index, as a dictionary of all names."""
-    classes = pa.array(names or [], pa.string())
-    for column in (name for name in INDICES if name in table.column_names):
-        place = table.column_names.index(column) + 1
-        indices = pc.if_else(pc.less(table[column], len(classes)), table[column], None).combine_chunks()
-        table = table.add_column(place, f"{column}{NAME}", pa.DictionaryArray.from_arrays(indices, classes))
-    return table
 
 
 def _of_cells(table: pa.Table, cells: dict[str, Any]) -> pa.Table:

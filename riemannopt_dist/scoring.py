@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from riemannopt_dist.data.errors import ReplacedImage, UnreadableImage
-from riemannopt_dist.data.files import files_of
+from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.metrics.metric import MapBatch, Metric
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.folding import fast_classifier
@@ -132,7 +132,7 @@ def _config(run: RunReader, metrics: Sequence[str], images: str | None) -> Confi
 def _scorer(run: RunReader, config: Config) -> _Scorer:
     """The run's model as its workers have it. Raises ValueError where it is another one."""
     about, name = run.about, config.model.name
-    model = checked_classifier(**config.model.settings, output=config.explain)
+    model = checked_classifier(name, config.model.weights, config.explain, **config.model.settings)
     if weights_digest(model_state(model)) != about["weights_digest"]:
         raise ValueError(f"model: {name} has other weights than when the run began: put the old ones back")
     if code_digest(name) not in {maker["code_digest"] for maker in (about, *about.get("resumed", ()))}:
@@ -144,7 +144,7 @@ def _scorer(run: RunReader, config: Config) -> _Scorer:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fast = fast_classifier(name, model_state(model)).to(device)
     size = measured_batch_size(fast, device, config.internal_batch_size)
-    engine = Engine(fast, device, files_of(config.images), size, Tally())
+    engine = Engine(fast, device, source_files(config.images), size, Tally())
     rows = run.images().to_pylist()
     examples = {row["image_id"]: example_of(row, config.targets) for row in rows if row["selected"]}
     return _Scorer(run.directory, config, engine, examples)
@@ -199,7 +199,7 @@ def _rows(scorer: _Scorer, task: _Task) -> Iterator[Row]:
 
 
 def _images(scorer: _Scorer, image_ids: Sequence[str]) -> dict[str, Tensor]:
-    """The images of a shard, (3, H, W) each, as they were explained."""
+    """The images of a shard, (C, H, W) each, as they were explained."""
     tensors: dict[str, Tensor] = {}
     refs = [scorer.examples[name].image for name in image_ids]
     try:
@@ -214,7 +214,7 @@ def _images(scorer: _Scorer, image_ids: Sequence[str]) -> dict[str, Tensor]:
 
 
 def _batch(scorer: _Scorer, rows: Sequence[Row], images: Tensor, maps: NDArray[np.float32]) -> MapBatch:
-    """Images (B, 3, H, W) with the maps of one cell, (B, 3, H, W) or summed over channels (B, H, W)."""
+    """Images (B, C, H, W) with the maps of one cell, (B, C, H, W) or summed over channels (B, H, W)."""
     device, config = scorer.engine.device, scorer.config
     values = torch.zeros_like(images)
     if maps.ndim == 3:

@@ -40,6 +40,19 @@ def _profile(path: str) -> Call:
     return call
 
 
+def _scaled(model: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    """Maps that take the model, and no gradient."""
+    return x.float() * ro.Objective(model, t).values(x)[:, None, None, None]
+
+
+def _placed(estimator: str, placement: str) -> Call:
+    def call(model: nn.Module, x: Tensor, t: Tensor, size: int) -> Tensor:
+        choice = {"estimator": estimator, "placement": placement, "samples": 7}
+        return ro.attribute(model, x, t, **choice, internal_batch_size=size).maps
+
+    return call
+
+
 MAPS: dict[str, Call] = {
     "integrated_gradients": lambda model, x, t, size: (
         ro.integrated_gradients(model, x, t, ro.linear_schedule(9, "left"), internal_batch_size=size).maps
@@ -57,6 +70,9 @@ MAPS: dict[str, Call] = {
         ro.attribute(model, x, t, estimator="trapezoid", samples=7, internal_batch_size=size).maps
     ),
     **{f"idgi {path}": _idgi(path) for path in PATHS},
+    "attribute idg": _placed("idg", "idg"),
+    "attribute left_ig": _placed("left_ig", "non_uniform"),
+    "attribute path_weighted_late": _placed("path_weighted_late", "linear"),
     "integrate_path": _with_end_weights,
     "adaptive_attribution": lambda model, x, t, size: (
         ro.adaptive_attribution(
@@ -107,6 +123,15 @@ SCORES: dict[str, Call] = {
     "deletion": lambda model, x, t, size: (
         ro.deletion(ro.Objective(model, t, internal_batch_size=size), x, x).curve
     ),
+    "infidelity": lambda model, x, t, size: ro.infidelity(
+        ro.Objective(model, t, internal_batch_size=size), x, x
+    )[:, None],
+    "sensitivity_n": lambda model, x, t, size: ro.sensitivity_n(
+        ro.Objective(model, t, internal_batch_size=size), x, x
+    ),
+    "road": lambda model, x, t, size: ro.road(ro.Objective(model, t, internal_batch_size=size), x, x).curve,
+    "randomisation_check": lambda model, x, t, size: ro.randomisation_check(model, x, t, _scaled).similarity,
+    "random_logit_check": lambda model, x, t, size: ro.random_logit_check(model, x, t, _scaled).similarity,
     "audit_maps": lambda model, x, t, size: ro.audit_maps(
         ro.Objective(model, t, internal_batch_size=size), x, x, intervals=16
     ).error[:, None],

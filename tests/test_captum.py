@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import IntegratedGradients as Captums
+from captum.attr import NoiseTunnel
 from torch import Tensor, nn
 
 import riemannopt_dist as ro
@@ -95,6 +96,28 @@ def test_without_more_its_numbers_are_captums(name: str, method: str, size: int 
         IntegratedGradients(network).attribute(**asked, **settings),
         Captums(network).attribute(**asked, **settings),
     )
+
+
+def test_captums_tutorials_take_another_import() -> None:
+    """Positional arguments, and an instance handed to NoiseTunnel, as captum's first tutorials have them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2))
+    inputs, baseline = torch.rand(2, 3), torch.zeros(2, 3)
+    found = []
+    for kind in (IntegratedGradients, Captums):
+        ig = kind(model)
+        maps, delta = ig.attribute(inputs, baseline, target=0, return_convergence_delta=True)
+        torch.manual_seed(1)
+        tunnel = NoiseTunnel(ig)
+        noisy = tunnel.attribute(inputs, nt_type="smoothgrad_sq", nt_samples=5, stdevs=0.2, target=0)
+        found.append((maps, delta, noisy))
+    close(*found)
+    torch.manual_seed(1)
+    placed = NoiseTunnel(IntegratedGradients(model)).attribute(
+        inputs, nt_samples=5, stdevs=0.2, target=0, schedule=ro.linear_schedule(50, "gauss_legendre")
+    )
+    torch.manual_seed(1)
+    close(placed, NoiseTunnel(Captums(model)).attribute(inputs, nt_samples=5, stdevs=0.2, target=0))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

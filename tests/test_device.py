@@ -149,7 +149,8 @@ CALLS: dict[str, Call] = {
 }
 SUMS = (
     *("left", "right", "midpoint", "trapezoid", "released", "gauss_legendre", "mean"),
-    *("idgi", "idgi_right", "idgi_trapezoid", "softmax_trapezoid"),
+    *("idgi", "idgi_right", "idgi_trapezoid", "softmax_trapezoid", "idg", "left_ig"),
+    *("path_weighted_early", "path_weighted_middle", "path_weighted_late"),
 )
 """Of the samples of one pass along a path."""
 
@@ -182,9 +183,13 @@ WAITS: dict[str, tuple[int, int]] = {
     "completeness": (0, 0),
     "reference": (0, 0),
     "infidelity": (2, 0),
-    "insertion": (5, 0),
-    "insertion_smoothed": (7, 0),
-    "deletion": (5, 0),
+    "insertion": (6, 0),
+    "insertion_smoothed": (8, 0),
+    "deletion": (6, 0),
+    "sensitivity_n": (6, 0),
+    "sparseness": (0, 0),
+    # Its equations are solved in rounds, and looked at every few.
+    "road": (44, 36),
     # Pictures are encoded on the host.
     "information": (25, 10),
     "information_fast": (28, 10),

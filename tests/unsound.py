@@ -98,17 +98,29 @@ def standardised_by_batch(x: Tensor) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "dict": (lambda: Net(after=lambda y: {"logits": y}), r"got dict with 'logits': return out\['logits'\]$"),
+    "dict": (
+        lambda: Net(after=lambda y: {"logits": y}),
+        r"got dict with 'logits': return out\['logits'\], or give output_key: logits$",
+    ),
     "other key": (
         lambda: Net(after=lambda y: OrderedDict(loss=y.sum(), scores=y)),
-        r"OrderedDict with 'loss', 'scores': return out\['scores'\]$",
+        r"OrderedDict with 'loss', 'scores': return out\['scores'\], or give output_key: scores$",
     ),
-    "tuple": (lambda: Net(after=lambda y: (y, y)), r"got tuple of 2: return out\[0\]$"),
-    "list": (lambda: Net(after=lambda y: [y.sum(), y]), r"got list of 2: return out\[1\]$"),
-    "named tuple": (lambda: Net(after=lambda y: Pair(y, y)), r"Pair of 2: return out.logits$"),
+    "tuple": (
+        lambda: Net(after=lambda y: (y, y)),
+        r"got tuple of 2: return out\[0\], or give output_key: 0$",
+    ),
+    "list": (
+        lambda: Net(after=lambda y: [y.sum(), y]),
+        r"got list of 2: return out\[1\], or give output_key: 1$",
+    ),
+    "named tuple": (
+        lambda: Net(after=lambda y: Pair(y, y)),
+        r"Pair of 2: return out.logits, or give output_key: logits$",
+    ),
     "object": (
         lambda: Net(after=lambda y: SimpleNamespace(logits=y)),
-        r"SimpleNamespace: return out.logits$",
+        r"SimpleNamespace: return out.logits, or give output_key: logits$",
     ),
     "nothing": (lambda: Net(after=lambda y: None), r"got NoneType: return the tensor alone$"),
     "array": (

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from riemannopt_dist.audit.maps import audit_image, fixed_path, most_intervals
 from riemannopt_dist.data.errors import UnreadableImage
-from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
+from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.map_files.base import ForeignMaps
 from riemannopt_dist.map_files.foreign import foreign_maps
 from riemannopt_dist.models.classifier import Classifier
@@ -71,7 +71,7 @@ def audit_files(maps: str, images: str, comparison: Comparison) -> pa.Table:
     chosen = [ref for ref in refs if any(ref.image_id in those for those in keys)]
     model = comparison.model
     device = next(model.parameters()).device
-    engine = Engine(model, device, files_of(images), measured_batch_size(model, device, "auto"), Tally())
+    engine = Engine(model, device, source_files(images), measured_batch_size(model, device, "auto"), Tally())
     rows: list[Row] = []
     with meter("audit", len(chosen)) as progress:
         for (ref,), (image,) in image_batches(chosen, engine, 1):
@@ -99,7 +99,7 @@ def _rows(
     image: Tensor,
     methods: Sequence[tuple[ForeignMaps, Keys]],
 ) -> Iterator[Row]:
-    """A row for each map of an image (1, 3, H, W); those of one class and shape are audited together."""
+    """A row for each map of an image (1, C, H, W); those of one class and shape are audited together."""
     logits = logits_of(comparison.model, image)[0]
     default = int(logits.argmax()) if ref.label is None else ref.label
     together: dict[tuple[int, int], list[tuple[str, Tensor]]] = defaultdict(list)
@@ -132,7 +132,7 @@ def _rows(
 
 
 def _values(maps: ForeignMaps, key: str | int, ref: ImageRef, image: Tensor) -> Tensor:
-    """The map of an image, (3, H, W), or (1, H, W) summed over channels, float32."""
+    """The map of an image, (C, H, W), or (1, H, W) summed over channels, float32."""
     values = np.asarray(maps.read(maps.places[key]))
     whole, summed = tuple(image.shape[1:]), tuple(image.shape[2:])
     shapes = {whole: whole, (1, *whole): whole, (np.prod(whole),): whole}

@@ -8,7 +8,13 @@ import typer
 from riemannopt_dist.choices import OUTPUTS, Output, check_choice
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import check_file, check_secrets, errors, say
-from riemannopt_dist.commands.options import MODEL, ModelOption, WeightsOption
+from riemannopt_dist.commands.options import (
+    MODEL,
+    ModelOfOption,
+    ModelOption,
+    WeightsOption,
+    chosen_classifier,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +44,7 @@ def audit(
     images: TheirImages,
     model: ModelOption = MODEL,
     weights: WeightsOption = None,
+    config: ModelOfOption = None,
     path: Annotated[str, typer.Option(help="The path that the maps integrate along: ig or blur_ig.")] = "ig",
     baseline: BaselineOption = None,
     explain: ExplainOption = "probability",
@@ -55,7 +62,7 @@ def audit(
 
     A .npy holds one map and bears its image's name, or many, with NAME.txt (an image id a line) or NAME.json
     beside it. Parquet has columns image_id and map, HDF5 ViRelAy's layout. Maps are those of the model's
-    input, (3, H, W), or (H, W) summed over channels.
+    input, (C, H, W), or (H, W) summed over channels.
     """
     with errors():
         check_secrets(context, {"images": images})
@@ -70,11 +77,10 @@ def audit(
 
         from riemannopt_dist.audit.files import Comparison, audit_files
         from riemannopt_dist.reports.audit_table import audit_lines
-        from riemannopt_dist.run.classifier import checked_classifier
 
         what = cast(Output, explain)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        classifier = checked_classifier(model, weights, what).to(device)
+        classifier = chosen_classifier(model, weights, config, what).to(device)
         comparison = Comparison(classifier, family, what, intervals)
         table = audit_files(maps, images, comparison)
         output.write_bytes(written(table, kind))

@@ -52,13 +52,13 @@ def read_named(run: str) -> "NamedRun":
     """The run in a directory, as it is compared; ValueError where there is none."""
     from riemannopt_dist.reports.comparison import NamedRun
     from riemannopt_dist.run.directory import RunDirectory
-    from riemannopt_dist.run.results import read_results
+    from riemannopt_dist.run.results import read_scores
 
     storage = storage_at(run)
     directory = RunDirectory(storage)
     about, images = directory.read_run(), directory.read_images() or []
     digests = {row["image_id"]: row["digest"] for row in images if row["digest"]}
-    return NamedRun(storage.root, read_results(storage), about, digests)
+    return NamedRun(storage.root, read_scores(storage), about, digests)
 
 
 def _print(comparison: "Comparison", as_json: bool, as_csv: bool) -> None:

@@ -7,7 +7,14 @@ import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import EXPLANATIONS, check_file, errors, say
-from riemannopt_dist.commands.options import MODEL, ModelOption, OnePathOption, WeightsOption
+from riemannopt_dist.commands.options import (
+    MODEL,
+    ModelOfOption,
+    ModelOption,
+    OnePathOption,
+    WeightsOption,
+    chosen_classifier,
+)
 
 EXPLANATION = Path("explanation.png")
 FOLDER = Path("explanations")
@@ -60,6 +67,7 @@ def explain(
     kind: FormatOption = "png",
     model: ModelOption = MODEL,
     weights: WeightsOption = None,
+    config: ModelOfOption = None,
     target: TargetOption = None,
     path: OnePathOption = "ig",
     estimator: EstimatorOption = "trapezoid",
@@ -80,11 +88,10 @@ def explain(
         from riemannopt_dist.local import Choice, explain
         from riemannopt_dist.quadrature.profile import Profile
         from riemannopt_dist.reports.explanation import KINDS
-        from riemannopt_dist.run.classifier import checked_classifier
 
         fitted = Profile.from_json(profile.read_text(encoding="utf-8")) if profile else None
         choice = Choice(path, estimator, placement, samples, tolerance, fitted, converged)
-        for explanation in explain(checked_classifier(model, weights), images, target, choice):
+        for explanation in explain(chosen_classifier(model, weights, config), images, target, choice):
             file = place / f"{explanation.image_id}.{kind}" if several else place
             if several:
                 file.parent.mkdir(parents=True, exist_ok=True)

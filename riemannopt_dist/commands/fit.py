@@ -7,7 +7,14 @@ import typer
 
 from riemannopt_dist.commands.application import app
 from riemannopt_dist.commands.console import PROFILES, check_file, errors, say
-from riemannopt_dist.commands.options import MODEL, ModelOption, OnePathOption, WeightsOption
+from riemannopt_dist.commands.options import (
+    MODEL,
+    ModelOfOption,
+    ModelOption,
+    OnePathOption,
+    WeightsOption,
+    chosen_classifier,
+)
 
 
 @app.command()
@@ -16,6 +23,7 @@ def fit(
     images: Annotated[str, typer.Option(help='A folder, .parquet or .tar files, or "demo:".')],
     model: ModelOption = MODEL,
     weights: WeightsOption = None,
+    config: ModelOfOption = None,
     count: Annotated[int, typer.Option(min=1, help="Images to fit on; the first so many by name.")] = 200,
     samples: Annotated[int, typer.Option(min=2, help="Points along each image's path.")] = 128,
     path: OnePathOption = "ig",
@@ -27,8 +35,7 @@ def fit(
     with errors():
         check_file(output, PROFILES)
         from riemannopt_dist.local import fit_profile
-        from riemannopt_dist.run.classifier import checked_classifier
 
-        profile = fit_profile(checked_classifier(model, weights), images, count, samples, path)
+        profile = fit_profile(chosen_classifier(model, weights, config), images, count, samples, path)
         output.write_text(profile.to_json(), encoding="utf-8")
         say(f"wrote {output}: |g'| from {profile.images} images")

@@ -1,17 +1,21 @@
 """Options and arguments that several commands take."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from riemannopt_dist.choices import Output
+    from riemannopt_dist.models.classifier import Classifier
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="A YAML file; see jobs/configs/.")]
 ImagesOption = Annotated[
     str | None,
     typer.Option(
         envvar="RIEMANNOPT_IMAGES",
-        help="Images: a folder, .parquet or .tar files (local, s3://, gs://), such files at https:// "
-        'addresses (no folders there), or "demo:". Overrides the config.',
+        help="Images: a folder, .parquet or .tar files, a .csv of addresses (local, s3://, gs://), such at "
+        'https:// addresses (no folders there), or "demo:". Overrides the config.',
     ),
 ]
 LabelsOption = Annotated[
@@ -39,6 +43,12 @@ WeightsOption = Annotated[str | None, typer.Option(help="Names of published weig
 OnePathOption = Annotated[
     str, typer.Option(help='A path of a configuration, such as blur_ig or "ig(baseline=noise, draws=8)".')
 ]
+ModelOfOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="A configuration, whose model is taken instead of --model and --weights."
+    ),
+]
 RunArgument = Annotated[str, typer.Argument(help="A run directory: local, s3:// or gs://.")]
 PathOption = Annotated[
     list[str] | None,
@@ -48,6 +58,27 @@ EstimatorOption = Annotated[list[str] | None, typer.Option("--estimator", help="
 PlacementOption = Annotated[list[str] | None, typer.Option("--placement", help="Only of this placement.")]
 SamplesOption = Annotated[list[int] | None, typer.Option("--samples", help="Only of this number of samples.")]
 ToleranceOption = Annotated[list[float] | None, typer.Option("--tolerance", help="Only of this tolerance.")]
+
+
+def chosen_classifier(
+    model: str, weights: str | None, config: Path | None, output: "Output" = "probability"
+) -> "Classifier":
+    """The classifier that options name, by itself or in a configuration.
+
+    Raises ValueError for both, and as `checked_classifier` does.
+    """
+    from riemannopt_dist.run.classifier import checked_classifier
+    from riemannopt_dist.run.config import load_config
+
+    if config is None:
+        return checked_classifier(model, weights, output)
+    if model != MODEL or weights is not None:
+        raise ValueError("config: expected no --model and --weights beside it")
+    told = load_config(str(config)).model
+    classifier = checked_classifier(told.name, told.weights, output, **told.settings)
+    if (names := told.class_names()) is not None:
+        classifier.network.class_names = names  # type: ignore[assignment]
+    return classifier
 
 
 def chosen_cells(

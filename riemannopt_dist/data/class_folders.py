@@ -18,13 +18,14 @@ class Placed:
     """An input with the folders it lies in, outermost first: those above its source or tar, and inside.
 
     The first inside is the source or tar itself. A row of a Parquet file lies in none; `note` says why it has
-    no label, where there is more to say.
+    no label, where there is more to say, and `name` what its data set calls it.
     """
 
     ref: ImageRef
     above: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
     note: str | None = None
+    name: str | None = None
 
     @property
     def unlabelled(self) -> bool:

@@ -5,6 +5,7 @@ without regard to EXIF orientation. What is transparent is seen over black, the 
 """
 
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,8 +14,12 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 from torch import Tensor
 
+from riemannopt_dist.choices import Pixels, height_and_width
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.png import MAGIC, without_metadata
+
+Size = int | Sequence[int]
+"""The side of a square or (height, width)."""
 
 # Raster formats alone: Pillow hands EPS to an external program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -30,11 +35,11 @@ _LARGE = 4_000_000
 _DECODER = ThreadPoolExecutor(1, "decoder")
 
 
-def image_tensor(data: bytes, input_size: int, resize_size: int) -> Tensor:
+def image_tensor(data: bytes, input_size: Size, resize_size: Size, channels: int = 3) -> Tensor:
     """`prepare_image` of `decode_image`; of large images one at a time."""
 
     def made() -> Tensor:
-        return prepare_image(decode_image(data), input_size, resize_size)
+        return prepare_image(decode_image(data), input_size, resize_size, channels)
 
     return _DECODER.submit(made).result() if _pixels(data) > _LARGE else made()
 
@@ -127,19 +132,31 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8)).convert("RGB")
 
 
-def prepare_image(image: Image.Image, input_size: int, resize_size: int) -> Tensor:
-    """The central square of `input_size` pixels after the short side became `resize_size`, antialiased.
+def prepare_image(image: Image.Image, input_size: Size, resize_size: Size, channels: int = 3) -> Tensor:
+    """The middle of an image, `input_size` of it, scaled to just cover `resize_size` before, antialiased.
 
-    (3, input_size, input_size), float32 in [0, 1]: the values of torchvision's presets with bilinear
-    interpolation. Raises UnreadableImage where one side is so much longer than the other that the image
-    would become too large.
+    Sizes are the side of a square or (height, width), in pixels. The image keeps its shape: of a square that
+    it covers the short side of the image has the length. (channels, height, width), float32 in [0, 1]: the
+    values of torchvision's presets with bilinear interpolation. Of one channel it is grey, by Rec. 601's
+    weights, before it is scaled. Raises UnreadableImage where one side is so much longer than the other that
+    the image would become too large.
     """
-    if not 1 <= input_size <= resize_size:
+    crop, box = height_and_width(input_size), height_and_width(resize_size)
+    if crop[0] > box[0] or crop[1] > box[1]:
         raise ValueError(f"input_size: expected 1 to resize_size = {resize_size}, got {input_size}")
-    width, height = (int(resize_size * side / min(image.size)) for side in image.size)
+    width, height = _covering(image.size, box)
     if width * height > _MAX_PIXELS:
         raise UnreadableImage(f"too elongated: {image.width} × {image.height} pixels")
-    left, top = round((width - input_size) / 2), round((height - input_size) / 2)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    square = resized.crop((left, top, left + input_size, top + input_size))
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).to(torch.float32).div_(255).contiguous()
+    left, top = round((width - crop[1]) / 2), round((height - crop[0]) / 2)
+    toned = image.convert("L") if channels == 1 else image
+    resized = toned.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.array(resized.crop((left, top, left + crop[1], top + crop[0]))).reshape(*crop, channels)
+    return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div_(255).contiguous()
+
+
+def _covering(size: tuple[int, int], box: Pixels) -> tuple[int, int]:
+    """The width and height of an image of `size`, (width, height), that covers a box of (height, width)."""
+    (width, height), (rows, columns) = size, box
+    if rows * width >= columns * height:
+        return int(rows * width / height), rows
+    return columns, int(columns * height / width)

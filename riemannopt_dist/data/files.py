@@ -115,7 +115,7 @@ class LocalFiles:
             yield from (Entry((inside / name).as_posix(), True) for name in folders)
             for name in files:
                 if not name.startswith("."):
-                    yield Entry((inside / name).as_posix(), False, _size_of(Path(root, name)))
+                    yield Entry((inside / name).as_posix(), False, size_of(Path(root, name)))
 
     def _file(self, name: str) -> Path:
         path = Path(name)
@@ -197,7 +197,7 @@ def check_length(read: int, expected: int) -> None:
         raise OSError(f"{read} bytes of {expected}: cut short")
 
 
-def _size_of(path: Path) -> int | None:
+def size_of(path: Path) -> int | None:
     """Bytes in a file; None where that is not to be had now, or of what is no file."""
     try:
         status = path.stat()

@@ -16,6 +16,7 @@ from riemannopt_dist.data.folder import list_folder
 from riemannopt_dist.data.image_ref import SUFFIXES, ImageRef, storable
 from riemannopt_dist.data.labels import with_labels
 from riemannopt_dist.data.parquet import list_parquet
+from riemannopt_dist.data.uri_list import Classes, image_id_of, list_csv
 from riemannopt_dist.data.webdataset import list_tar
 from riemannopt_dist.storage.addresses import name_inside, shown_path
 from riemannopt_dist.storage.errors import retried
@@ -24,6 +25,7 @@ from riemannopt_dist.storage.redaction import one_line, without_secrets
 logger = logging.getLogger(__name__)
 
 CONTAINERS = (".parquet", ".tar")
+LIST = ".csv"
 AT_ONCE = 16
 """Containers listed at a time."""
 
@@ -32,7 +34,7 @@ def list_images(
     source: str,
     labels: str | None = None,
     extensions: Sequence[str] | None = None,
-    classes: Sequence[str] | int | None = None,
+    classes: Classes = None,
 ) -> list[ImageRef]:
     """The images of `source`, sorted by id.
 
@@ -41,7 +43,10 @@ def list_images(
     - a folder: every file in it, at any depth, but hidden ones. The id is the path inside the folder. Files
       that are not images are listed too: decoding gives the reason;
     - a .parquet or .tar file, a folder of them, or several as data-{000..127}.tar: Parquet with a column of
-      image files and one of labels, or a WebDataset. Ids are file/row and file/member;
+      image files and one of labels, or a WebDataset. Ids are file/row and file/member, or the names that
+      Hugging Face keeps beside images in Parquet, where all have one and no two share it;
+    - a .csv file, or a .parquet without images, with a column `uri` of their addresses and perhaps one of
+      labels, indices or names: see `uri_list`. The id is the uri;
     - `demo:` the colour photos that come with scikit-image, without labels.
 
     A file on a disk or in a tar that has no label of its own has that of its folder: the nearest one named
@@ -57,7 +62,7 @@ def list_images(
     """
     shown = without_secrets(source)
     try:
-        images = sorted(_images(source, extensions), key=lambda image: image.ref.image_id)
+        images = sorted(_images(source, extensions, classes), key=lambda image: image.ref.image_id)
     except FileNotFoundError as error:
         raise ValueError(f"source: {one_line(error)}") from None
     if not images:
@@ -77,16 +82,16 @@ def list_images(
 
 
 def image_or_images(source: str) -> list[ImageRef]:
-    """The images of a folder, Parquet file or tar, or the one that `source` is itself.
+    """The images of a folder, Parquet file, tar or list, or the one that `source` is itself.
 
     Raises the errors of `list_images`; not where there is no such image, which reading it tells.
     """
-    if source == "demo:" or Path(source).is_dir() or source.endswith((".parquet", ".tar", "/")):
+    if source == "demo:" or Path(source).is_dir() or source.endswith((".parquet", ".tar", ".csv", "/")):
         return list_images(source)
     return [ImageRef(Path(name_of(source)).name, source, None)]
 
 
-def _images(source: str, extensions: Sequence[str] | None) -> Iterable[Placed]:
+def _images(source: str, extensions: Sequence[str] | None, classes: Classes) -> Iterable[Placed]:
     if source == "demo:":
         return _demo()
     addresses = expanded(source)
@@ -95,19 +100,23 @@ def _images(source: str, extensions: Sequence[str] | None) -> Iterable[Placed]:
     except ValueError as error:
         raise ValueError(f"source: {error}") from None
     if len(names) == 1 and retried(lambda: files.is_folder(names[0]), names[0]):
-        return _folder(files, names[0], extensions)
+        return _folder(files, names[0], extensions, classes)
+    if len(names) == 1 and _suffix(names[0]) == LIST:
+        return map(_storable, list_csv(files, names[0], classes))
     strange = [name for name in names if _suffix(name) not in CONTAINERS]
     if strange:
-        raise ValueError(f"source: no folder {strange[0]!r} (nor a .parquet or .tar file)")
+        raise ValueError(f"source: no folder {strange[0]!r} (nor a .parquet, .tar or .csv file)")
     # Ids begin where the names begin to differ, at the last folder that all share.
     paths = [shown_path(name).split("/") for name in names]
     levels = zip(*(path[:-1] for path in paths), strict=False)
     shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
     prefixes = ["/".join(path[shared:]) for path in paths]
-    return _containers(files, list(zip(names, prefixes, strict=True)), extensions)
+    return _containers(files, list(zip(names, prefixes, strict=True)), extensions, classes)
 
 
-def _folder(files: Files, folder: str, extensions: Sequence[str] | None) -> Iterable[Placed]:
+def _folder(
+    files: Files, folder: str, extensions: Sequence[str] | None, classes: Classes
+) -> Iterable[Placed]:
     """The files of a folder, or what is in its Parquet files and tars."""
     entries = retried(lambda: list(files.entries(folder)), folder)
     names = [entry.path for entry in entries if not entry.is_folder]
@@ -121,17 +130,16 @@ def _folder(files: Files, folder: str, extensions: Sequence[str] | None) -> Iter
             f"source: {folder} holds images ({image}) and {_suffix(inside[0])} files ({inside[0]}): "
             "name one kind"
         )
-    return _containers(files, [(name_inside(folder, path), path) for path in inside], extensions)
+    return _containers(files, [(name_inside(folder, path), path) for path in inside], extensions, classes)
 
 
 def _containers(
-    files: Files, containers: Sequence[tuple[str, str]], extensions: Sequence[str] | None
-) -> Iterator[Placed]:
+    files: Files, containers: Sequence[tuple[str, str]], extensions: Sequence[str] | None, classes: Classes
+) -> list[Placed]:
     """The images in Parquet files and tars, given with the prefixes of their ids."""
-    in_tars = functools.partial(list_tar, extensions=extensions)
     listers: dict[str, Callable[[Files, str, str], list[Placed]]] = {
-        ".parquet": list_parquet,
-        ".tar": in_tars,
+        ".parquet": functools.partial(list_parquet, classes=classes),
+        ".tar": functools.partial(list_tar, extensions=extensions),
     }
 
     def listed(container: tuple[str, str]) -> list[Placed]:
@@ -142,8 +150,27 @@ def _containers(
         return listers[_suffix(uri)](files, uri, prefix)
 
     with ThreadPoolExecutor(min(AT_ONCE, len(containers))) as threads:
-        images = itertools.chain.from_iterable(threads.map(listed, containers))
-        yield from (replace(image, ref=storable(image.ref)) for image in images)
+        images = [*itertools.chain.from_iterable(threads.map(listed, containers))]
+    return [_storable(image) for image in _by_name(images)]
+
+
+def _by_name(images: list[Placed]) -> list[Placed]:
+    """Rows of Parquet by the names that their data set has for them, if all have one and no two share it."""
+    names = [
+        image.ref.image_id if image.ref.group is None else image.name and image_id_of(image.name)
+        for image in images
+    ]
+    if None in names or len({*names}) < len(names):
+        return images
+    return [
+        replace(image, ref=replace(image.ref, image_id=name))
+        for image, name in zip(images, names, strict=True)
+        if name is not None
+    ]
+
+
+def _storable(image: Placed) -> Placed:
+    return replace(image, ref=storable(image.ref))
 
 
 def expanded(source: str) -> list[str]:

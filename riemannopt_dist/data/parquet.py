@@ -1,9 +1,13 @@
-"""Parquet files with a column of image files' bytes and one of labels, as Hugging Face lays data sets out."""
+"""Parquet files with a column of image files' bytes and one of labels, as Hugging Face lays data sets out.
+
+Others list the addresses of images.
+"""
 
 import json
+import logging
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain, repeat
@@ -17,8 +21,11 @@ from riemannopt_dist.data.classes import class_index, classes_of
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.files import LARGEST, Files
 from riemannopt_dist.data.image_ref import ImageRef, shortened
+from riemannopt_dist.data.uri_list import URI_COLUMN, Classes, label_of, listed_images
 from riemannopt_dist.storage.errors import retried
 from riemannopt_dist.storage.redaction import one_line
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -33,6 +40,8 @@ FOOTER = 64 << 20
 FREE_ROWS = 100_000
 BYTES_A_ROW = 64
 """A file has at most FREE_ROWS rows, and one more for each BYTES_A_ROW of its bytes: less hold no images."""
+BYTES_AN_ADDRESS = 2
+"""As many are enough for a row of a list, compressed."""
 FREE_LABELS = 16 << 20
 LABEL_BYTES = 256
 """Labels, uncompressed, have at most FREE_LABELS bytes, and LABEL_BYTES more for each row."""
@@ -47,25 +56,64 @@ class Damaged(ValueError):
     """A Parquet file whose store answers and whose content cannot be read; the message says why."""
 
 
-def list_parquet(files: Files, uri: str, prefix: str) -> list[Placed]:
+def list_parquet(files: Files, uri: str, prefix: str, classes: Classes = None) -> list[Placed]:
     """A ref a row, ids are `prefix`/row. A damaged file is itself an entry, with the reason.
 
-    Raises ValueError for a file without a column of images.
+    A file without images that has a column of their addresses is a list of them. `classes` are those of a
+    model of its own. Raises ValueError for a file with neither.
     """
     with retried(lambda: files.open(uri), uri) as opened:
         try:
             parquet = checked(lambda: _opened(opened), opened, uri)
+            size = checked(opened.size, opened, uri)
+            if _is_list(parquet.schema_arrow):
+                _check_rows(parquet.metadata, size, BYTES_AN_ADDRESS)
+                return _listed(parquet, opened, uri, classes)
             image_column(parquet.schema_arrow, uri)
-            _check_rows(parquet.metadata, checked(opened.size, opened, uri))
-            classes, note = _classes(parquet, opened, uri)
+            _check_rows(parquet.metadata, size, BYTES_A_ROW)
+            labels, note = _classes(parquet, opened, uri, classes)
+            names = _names(parquet, opened, uri)
         except Damaged as error:
             return [Placed(ImageRef(prefix, uri, None, str(error)))]
-    digits = len(str(len(classes)))
+    digits = len(str(len(labels)))
     groups = chain.from_iterable(repeat(n, rows) for n, rows in enumerate(_group_rows(parquet.metadata)))
     return [
-        Placed(ImageRef(f"{prefix}/{row:0{digits}}", uri, *found, row, group=group), note=note)
-        for row, (found, group) in enumerate(zip(classes, groups, strict=True))
+        Placed(ImageRef(f"{prefix}/{row:0{digits}}", uri, *found, row, group=group), note=note, name=name)
+        for row, (found, group, name) in enumerate(zip(labels, groups, names, strict=True))
     ]
+
+
+def _is_list(schema: pa.Schema) -> bool:
+    """Whether a file holds addresses of images, and no images."""
+    has_images = any(_image_leaf(schema, name) is not None for name in IMAGE_COLUMNS)
+    return not has_images and URI_COLUMN in schema.names and _is_text(schema.field(URI_COLUMN).type)
+
+
+def _listed(parquet: pq.ParquetFile, file: pa.NativeFile, uri: str, classes: Classes) -> list[Placed]:
+    """The images of a list."""
+    column = label_column(parquet.schema_arrow)
+    _check_texts(parquet.metadata, URI_COLUMN)
+    uris = checked(lambda: _values(parquet, file, URI_COLUMN), file, uri).to_pylist()
+    if column is None:
+        return listed_images(uri, zip(uris, repeat(None)), False, classes)
+    _check_texts(parquet.metadata, column)
+    labels = checked(lambda: _values(parquet, file, column), file, uri).to_pylist()
+    return listed_images(uri, zip(uris, labels, strict=True), True, classes)
+
+
+def _names(parquet: pq.ParquetFile, file: pa.NativeFile, uri: str) -> list[str | None]:
+    """What the data set calls the image of each row, as Hugging Face keeps it beside the bytes."""
+    nothing: list[str | None] = [None] * parquet.metadata.num_rows
+    column = image_column(parquet.schema_arrow, uri).partition(".")[0]
+    kind = parquet.schema_arrow.field(column).type
+    if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0 or not _is_text(kind["path"].type):
+        return nothing
+    try:
+        _check_texts(parquet.metadata, leaf := f"{column}.path")
+        values = checked(lambda: parquet.read([leaf], use_threads=False).column(0), file, uri)
+    except Damaged:  # rows have numbers all the same
+        return nothing
+    return [None if value is None or not value["path"] else value["path"] for value in values.to_pylist()]
 
 
 def _group_rows(metadata: pq.FileMetaData) -> list[int]:
@@ -73,14 +121,14 @@ def _group_rows(metadata: pq.FileMetaData) -> list[int]:
     return [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
 
 
-def _check_rows(metadata: pq.FileMetaData, size: int) -> None:
-    """Raise Damaged for more rows than a file of `size` bytes holds images, or other than its groups have."""
+def _check_rows(metadata: pq.FileMetaData, size: int, bytes_a_row: int) -> None:
+    """Raise Damaged for more rows than a file of `size` bytes can hold, or other than its groups have."""
     rows = metadata.num_rows
     if sum(_group_rows(metadata)) != rows or any(count < 0 for count in _group_rows(metadata)):
         raise Damaged(f"damaged Parquet: its row groups do not have the {rows} rows of the file")
-    if rows > FREE_ROWS + size // BYTES_A_ROW:
+    if rows > FREE_ROWS + size // bytes_a_row:
         raise Damaged(
-            f"too many rows: {rows} in {size} bytes (expected at least {BYTES_A_ROW} bytes a row beyond the "
+            f"too many rows: {rows} in {size} bytes (expected at least {bytes_a_row} bytes a row beyond the "
             f"first {FREE_ROWS})"
         )
 
@@ -89,33 +137,56 @@ Class = tuple[int | None, str | None]
 """A class index, or the reason why it is not known; neither for what has no label."""
 
 
-def _classes(parquet: pq.ParquetFile, file: pa.NativeFile, uri: str) -> tuple[list[Class], str | None]:
+def _classes(
+    parquet: pq.ParquetFile, file: pa.NativeFile, uri: str, own: Classes
+) -> tuple[list[Class], str | None]:
     """The class of each row; and why labels are not taken, if so."""
     column = label_column(parquet.schema_arrow)
     unlabelled: list[Class] = [(None, None)] * parquet.metadata.num_rows
     if column is None:
         return unlabelled, None
     names = class_names(parquet.schema_arrow, column)
-    indices = classes_of(names)
+    indices = _indices_of(names, own, uri)
     if names and not any(index is not None for index in indices):
         return unlabelled, (
-            f"the classes of column {column} ({shortened(names)}) are none of ILSVRC's, so its labels are "
-            "not taken: to take them as indices of the model's classes, write the column without their names"
+            f"the classes of column {column} ({shortened(names)}) are none of "
+            f"{'ILSVRC' if own is None else 'the model'}'s, so its labels are not taken: name the model's "
+            "own in model.classes, or write the column without names, as indices of the model's classes"
         )
     kind = parquet.schema_arrow.field(column).type
     if pa.types.is_nested(kind):
         return [(None, f"column {column} is of type {shortened([kind])}, no label")] * len(unlabelled), None
-    _check_labels(parquet.metadata, column)
+    _check_texts(parquet.metadata, column)
     values = checked(lambda: _values(parquet, file, column), file, uri)
     known = dict(enumerate(zip(names, indices, strict=True)))
-    return _classified(values, partial(_class_by_name, known=known) if names else class_index), None
+    by_name = partial(_class_by_name, known=known) if names else partial(label_of, classes=own)
+    return _classified(values, by_name), None
 
 
-def _check_labels(metadata: pq.FileMetaData, column: str) -> None:
-    """Raise Damaged for labels that are longer than any label is."""
+def _indices_of(names: Sequence[str], own: Classes, uri: str) -> list[int | None]:
+    """The class of the model that each of a data set's names means.
+
+    As many names as the model has classes, which have none, are those in order, which a warning tells.
+    """
+    if own is None or not names:
+        return classes_of(names)
+    if not isinstance(own, int):
+        return [own.index(name) if name in own else None for name in names]
+    if len(names) != own:
+        return [None] * len(names)
+    logger.warning(
+        "%s: classes %s are taken as the model's, in this order; else name these in order in model.classes",
+        uri,
+        shortened(f"{rank} = {name}" for rank, name in enumerate(names)),
+    )
+    return list(range(own))
+
+
+def _check_texts(metadata: pq.FileMetaData, column: str) -> None:
+    """Raise Damaged for texts that are longer than any label or name is."""
     size = sum(_chunk(metadata, n, column).total_uncompressed_size for n in range(metadata.num_row_groups))
     if size > FREE_LABELS + LABEL_BYTES * metadata.num_rows:
-        raise Damaged(f"too large: {size} bytes of labels in column {column} for {metadata.num_rows} rows")
+        raise Damaged(f"too large: {size} bytes of texts in column {column} for {metadata.num_rows} rows")
 
 
 def _values(parquet: pq.ParquetFile, file: pa.NativeFile, column: str) -> pa.ChunkedArray:
@@ -174,21 +245,33 @@ def class_names(schema: pa.Schema, column: str) -> list[str]:
 def image_column(schema: pa.Schema, uri: str) -> str:
     """The leaf column with the bytes of image files. Raises ValueError if there is none."""
     for name in IMAGE_COLUMNS:
-        kind = schema.field(name).type if name in schema.names else pa.null()
-        if _is_binary(kind):
-            return name
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind["bytes"].type):
-            return f"{name}.bytes"
+        if (leaf := _image_leaf(schema, name)) is not None:
+            return leaf
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)
     raise ValueError(
         f"source: {uri}: expected a column {', '.join(IMAGE_COLUMNS[:-1])} or {IMAGE_COLUMNS[-1]}, binary or "
-        f"struct<bytes: binary, path: string>, with the files of images, found {columns or 'no column'}"
+        f"struct<bytes: binary, path: string>, with the files of images, or a column {URI_COLUMN} of their "
+        f"addresses, found {columns or 'no column'}"
     )
+
+
+def _image_leaf(schema: pa.Schema, name: str) -> str | None:
+    """The leaf with the bytes of image files in a column of this name, None where it has none."""
+    kind = schema.field(name).type if name in schema.names else pa.null()
+    if _is_binary(kind):
+        return name
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind["bytes"].type):
+        return f"{name}.bytes"
+    return None
 
 
 def label_column(schema: pa.Schema) -> str | None:
     """The column with class indices or synsets, None if there is none of a known name."""
     return next((name for name in LABEL_COLUMNS if name in schema.names), None)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _is_binary(kind: pa.DataType) -> bool:

@@ -102,7 +102,7 @@ def draw_maps(directory: RunDirectory) -> list[str]:
     They are those that the run has stored. The names of the pictures.
     """
     config = make_config(directory.storage.read_json("run.json")["config"], "run.json")
-    model = load_model(**config.model.settings | {"weights": RANDOM})  # it tells how photos are cut
+    model = load_model(config.model.name, RANDOM, **config.model.settings)  # it tells how photos are cut
     rows = {
         (row["image_id"], row["path"], row["placement"]): row
         for row in directory.shard_rows("results")

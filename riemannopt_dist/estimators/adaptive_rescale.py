@@ -21,11 +21,11 @@ from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.estimators.rescale import (
-    check_whole_path,
     complete_attribution,
     forward_pass,
     mean_output_slopes,
     products,
+    tried_on_whole_path,
 )
 from riemannopt_dist.objective import (
     Index,
@@ -66,7 +66,7 @@ def adaptive_rescale_attribution(
         raise ValueError(f"samples: expected at least 2, for intervals that can be placed, got {samples}")
     targets, size = objective.targets, objective.internal_batch_size
     alphas, shares, _ = rough_coordinate(profile)
-    check_whole_path(objective, path)
+    objective = tried_on_whole_path(objective, path)
     maps = torch.empty_like(path.images, dtype=sum_type(path.images.dtype))
     values = maps.new_empty((len(targets), samples + 1))
     for part in micro_batches(len(targets), max(size // (samples + 1), 1)):
@@ -104,7 +104,7 @@ def _secants(
     def passed(shares: Array) -> _Pass:
         index = on_device(np.repeat(rows, shares.shape[1]), device)
         places, _ = path.at(index, on_device(np.interp(shares.ravel(), *coordinate), device))
-        return _Pass(shares, *forward_pass(objective.model, places, tape))
+        return _Pass(shares, *forward_pass(objective, places, tape))
 
     targets = objective.targets[on_device(rows, device)]
     common = np.linspace(0.0, 1.0, max(1, round(FIRST * samples)) + 1)
@@ -114,7 +114,7 @@ def _secants(
     following = np.arange(ordered.size)
     following[ordered[:, :-1]] = ordered[:, 1:]
     cut = first.shares.size
-    tape.join([following[:cut].tolist(), following[cut:].tolist()])
+    tape.join(following.tolist())
 
     chain, neighbours = (on_device(places, device) for places in (ordered, following))
     logits = torch.cat([first.logits, second.logits]).detach()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.paths.base import Path, PathFamily
     from riemannopt_dist.paths.draws import Draws
     from riemannopt_dist.paths.guided import GuidedPath
+    from riemannopt_dist.quadrature.placement.output import PointsByOutput
     from riemannopt_dist.quadrature.profile import Profile
     from riemannopt_dist.quadrature.schedule import Schedule
 
@@ -33,14 +34,15 @@ ADAPTIVE = "adaptive"
 class Placed:
     """Where samples are: on a `schedule`, or, without one, where each image needs them.
 
-    Those of an image's own start from a `profile`; there are `samples` of them, or, with a `tolerance`, at
-    most so many until the estimated error is no larger.
+    Those of an image's own are placed `by_output`, or start from a `profile`; there are `samples` of them,
+    or, with a `tolerance`, at most so many until the estimated error is no larger.
     """
 
     samples: int
     schedule: Schedule | None = None
     profile: Profile | None = None
     tolerance: float | None = None
+    by_output: PointsByOutput | None = None
 
     @property
     def fixed(self) -> Schedule:

@@ -9,12 +9,14 @@ the integral. n intervals take n + 1 samples through the model and back.
 
 An operation whose mean slope is not known is refused by name where torch shows it, and by sums that are not
 complete where it does not. Whether a model is refused does not depend on the intervals: the first image's
-path is tried as one, of the logit, besides.
+path is tried as one, of the logit, besides. Samples of a batch are neighbours along the first axis of what
+the model computes. Where that is not so, as in a transformer whose tokens come first, they go through it one
+at a time.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -59,8 +61,9 @@ EfficientNet-Lite0's sums of photos are off by up to 1.5e-8 of that."""
 def rescale_attribution(objective: Objective, path: Path, schedule: Schedule) -> Attribution:
     """Maps from one secant over each interval of a schedule of the left, right or trapezoid rule.
 
-    Only the schedule's partition matters. Its `gradient_evaluations` are the intervals. A micro-batch holds
-    at most the objective's `internal_batch_size` samples, two at least; it changes nothing beyond rounding.
+    Only the schedule's partition matters. Its `gradient_evaluations` are the intervals. At most the
+    objective's `internal_batch_size` samples go through the model at once; that changes nothing beyond
+    rounding.
 
     Sums are of float32, or of the images' type where that is wider, and so are the maps.
 
@@ -70,7 +73,7 @@ def rescale_attribution(objective: Objective, path: Path, schedule: Schedule) ->
     """
     objective.check(path.images)
     edges, _ = partition_of(schedule)
-    check_whole_path(objective, path)
+    objective = tried_on_whole_path(objective, path)
     maps, values = sums_over_intervals(objective, path, edges)
     evaluations = torch.full_like(objective.targets, len(edges) - 1)
     return complete_attribution(maps, values, evaluations, objective.output, path.images.dtype)
@@ -101,13 +104,26 @@ def sums_over_intervals(objective: Objective, path: Path, edges: Array) -> tuple
     return maps, values
 
 
-def check_whole_path(objective: Objective, path: Path) -> None:
-    """Raise ValueError where the first image's path, as one interval, has no complete secant of its logit.
+def tried_on_whole_path(objective: Objective, path: Path) -> Objective:
+    """The objective; with one sample at a time if those of a batch are not neighbours along the first axis.
 
+    Raises ValueError where the first image's path, as one interval, has no complete secant of its logit.
     Wrong slopes show there as nowhere else: errors of many short intervals may be too small to tell, and so
     may all of a small probability's change.
     """
-    first = Objective(objective.model, objective.targets[:1], "logit", 2)
+    if objective.internal_batch_size > 1:
+        try:
+            _check_whole_path(replace(objective, internal_batch_size=2), path)
+        except ValueError:
+            objective = replace(objective, internal_batch_size=1)
+        else:
+            return objective
+    _check_whole_path(objective, path)
+    return objective
+
+
+def _check_whole_path(objective: Objective, path: Path) -> None:
+    first = replace(objective, targets=objective.targets[:1], output="logit")
     maps, values = sums_over_intervals(first, FirstOf(path), np.array([0.0, 1.0]))
     complete_attribution(maps, values, torch.ones_like(first.targets), "logit", path.images.dtype)
 
@@ -130,10 +146,9 @@ class FirstOf:
 
 def check_rescale(model: Classifier) -> None:
     """Raise ValueError where `rescale_attribution` would for the model: tried on an image of noise."""
-    size = model.input_size
-    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.mean)
+    noise = torch.rand(1, *model.input_shape, generator=torch.Generator().manual_seed(0)).to(model.mean)
     target = torch.zeros(1, dtype=torch.int64, device=noise.device)
-    check_whole_path(Objective(model, target), StraightPath.from_black(noise))
+    tried_on_whole_path(Objective(model, target), StraightPath.from_black(noise))
 
 
 @dataclass(frozen=True)
@@ -201,7 +216,7 @@ def mean_gradients(objective: Objective, places: Tensor, inside: Tensor) -> tupl
     They are zero where `inside` (N − 1,) is false: between places that do not belong together.
     """
     targets, output = objective.targets, objective.output
-    inputs, logits = forward_pass(objective.model, places, Tape())
+    inputs, logits = forward_pass(objective, places, Tape())
     values = logits.detach()
     slopes = torch.zeros_like(values)
     slopes[:-1] = mean_output_slopes(values[:-1], values[1:], targets[:-1], output) * inside[:, None]
@@ -210,13 +225,17 @@ def mean_gradients(objective: Objective, places: Tensor, inside: Tensor) -> tupl
     return explained_output(values, targets, output), gradients[:-1]
 
 
-def forward_pass(model: nn.Module, places: Tensor, tape: Tape) -> tuple[Tensor, Tensor]:
+def forward_pass(objective: Objective, places: Tensor, tape: Tape) -> tuple[Tensor, Tensor]:
     """Places (N, C, H, W) as gradients can be asked of, and their logits (N, classes), noted on the tape."""
     inputs = places.detach().requires_grad_()
+    model = objective.model
     constant = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
-    with torch.enable_grad(), RescaleMode(len(places), tape):
-        logits = logits_of(partial(torch.func.functional_call, model, constant), inputs)
-    return inputs, logits
+    logits = []
+    with torch.enable_grad():
+        for part in torch.split(inputs, 1 if objective.internal_batch_size == 1 else len(inputs)):
+            with RescaleMode(len(part), tape):
+                logits.append(logits_of(partial(torch.func.functional_call, model, constant), part))
+    return inputs, torch.cat(logits)
 
 
 def mean_output_slopes(before: Tensor, after: Tensor, targets: Tensor, output: Output) -> Tensor:

@@ -47,11 +47,11 @@ def weights_at(points: Array, schedules: Sequence[Schedule]) -> Array:
 
 @ieee_float32()
 def add_weighted(maps: Tensor, samples: PathSamples, weights: Tensor) -> None:
-    """Add a micro-batch's samples, weighted by `weights` (S, N), onto its images' maps (B, S, C, H, W).
+    """Add a micro-batch's integrand, weighted by `weights` (S, N), onto its images' maps (B, S, C, H, W).
 
     One matrix product an image for all schedules: its order of summation is fixed, which scattered additions
     on a GPU would not be, and it adds in place.
     """
-    integrand = samples.integrand.flatten(1).to(maps)
+    integrand, factors = samples.integrand.flatten(1).to(maps), weights.to(maps)
     for row, part in by_image(samples.rows):
-        maps[row].flatten(1).addmm_(weights[:, part], integrand[part])
+        maps[row].flatten(1).addmm_(factors[:, part], integrand[part])

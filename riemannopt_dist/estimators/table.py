@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Cost, Estimator, Placed
 from riemannopt_dist.paths.base import paths_an_image
+from riemannopt_dist.quadrature.placement.table import output_placement
 from riemannopt_dist.quadrature.rules import PARTITION_RULES, intervals, linear_schedule
 from riemannopt_dist.registry import Registry
 
@@ -50,13 +51,21 @@ class _Sampled:
         """Any model with a gradient will do."""
 
     def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
-        """What the path has to sample."""
-        return Cost(*path.sampling([placed.fixed], self.early))
+        """What the path has to sample, and f where points by the output ask for it."""
+        if placed.by_output is None:
+            return Cost(*path.sampling([placed.fixed], self.early))
+        asked = placed.by_output.asked
+        gradients, ends = path.sampling([placed.by_output.schedule(asked)], self.early)
+        ends = 2 if placed.by_output.placement.partial else ends  # at most
+        return Cost(gradients, ends + len(asked))
 
     def attribute(self, objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
-        """A sum from one pass along the path."""
+        """A sum from one pass along the path, or one for each image."""
+        from riemannopt_dist.estimators.by_output import sums_by_output
         from riemannopt_dist.estimators.passes import sums_along
 
+        if placed.by_output is not None:
+            return sums_by_output(objective, path, self.sums, placed.by_output)
         (result,) = sums_along(path, objective, [(self.sums, placed.fixed)])
         return result
 
@@ -85,7 +94,93 @@ class Riemann(_Sampled):
         placements = ONLY_PLACEMENTS.get(self.name)
         if placements is not None and placement not in placements:
             return f"expected the placement {' or '.join(placements)}, got {placement}"
-        return _walk_refusal(path, self.name, WALKED_RULES) or _count_refusal(self.name, placement, samples)
+        return (
+            _walk_refusal(path, self.name, WALKED_RULES)
+            or _output_refusal(path, placement, samples)
+            or _count_refusal(self.name, placement, samples)
+        )
+
+
+@dataclass(frozen=True)
+class LeftIg(_Sampled):
+    """Left-IG (Miglani et al., 2020): the sum under the rule right before the output saturates."""
+
+    name: str = "left_ig"
+    tends_to_integral = False
+
+    @property
+    def sums(self) -> type[Sums]:
+        """Σ_k w_k g(α_k) until f has made nine tenths of its way."""
+        from riemannopt_dist.estimators.left_ig import LeftSums
+
+        return LeftSums
+
+    @property
+    def early(self) -> tuple[float, ...]:
+        """Both ends tell what f has to make."""
+        return (0.0, 1.0)
+
+    def rule(self, path: PathFamily) -> str:
+        """As its authors have it."""
+        return "right"
+
+    def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
+        """A walk does not tell f at the image before it is there."""
+        return _fixed_refusal(path) or Riemann("right").refusal(path, placement, samples)
+
+
+@dataclass(frozen=True)
+class PathWeighted(_Sampled):
+    """Path-weighted IG (Kamalov et al., 2025): the trapezoid with intervals weighted by where they are."""
+
+    name: str
+    kind: str
+    tends_to_integral = False
+
+    @property
+    def sums(self) -> type[Sums]:
+        """Σ_j w(b_{j+1}) h_j (g(b_j) + g(b_{j+1})) / 2, the weights scaled to sum to 1."""
+        from riemannopt_dist.estimators import path_weighted
+
+        sums: type[Sums] = getattr(path_weighted, self.kind)
+        return sums
+
+    def rule(self, path: PathFamily) -> str:
+        """Both ends of each interval."""
+        return "trapezoid"
+
+    def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
+        """A walk does not tell how far along it is; a single interval may weigh nothing."""
+        if samples < 3:
+            return f"samples: {self.name} needs at least 3, for two intervals, got {samples}"
+        return _fixed_refusal(path) or Riemann("trapezoid").refusal(path, placement, samples)
+
+
+@dataclass(frozen=True)
+class Idg(_Sampled):
+    """Integrated Decision Gradients (Walker et al., AAAI 2024): gradients weighted by the output's rise."""
+
+    name: str = "idg"
+    tends_to_integral = False
+
+    @property
+    def sums(self) -> type[Sums]:
+        """Σ_k w_k g(α_k) (f_k − f_{k−1}) / (α_k − α_{k−1})."""
+        from riemannopt_dist.estimators.idg import IdgSums
+
+        return IdgSums
+
+    def rule(self, path: PathFamily) -> str:
+        """As its authors have it."""
+        return "left"
+
+    def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
+        """Slopes take two samples; a walk does not tell f at the one before."""
+        if samples < 2:
+            return f"samples: the slopes of {self.name} need at least 2, got {samples}"
+        if output_placement(placement) is not None:
+            return _fixed_refusal(path)
+        return _fixed_refusal(path) or Riemann("left").refusal(path, placement, samples)
 
 
 @dataclass(frozen=True)
@@ -150,11 +245,13 @@ class SoftmaxTrapezoid(_Sampled):
         """Points per image need a path that is known beforehand, and both of its ends."""
         if placement == ADAPTIVE:
             return _adaptive_refusal(path, samples)
-        return _count_refusal(self.rule(path), placement, samples)
+        return _output_refusal(path, placement, samples) or _count_refusal(
+            self.rule(path), placement, samples
+        )
 
     def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
         """The schedule's points; or an image's own, and for a probability whether it is flat at the start."""
-        if placed.schedule is not None:
+        if placed.schedule is not None or placed.by_output is not None:
             return super().cost(path, placed, output, at_once)
         return Cost(placed.samples, int(output == "probability"))
 
@@ -162,7 +259,7 @@ class SoftmaxTrapezoid(_Sampled):
         """A sum on the schedule, or on each image's own points."""
         from riemannopt_dist.estimators.adaptive import refined_where_needed
 
-        if placed.schedule is not None:
+        if placed.schedule is not None or placed.by_output is not None:
             return super().attribute(objective, path, placed)
         return refined_where_needed(objective, path, placed)
 
@@ -194,6 +291,8 @@ class Rescale:
         """All samples go through the network before the first gradient: no walk is known by then."""
         if path.walked:
             return f"{path.label} is found by its gradients, step by step: the rule needs the path before"
+        if output_placement(placement) is not None:
+            return f"the placement {placement} is for sums of gradients"
         return _adaptive_refusal(path, samples) if placement == ADAPTIVE else None
 
     def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
@@ -236,6 +335,8 @@ class ExpectedGradients:
                 f"expected a path from several baselines, such as {{path: ig, baseline: noise, draws: 50}}, "
                 f"got {path.label}"
             )
+        if output_placement(placement) is not None:
+            return f"the placement {placement} is by the output along one path"
         return Riemann("midpoint").refusal(path, placement, samples)
 
     def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
@@ -257,6 +358,26 @@ class ExpectedGradients:
 def _walk_refusal(path: PathFamily, rule: str, rules: Sequence[str]) -> str | None:
     if path.walked and rule not in rules:
         return f"a guided walk has the rules {' and '.join(rules)}, not {rule}"
+    return None
+
+
+def _fixed_refusal(path: PathFamily) -> str | None:
+    return (
+        f"{path.label} is found by its gradients, step by step: it is not known before"
+        if path.walked
+        else None
+    )
+
+
+def _output_refusal(path: PathFamily, placement: str, samples: int) -> str | None:
+    """Why sums of the whole path have no points by the output there; None for another placement."""
+    chosen = output_placement(placement)
+    if chosen is None:
+        return None
+    if chosen.partial:
+        return f"the placement {placement}, which leaves out some of the path, is for idg"
+    if path.walked:
+        return f"{path.label} is found by its gradients, step by step: it has no points per image"
     return None
 
 
@@ -289,6 +410,11 @@ ESTIMATORS: Registry[Estimator] = Registry(
         "idgi": Idgi("idgi", "left"),
         "idgi_right": Idgi("idgi_right", "right"),
         "idgi_trapezoid": Idgi("idgi_trapezoid", "trapezoid"),
+        "idg": Idg(),
+        "left_ig": LeftIg(),
+        "path_weighted_late": PathWeighted("path_weighted_late", "LateSums"),
+        "path_weighted_early": PathWeighted("path_weighted_early", "EarlySums"),
+        "path_weighted_middle": PathWeighted("path_weighted_middle", "MiddleSums"),
         "softmax_trapezoid": SoftmaxTrapezoid(),
         "rescale": Rescale(),
         "expected_gradients": ExpectedGradients(),

@@ -9,6 +9,7 @@ from typing import Any
 from riemannopt_dist.map_files.base import CellMaps, ImageFacts, Map, MapExport
 from riemannopt_dist.map_files.table import EXPORTERS
 from riemannopt_dist.reader import RunReader, StoredMaps
+from riemannopt_dist.run.examples import target_of
 from riemannopt_dist.run.outputs.maps import maps_of
 from riemannopt_dist.run.progress import Meter, meter
 from riemannopt_dist.storage.redaction import URI, without_secrets
@@ -66,11 +67,12 @@ def _counted(run: RunReader, files: tuple[str, ...], progress: Meter) -> Iterato
 
 def _facts(run: RunReader) -> dict[str, ImageFacts]:
     """What images.parquet tells of the images that are classified."""
+    targets = run.about["config"].get("targets", "label")
     rows = sorted(run.images().to_pylist(), key=lambda row: str(row["image_id"]))
     return {
         row["image_id"]: ImageFacts(
             index,
-            row["prediction"] if row["label"] is None else row["label"],
+            target_of(row, targets),
             row["prediction"],
             row["probability"],
         )

@@ -26,17 +26,17 @@ def random_map(images: Tensor) -> Tensor:
 
 @ieee_float32()
 def edge_map(images: Tensor) -> Tensor:
-    """The Sobel gradient's magnitude of the brightness, a third of it in each channel: (B, 3, H, W).
+    """The Sobel gradient's magnitude of the brightness, an equal share of it in each channel: (B, C, H, W).
 
     Float32 or wider.
     """
     images = images.to(sum_type(images.dtype))
     luma = torch.tensor(LUMA).to(images)[:, None, None]
-    brightness = (images * luma).sum(1, keepdim=True)
+    brightness = (images * luma).sum(1, keepdim=True)  # of grey images itself: the weights' sum is 1
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]).to(images)
     kernels = torch.stack([across, across.T])[:, None]
     slopes = nn.functional.conv2d(nn.functional.pad(brightness, (1, 1, 1, 1), mode="replicate"), kernels)
-    return (slopes.square().sum(1, keepdim=True).sqrt() / 3).expand_as(images).contiguous()
+    return (slopes.square().sum(1, keepdim=True).sqrt() / images.shape[1]).expand_as(images).contiguous()
 
 
 CONTROLS: Mapping[str, Callable[[Tensor], Tensor]] = {"random": random_map, "edges": edge_map}

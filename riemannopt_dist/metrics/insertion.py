@@ -162,6 +162,7 @@ def _replacement_curve(
     before = replacement.before
     check_choice(convention, CONVENTIONS, "convention")
     objective.check(before)
+    objective.check(replacement.after)
     check_maps(maps, before)
     pixels = before.shape[-2] * before.shape[-1]
     counts = official_counts(pixels) if convention == "official" else rise_counts(pixels)

@@ -46,7 +46,7 @@ def compare(maps: Tensor, reference: Tensor) -> Agreement:
 def _agreement(maps: Tensor, reference: Tensor) -> Agreement:
     """`compare`, without a look at the values, which would wait for the device."""
     target = _summed(reference)
-    target_ranks = _centred(average_ranks(target))
+    target_ranks = average_ranks(target)
     agreements = []
     for one in maps.reshape(-1, *reference.shape):
         summed = _summed(one)
@@ -54,7 +54,7 @@ def _agreement(maps: Tensor, reference: Tensor) -> Agreement:
             (
                 relative_distance(one, reference),
                 _cosine(summed, target),
-                _cosine(_centred(average_ranks(summed)), target_ranks),
+                correlation(average_ranks(summed), target_ranks),
             )
         )
     shape = maps.shape[:-3]
@@ -87,20 +87,32 @@ def average_ranks(values: Tensor) -> Tensor:
     return (below + up_to + 1).double() / 2
 
 
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's correlation of rows (B, P): (B,), NaN where one of them is constant."""
+    return correlation(average_ranks(a), average_ranks(b))
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson's correlation of rows (…, P): (…), NaN where one of them is constant."""
+    return _cosine(_centred(a), _centred(b))
+
+
 def _summed(maps: Tensor) -> Tensor:
     """The channel sums of maps (B, C, H, W), float64: (B, H · W)."""
     return maps.sum(1, dtype=torch.float64).flatten(1)
 
 
 def _centred(values: Tensor) -> Tensor:
-    return values - values.mean(1, keepdim=True)
+    """Values less their mean over the last axis: zeros of constants, whatever the rounding of the mean."""
+    constant = values.amax(-1, keepdim=True) == values.amin(-1, keepdim=True)
+    return torch.where(constant, 0.0, values - values.mean(-1, keepdim=True))
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    """The cosine of the angle between rows (B, P): (B,), NaN where one of them is zero."""
+    """The cosine of the angle between rows (…, P): (…), NaN where one of them is zero."""
     # Scaled first: squares of small attributions would vanish.
-    a, b = (row / row.abs().amax(1, keepdim=True) for row in (a, b))
-    return (a * b).sum(1) / (a.square().sum(1) * b.square().sum(1)).sqrt()
+    a, b = (row / row.abs().amax(-1, keepdim=True) for row in (a, b))
+    return (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
 
 
 def _compute(batch: MapBatch) -> dict[str, Tensor]:

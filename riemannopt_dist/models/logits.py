@@ -15,7 +15,7 @@ def check_logits(output: object, images: int) -> None:
     The message names what it is instead, and what the model should return of it.
     """
     if not isinstance(output, Tensor):
-        raise ValueError(f"{EXPECTED}, got {_kind(output)}: {_part(output)}")
+        raise ValueError(f"{EXPECTED}, got {_kind(output)}: {_mend(output)}")
     if output.ndim != 2 or len(output) != images:
         shape = f"shape {tuple(output.shape)} for {images} image(s)"
         raise ValueError(f"{EXPECTED}, got {shape}: {_reshaping(output, images)}")
@@ -38,16 +38,47 @@ def _kind(output: object) -> str:
     return f"{name} of {len(output)}" if isinstance(output, tuple | list) else name
 
 
-def _part(output: Any) -> str:
+def part_of(output: Any, key: str | int) -> Any:
+    """The part of a model's output under a key of a mapping, a place in a tuple, or the name of an attribute.
+
+    Raises ValueError where there is none.
+    """
+    try:
+        if isinstance(output, Mapping):
+            return output[key]
+        if isinstance(output, tuple | list) and isinstance(key, int):
+            return output[key]
+        return getattr(output, str(key))
+    except (LookupError, AttributeError):
+        raise ValueError(
+            f"model: output_key: no {key!r} in its output, {_kind(output)}{_key(output)}"
+        ) from None
+
+
+def _mend(output: Any) -> str:
     """What to return of an output that is not a tensor."""
+    key = _logits_key(output)
+    if key is None:
+        return "return one tensor of it" if isinstance(output, Mapping) else "return the tensor alone"
+    is_attribute = not isinstance(output, Mapping) and isinstance(key, str)
+    return f"return out{f'.{key}' if is_attribute else f'[{key!r}]'}{_key(output)}"
+
+
+def _key(output: Any) -> str:
+    """The setting that takes the logits of an output, where there are some."""
+    key = _logits_key(output)
+    return "" if key is None else f", or give output_key: {key}"
+
+
+def _logits_key(output: Any) -> str | int | None:
+    """The key, the name or the place of what could be logits in an output, None where there is none."""
     if isinstance(output, Mapping):
-        keys = ["logits"] if "logits" in output else _matrices(output.items())
-        return f"return out[{keys[0]!r}]" if keys else "return one tensor of it"
-    if hasattr(output, "logits"):
-        return "return out.logits"
-    if isinstance(output, tuple | list) and (places := _matrices(enumerate(output))):
-        return f"return out[{places[0]}]"
-    return "return the tensor alone"
+        keys: list[str | int] = ["logits"] if "logits" in output else _matrices(output.items())
+    elif hasattr(output, "logits"):
+        keys = ["logits"]
+    else:
+        keys = _matrices(enumerate(output)) if isinstance(output, tuple | list) else []
+    return keys[0] if keys else None
 
 
 def _matrices(items: Iterable[tuple[Any, object]]) -> list[Any]:

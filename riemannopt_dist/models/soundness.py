@@ -28,7 +28,7 @@ def check_classifier(model: Classifier, output: Output = "probability") -> int:
     """The number of classes of a classifier that can be explained.
 
     Raises ValueError, in one line that says what was found, what is expected and how to mend it: where its
-    forward or backward pass fails on images (2, 3, H, W) of its own size; for an output that is not finite
+    forward or backward pass fails on images (2, C, H, W) of its own size; for an output that is not finite
     logits (B, classes), or probabilities where a probability is to be explained; for one that depends on
     chance or on the other images of a batch; and for one without a gradient with respect to the images. The
     random numbers of the caller are left where they were.
@@ -45,15 +45,14 @@ def check_classifier(model: Classifier, output: Output = "probability") -> int:
 
 
 def noise(model: Classifier) -> Tensor:
-    """Two images of noise for `model`, (2, 3, H, W), one of them dark: neither has the batch's statistics."""
-    size = model.input_size
-    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    """Two images of noise for `model`, (2, C, H, W), one of them dark: neither has the batch's statistics."""
+    images = torch.rand(2, *model.input_shape, generator=torch.Generator().manual_seed(0))
     images[1] *= 0.25
     return images.to(model.mean)
 
 
 def run_model(model: Classifier, images: Tensor) -> Tensor:
-    """Logits (B, classes) of images (B, 3, H, W). Raises ValueError where there are none."""
+    """Logits (B, classes) of images (B, C, H, W). Raises ValueError where there are none."""
     try:
         logits: Any = model(images.clone())  # which it may write to
     except Exception as error:
@@ -72,7 +71,7 @@ def moved(logits: Tensor, expected: Tensor) -> float:
 
 
 def _check_alone(model: Classifier, image: Tensor, expected: Tensor) -> None:
-    """Raise ValueError unless the logits of one image (1, 3, H, W) are those `expected`, with a gradient."""
+    """Raise ValueError unless the logits of one image (1, C, H, W) are those `expected`, with a gradient."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         inputs = image.clone().requires_grad_()
         logits = run_model(model, inputs)

@@ -188,12 +188,12 @@ def _pixels(source: str, number: int) -> Pixels:
 
     from riemannopt_dist.data.decoding import decode_image
     from riemannopt_dist.data.errors import UnreachableImage, UnreadableImage
-    from riemannopt_dist.data.files import files_of
     from riemannopt_dist.data.reading import ImageReader
+    from riemannopt_dist.data.uri_list import source_files
 
     ref = _listed(source)[number]
     try:
-        with ImageReader(files_of(source), [ref]) as reader:
+        with ImageReader(source_files(source), [ref]) as reader:
             return np.asarray(decode_image(reader.read(ref)))
     except (UnreadableImage, UnreachableImage) as error:
         raise ValueError(f"baseline: {ref.image_id}: {error}") from None

@@ -1,6 +1,7 @@
 """The figures of a run's report.
 
-Errors against their cost, insertion against samples, each profile with its points, single images' profiles.
+Errors against their cost, insertion against samples, each profile with its points, single images' profiles,
+and maps where they are stored.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from riemannopt_dist.reports.figures import (
     score_figure,
     single_profiles_figure,
 )
+from riemannopt_dist.reports.maps_figure import maps_figure
 from riemannopt_dist.reports.table_one import METHODS, PLACEMENTS, path_of, rule_of
 
 PICTURES = ("png", "svg")
@@ -40,6 +42,8 @@ def figure_files(data: RunData) -> dict[str, bytes]:
     figures |= {f"profile_{path}": profile_of(path, fitted) for path, fitted in data.fitted.items()}
     singles = {path: images for path, images in data.singles.items() if images}
     figures |= {f"profiles_{path}": single_profiles_figure(path, images) for path, images in singles.items()}
+    if (maps := maps_figure(data)) is not None:
+        figures["maps"] = maps
     return {
         f"report/{name}.{kind}": picture(figure, kind)
         for name, figure in figures.items()

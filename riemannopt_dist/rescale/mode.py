@@ -14,24 +14,26 @@ from torch.overrides import TorchFunctionMode
 from riemannopt_dist.rescale.operations import (
     AS_FIRST,
     BY_WEIGHTS,
+    COMPOSITE,
     LINEAR,
+    body_of,
     makes_new,
     operation_of,
     tensors_in,
 )
-from riemannopt_dist.rescale.rules import RULES, Rule
-from riemannopt_dist.rescale.tape import Recording, Tape, overwritten
+from riemannopt_dist.rescale.rules import RULES
+from riemannopt_dist.rescale.tape import Recording, Rule, Tape, overwritten
 
 
 class RescaleMode(TorchFunctionMode):
     """While it is active, torch's functions are differentiated by mean slopes between a pass's samples.
 
-    Row n of a gradient passes through an operation as by the mean of its Jacobian on the straight line from
-    row n of the operation's input to its neighbour on the `tape`; without one it is zero. Values stay as they
-    are, but for rounding. No gradient may be asked of the model's parameters.
+    A sample's gradient passes through an operation as by the mean of its Jacobian on the straight line from
+    the operation's inputs there to those at its neighbour on the `tape`; without one it is zero. Values stay
+    as they are, but for rounding. No gradient may be asked of the model's parameters.
 
-    Raises ValueError, naming the operation: for one that is not known; where an operation's input does not
-    have a row for each of the batch's `rows` ≥ 2 samples; and for one that takes, or writes to, what depends
+    Raises ValueError, naming the operation: for one that is not known; where a tensor's first axis cannot be
+    shared out evenly among the batch's `rows` samples; and for one that takes, or writes to, what depends
     on the sample without a gradient (a comparison, a detached tensor), since slopes say nothing of that.
     """
 
@@ -49,6 +51,9 @@ class RescaleMode(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         name, writes = operation_of(func)
+        if name in COMPOSITE:
+            with self:
+                return body_of(func)(*args, **kwargs)
         args = (*args, *(kwargs.pop(key) for key in ("input", "other") if key in kwargs))
         followed = [x for x in tensors_in((args, kwargs)) if x.requires_grad]
         cut = any(id(x) in self._cut for x in tensors_in((args, kwargs)))
@@ -59,19 +64,23 @@ class RescaleMode(TorchFunctionMode):
             self._check_target(name, args[0])
         rule = RULES.get(name) if followed else None
         if rule is not None and not cut:
-            self._check_rows(name, followed)
-            return self._by_rule(name, rule, writes, args, kwargs)
+            result = self._by_rule(name, rule, writes, args, kwargs)
+            self._note_cut([x for x in tensors_in(result) if not x.is_floating_point()])  # such as indices
+            return result
         if writes:
             self._recording.spare(args[0])
         result = _run(name, func, args, kwargs)
         self._check_result(name, args[0] if writes else result, followed, cut)
         if _depends_on_values(name, args, followed, self._cut):
-            self._cut |= {id(x): x for x in tensors_in(result) if not x.requires_grad}
+            self._note_cut(result)
         return result
+
+    def _note_cut(self, result: Any) -> None:
+        self._cut |= {id(x): x for x in tensors_in(result) if not x.requires_grad}
 
     def _by_rule(
         self, name: str, rule: Rule, writes: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Tensor:
+    ) -> Any:
         """The operation's value by its rule, in the first argument's memory if it writes there."""
         try:
             if not writes:
@@ -82,15 +91,7 @@ class RescaleMode(TorchFunctionMode):
                 f"model: the Rescale rule is not known for its operation {name} with such arguments ({error})"
             ) from error
         self._recording.spare(args[0])
-        return _run(name, overwritten, (args[0], result), {})  # type: ignore[no-any-return]
-
-    def _check_rows(self, name: str, followed: list[Tensor]) -> None:
-        for x in followed:
-            if x.ndim == 0 or len(x) != self._recording.rows:
-                raise ValueError(
-                    f"model: its operation {name} has an input of shape {tuple(x.shape)}, "
-                    f"expected a row for each of {self._recording.rows} samples"
-                )
+        return _run(name, overwritten, (args[0], result), {})
 
     def _check_target(self, name: str, target: Tensor) -> None:
         """Raise ValueError for writing where no gradient follows."""

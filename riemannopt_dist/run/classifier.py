@@ -1,16 +1,19 @@
 """The classifier of a run: loaded and checked by the driver, built once more from its weights by workers."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Unpack
 
 import torch
 
-from riemannopt_dist.data.classes import CLASSES, class_name
+from riemannopt_dist.choices import TARGET_RULES
+from riemannopt_dist.data.classes import CLASSES, class_name, named_class
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import assemble_model, load_model, model_state
+from riemannopt_dist.models.recipe import ModelSettings
 from riemannopt_dist.models.soundness import (
     REARRANGED,
     check_classifier,
@@ -24,7 +27,7 @@ from riemannopt_dist.storage.redaction import one_line
 
 
 def checked_classifier(
-    name: str, weights: str | None, output: Output = "probability", **settings: Any
+    name: str, weights: str | None, output: Output = "probability", **settings: Unpack[ModelSettings]
 ) -> Classifier:
     """`load_model(name, weights, …)`. Raises ValueError for one whose `output` cannot be explained."""
     model = load_model(name, weights, **settings)
@@ -42,6 +45,8 @@ def check_for_run(model: Classifier, config: Config) -> int:
     config.baseline_digests()
     classes = check_classifier(model, config.explain)
     check_operations(model, config)
+    for family in config.paths().values():
+        family.through(noise(model)[:1])  # a baseline has as many channels as the images
     _check_rebuilding(model)
     return classes
 
@@ -52,18 +57,55 @@ def check_operations(model: Classifier, config: Config) -> None:
         ESTIMATORS[name].check(model)
 
 
-def labelled_images(config: Config, classes: int) -> list[ImageRef]:
-    """The images of a run of a model of so many classes, with their labels.
+def labelled_images(config: Config, classes: int, names: Sequence[str] | None = None) -> list[ImageRef]:
+    """The images of a run of a model of so many classes, called `names`, with their labels.
 
     Raises ValueError for a label that the model lacks, and names of other classes than it has.
     """
-    names = config.model.class_names()
     if names is not None and len(names) != classes:
         raise ValueError(f"model.classes: expected the names of {classes} classes, got {len(names)}")
+    is_named = names is not None and (classes != CLASSES or config.model.classes is not None)
     own = None if classes == CLASSES else classes
-    refs = list_images(config.images, config.labels, config.image_extensions, own if names is None else names)
+    refs = list_images(config.images, config.labels, config.image_extensions, names if is_named else own)
     check_labels(refs, classes)
     return refs
+
+
+def with_class_index(config: Config, names: Sequence[str] | None, classes: int) -> Config:
+    """The configuration with the index of the class that its `targets` name, if they name one.
+
+    Raises ValueError where the model has no such class, and for the second of a single one.
+    """
+    targets = config.targets
+    if targets == "runner_up" and classes < 2:
+        raise ValueError("targets: runner_up: expected two classes or more, the model has 1")
+    if targets in TARGET_RULES:
+        return config
+    try:
+        return config.model_copy(update={"targets": target_index(str(targets), names, classes)})
+    except ValueError as error:
+        rules = ", ".join(TARGET_RULES)
+        raise ValueError(f"targets: expected {rules} or a class: {error}".replace(": target:", ":")) from None
+
+
+def target_index(target: str, names: Sequence[str] | None, classes: int) -> int:
+    """The class that an index stands for, or one of the classes' `names`, or another of ImageNet's for it.
+
+    Raises ValueError where there is none, and for a name of several.
+    """
+    if target.isdecimal():
+        if int(target) < classes:
+            return int(target)
+        raise ValueError(f"target: expected a class below {classes}, got {target}")
+    if names is None:
+        raise ValueError(f"target: expected the index of one of {classes} classes, got {target!r}")
+    places = [place for place, name in enumerate(names) if name == target]
+    index = places[0] if len(places) == 1 else named_class(target) if classes == CLASSES else None
+    if index is None:
+        near = get_close_matches(target, names, 3, 0.5)
+        meant = f" (did you mean {', '.join(near)}?)" if near else ""
+        raise ValueError(f"target: {target!r} is the name of no class, or of several{meant}")
+    return index
 
 
 def check_labels(refs: Iterable[ImageRef], classes: int) -> None:

@@ -5,7 +5,7 @@ import importlib.util
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -21,13 +21,23 @@ from pydantic import (
     model_validator,
 )
 
-from riemannopt_dist.choices import DEFAULT_AVERAGE, Average, Output, Refine, Select, Targets
+from riemannopt_dist.choices import (
+    DEFAULT_AVERAGE,
+    HF,
+    TARGET_RULES,
+    Average,
+    Output,
+    Refine,
+    Select,
+    Targets,
+    height_and_width,
+)
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.paths.table import PATHS, parsed_label, path_family
-from riemannopt_dist.quadrature.placement.table import PLACEMENTS
+from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, PLACEMENTS
 from riemannopt_dist.registry import Registry
 from riemannopt_dist.run.grid import Cell, control_cell, make_cell
 from riemannopt_dist.run.outputs.maps import Channels, Precision
@@ -36,6 +46,9 @@ from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.storage.digest import digest_of_values
 from riemannopt_dist.storage.errors import PATIENCE
 from riemannopt_dist.storage.redaction import scrubbed, without_secrets
+
+if TYPE_CHECKING:
+    from riemannopt_dist.models.recipe import ModelSettings
 
 T = TypeVar("T")
 
@@ -70,6 +83,19 @@ def _extension(text: str) -> str:
     return text.removeprefix(".").lower()
 
 
+def _model_name(name: str) -> str:
+    """A folder's path made absolute: workers run in other directories."""
+    is_folder = name.startswith(HF)
+    return f"{HF}{Path(name.removeprefix(HF)).expanduser().absolute()}" if is_folder else name
+
+
+def _size(value: Any) -> Any:
+    """Pixels as they are told, checked."""
+    if value is not None:
+        height_and_width(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validated(value)
@@ -77,15 +103,28 @@ def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
         raise ValueError(f"expected a count or auto, got {shown(value)}") from None
 
 
+def _targets(value: Any) -> Any:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | str)
+        or value == ""
+        or (isinstance(value, int) and value < 0)
+    ):
+        rules = ", ".join(TARGET_RULES)
+        raise ValueError(f"expected {rules}, or a class by its index or name, got {shown(value)}")
+    return value
+
+
 # Lists, in a file: strict validation would take tuples alone.
 Items = Annotated[tuple[T, ...], Field(strict=False)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Size = Annotated[int | tuple[int, int], BeforeValidator(_size)]
 MetricName = Annotated[str, AfterValidator(_entry_of(METRICS))]
 PathName = Annotated[str, AfterValidator(_entry_of(PATHS))]
 EstimatorName = Annotated[str, AfterValidator(_entry_of(ESTIMATORS))]
-PlacementName = Annotated[str, AfterValidator(_entry_of(PLACEMENTS, LINEAR, ADAPTIVE))]
+PlacementName = Annotated[str, AfterValidator(_entry_of(PLACEMENTS, LINEAR, ADAPTIVE, *OUTPUT_PLACEMENTS))]
 CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_count_or_auto)]
 ControlName = Literal["random", "edges"]
 Extension = Annotated[Text, AfterValidator(_extension)]
@@ -103,25 +142,32 @@ class _Strict(BaseModel):
 class ModelConfig(_Strict):
     """The classifier: a name that `load_model` knows, its weights, and what else `load_model` takes.
 
-    `weights` may be a training script's checkpoint of a network with `num_classes` classes; mean, std,
-    input_size and resize_size say how its images are prepared, where that is not as for the published
-    weights. `classes` are the names of its classes in order, or a file with a name a line: folders of these
-    names label the images in them.
+    `weights` may be a training script's checkpoint of a network with `num_classes` classes. Where its images
+    are not prepared as for the published weights, `input_size` is what it takes and `resize_size` what an
+    image just covers, in its own shape, before the middle of it is cut: the side of a square or [height,
+    width]. `channels` is 1 for grey images, 3 for RGB, and `mean` and `std` have a value for each.
+    `output_key` is the key or place of the logits in an output that is a mapping or a tuple.
+
+    `classes` are the names of its classes in order, or a file with a name a line: folders of these names
+    label the images in them.
     """
 
-    name: str
+    name: Annotated[str, AfterValidator(_model_name)]
     weights: str | None = None
     num_classes: PositiveInt | None = None
     mean: Items[float] | None = None
     std: Items[float] | None = None
-    input_size: PositiveInt | None = None
-    resize_size: PositiveInt | None = None
+    input_size: Size | None = None
+    resize_size: Size | None = None
+    channels: Literal[1, 3] | None = None
+    output_key: Text | Annotated[int, Field(ge=0)] | None = None
     classes: Text | Items[Text] | None = None
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """The arguments of `load_model`."""
-        return self.model_dump(exclude={"classes"})
+    def settings(self) -> "ModelSettings":
+        """The settings of `load_model`."""
+        settings: ModelSettings = self.model_dump(exclude={"name", "weights", "classes"})  # type: ignore[assignment]
+        return settings
 
     def class_names(self) -> tuple[str, ...] | None:
         """The names of its classes, where they are told. Raises ValueError for a file that cannot be read."""
@@ -319,8 +365,9 @@ class Config(_Strict):
     """Everything that a run is told.
 
     images        where the images are: a folder (a folder a synset, or flat), Parquet or WebDataset tars (one
-                  file, a folder of them, or data-{000..127}.tar), on a disk that all nodes see, at s3://, gs://
-                  or, for Parquet and tars, https://; or "demo:"
+                  file, a folder of them, or data-{000..127}.tar), or a list of addresses (.csv, or Parquet,
+                  with columns uri and perhaps label), on a disk that all nodes see, at s3://, gs:// or, but
+                  for folders, https://; or "demo:"
     labels        a file with the labels of ILSVRC2012's validation images: LOC_val_solution.csv, or
                   ILSVRC2012_validation_ground_truth.txt with meta.mat beside it
     image_extensions   those of images in WebDataset tars, such as [left.png] for key.left.png; those of all
@@ -337,7 +384,9 @@ class Config(_Strict):
     select        the images used: those in which the model sees the label's class (correct), those in which
                   it does not (wrong), or all; images without a label always are
     min_probability   of the class that the model sees, for an image to be used
-    targets       the class explained: the label where there is one, or the predicted class
+    targets       the class explained: the label where there is one (label), the class that the model sees
+                  (predicted), the second most probable one (runner_up), or one class for all images, by its
+                  index or name
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file, at most
     batch_size    images computed together by a worker
@@ -360,7 +409,7 @@ class Config(_Strict):
     maps: MapsConfig | None = None
     select: Select = "correct"
     min_probability: Share = 0.0
-    targets: Targets = "label"
+    targets: Annotated[Targets, BeforeValidator(_targets)] = "label"
     limit: PositiveInt | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     shard_size: PositiveInt = 32

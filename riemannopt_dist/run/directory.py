@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from riemannopt_dist.run import schemas
+from riemannopt_dist.run.naming import named
 from riemannopt_dist.run.origin import Origin, code_digest, foreign, origin_now
 from riemannopt_dist.storage.base import Columns, Storage
 from riemannopt_dist.storage.digest import digest_of_values
 from riemannopt_dist.storage.errors import DamagedFile
 
 if TYPE_CHECKING:
+    from riemannopt_dist.choices import Framing
     from riemannopt_dist.data.image_ref import ImageRef
     from riemannopt_dist.quadrature.profile import Profile
     from riemannopt_dist.quadrature.schedule import Schedule
@@ -138,10 +140,10 @@ class RunDirectory:
             )
         return True
 
-    def claim(self, config: Config, weights_digest: str, sizes: tuple[int, int] | None = None) -> None:
-        """Make this the directory of `config`; `sizes` are its model's `input_size` and `resize_size`.
+    def claim(self, config: Config, weights_digest: str, framing: Framing | None = None) -> None:
+        """Make this the directory of `config`; `framing` is that of its model's images.
 
-        They are noted so that whoever shows a photo as the model saw it calls no code of the model.
+        It is noted so that whoever shows a photo as the model saw it calls no code of the model.
         """
         self.storage.write_json(
             RUN,
@@ -151,7 +153,7 @@ class RunDirectory:
                 "fingerprint": config.fingerprint(weights_digest),
                 "config": config.published(),
                 "weights_digest": weights_digest,
-                "sizes": sizes,
+                "sizes": framing,
                 **maker_now(config.model.name),
             },
         )
@@ -246,14 +248,19 @@ class RunDirectory:
         return self._rows(LISTING, schemas.LISTING)
 
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
-        """Commit the list of all inputs."""
-        self.write_table(IMAGES, pa.Table.from_pylist(list(images), schema=schemas.IMAGES))
+        """Commit the list of all inputs, with the names of their classes where the run tells them."""
+        rows = list(images)
+        has_runner_up = any(row.get("runner_up") is not None for row in rows)
+        schema = schemas.IMAGES.append(schemas.RUNNER_UP) if has_runner_up else schemas.IMAGES
+        table, names = pa.Table.from_pylist(rows, schema=schema), self.read_class_names()
+        self.write_table(IMAGES, table if names is None else named(table, names))
 
     def read_images(self) -> list[dict[str, Any]] | None:
         """The list of all inputs, None where it is not there yet."""
         if not self.storage.exists(IMAGES):
             return None
-        return self._rows(IMAGES, schemas.IMAGES)
+        rows: list[dict[str, Any]] = self.table(IMAGES, schemas.IMAGES).to_pylist()
+        return rows
 
     def read_failures(self) -> list[Failure]:
         """All images given up on so far."""

@@ -84,14 +84,21 @@ def given_up_share(directory: RunDirectory, config: Config) -> float:
     images = directory.read_images() or []
     in_fit = sum(row["in_fit"] for row in images)
     counts = {SELECTION: len(images), FIT: in_fit, REFINE: in_fit}
-    counts[RESULTS] = len(evaluated_examples(images, config)) if images else 0
+    counts[RESULTS] = len(draw(images, config)[1]) if images else 0
     failed = Counter(failure.stage for failure in directory.read_failures())
     return max((failed[stage] / max(count, 1) for stage, count in counts.items()), default=0.0)
 
 
 def example_of(row: dict[str, Any], targets: Targets) -> Example:
-    """The example of a row of images.parquet; without a label its target is the prediction."""
-    predicted = targets == "predicted" or row["label"] is None
-    target = row["prediction"] if predicted else row["label"]
+    """The example of a row of images.parquet; without a label its target is the prediction, unless told."""
     known: dict[str, Any] = {key: row.get(key) for key in KNOWN}
-    return Example(ImageRef(**known), target)
+    return Example(ImageRef(**known), target_of(row, targets))
+
+
+def target_of(row: Mapping[str, Any], targets: Targets) -> int:
+    """The class explained of an image, by its label and what the model sees in it."""
+    if isinstance(targets, int):
+        return targets
+    column = "prediction" if targets == "predicted" else targets
+    target: int = row["prediction"] if row[column] is None else row[column]
+    return target

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed, refusal
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.paths.base import PathFamily
+from riemannopt_dist.quadrature.placement.table import output_placement, points_by_output
 from riemannopt_dist.quadrature.rules import linear_schedule
 
 if TYPE_CHECKING:
@@ -46,12 +47,12 @@ class Cell:
     @property
     def fitted(self) -> bool:
         """Whether its samples are placed by a profile."""
-        return self.placement not in (LINEAR, NONE)
+        return self.placement not in (LINEAR, NONE) and output_placement(self.placement) is None
 
     @property
     def per_image(self) -> bool:
         """Whether each image has points of its own."""
-        return self.placement == ADAPTIVE
+        return self.placement == ADAPTIVE or output_placement(self.placement) is not None
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:
@@ -85,14 +86,19 @@ def place(
 
     for (path, placement, rule), group in groupby(sorted(cells, key=lambda c: (kind(c), c)), kind):
         members = list(group)
-        if placement == ADAPTIVE:
-            profile = profiles[path]
-            placed |= {c: Placed(c.samples, None, profile, c.tolerance) for c in members}
+        if members[0].per_image:
+            placed |= {cell: place_per_image(cell, rule, profiles.get(path)) for cell in members}
             continue
         counts = {cell.samples for cell in members}
         schedules = _schedules(placement, rule, counts, profiles.get(path))
         placed |= {cell: Placed(cell.samples, schedules[cell.samples]) for cell in members}
     return placed
+
+
+def place_per_image(cell: Cell, rule: str, profile: "Profile | None" = None) -> Placed:
+    """Where the samples of a cell are that are each image's own."""
+    points = points_by_output(cell.placement, rule, cell.samples)
+    return Placed(cell.samples, None, profile if points is None else None, cell.tolerance, points)
 
 
 def _schedules(

@@ -35,7 +35,7 @@ def measured_batch_size(model: Classifier, device: torch.device, size: int | str
 
 def _peak(model: Classifier, device: torch.device, count: int) -> int:
     """Bytes that `count` gradients at once take, beyond what is there before."""
-    shape = (count, 3, model.input_size, model.input_size)
+    shape = (count, *model.input_shape)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     targets = torch.zeros(count, dtype=torch.int64, device=device)

@@ -93,12 +93,16 @@ def is_behind(schema: pa.Schema, run: Mapping[str, Any], stage: str) -> bool:
 def code_digest(model: str) -> str:
     """SHA-256, in hexadecimal, of the file that a model package.module:name comes from; "" of other models.
 
+    Of hf:FOLDER it is that of the configuration in the folder.
+
     What the code of others depends on are the versions of packages.
     """
-    module, colon, _ = model.partition(":")
+    module, colon, place = model.partition(":")
     if not colon or module == "timm":
         return ""
     try:
+        if module == "hf":
+            return hashlib.sha256((Path(place).expanduser() / "config.json").read_bytes()).hexdigest()
         spec = importlib.util.find_spec(module)
         return hashlib.sha256(Path(spec.origin or "").read_bytes()).hexdigest() if spec else ""
     except (ImportError, OSError, ValueError):  # in a zip, say

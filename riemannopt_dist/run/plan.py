@@ -21,20 +21,27 @@ from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.estimators.base import Estimator, Placed, cost_together, shares
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, folded
-from riemannopt_dist.models.loading import RANDOM, load_model, weights_file
+from riemannopt_dist.models.loading import RANDOM, is_published, load_model, weights_file
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import PathFamily, paths_an_image
 from riemannopt_dist.quadrature.optimize import optimize_schedules
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import intervals, linear_schedule
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.classifier import check_for_run, check_operations, labelled_images
+from riemannopt_dist.run.classifier import (
+    check_for_run,
+    check_operations,
+    class_names,
+    labelled_images,
+    with_class_index,
+)
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import located, map_output
 from riemannopt_dist.run.extension import Extension, extension_of
-from riemannopt_dist.run.grid import NONE, Cell
+from riemannopt_dist.run.grid import NONE, Cell, place_per_image
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.run.status import StageStatus, read_status
@@ -173,12 +180,14 @@ def make_plan(config: Config) -> Plan:
     Raises ValueError for a model that the run would refuse, images that cannot be had or too few of them,
     labels that the model lacks, and a directory of another run. Published weights are not fetched.
     """
-    classes, side = _check_model(config)
+    model, classes = _checked_model(config)
+    names = config.model.class_names() or class_names(model, classes)
+    config = with_class_index(config, names, classes)
     directory = RunDirectory(Storage(config.output))
     begun = directory.holds(config, None)
     run = directory.read_run() if begun else {}
     extension = extension_of(run, config) if begun else None
-    refs = labelled_images(config, classes)
+    refs = labelled_images(config, classes, names)
     drawn = _evaluated(refs, config)
     image_ids = [ref.image_id for ref in drawn]
     stored = map_output(config, image_ids)
@@ -197,7 +206,7 @@ def make_plan(config: Config) -> Plan:
         result_rows=rows,
         result_bytes=rows * _bytes_a_row(config),
         begun=begun,
-        map_bytes=0 if stored is None else stored.bytes_of(image_ids, (3, side, side)),
+        map_bytes=0 if stored is None else stored.bytes_of(image_ids, model.input_shape),
         extension=extension,
         there=there,
         stages=read_status(directory.storage).stages if begun else (),
@@ -244,19 +253,20 @@ def _evaluated(refs: Sequence[ImageRef], config: Config) -> list[ImageRef]:
     return [by_id[name] for name in chosen]
 
 
-def _check_model(config: Config) -> tuple[int, int]:
-    """The number of the model's classes, and the side of its images in pixels.
+def _checked_model(config: Config) -> tuple[Classifier, int]:
+    """The model, or one like it with random weights for those published, and the number of its classes.
 
     Raises ValueError for a model that the run would refuse.
     """
-    weights = config.model.weights
-    path = weights_file(config.model.name, weights, config.model.num_classes)
-    model = load_model(**config.model.settings | {"weights": RANDOM if path is None else str(path)})
-    if path is None and weights != RANDOM and model.classes is not None:
+    name, weights, settings = config.model.name, config.model.weights, config.model.settings
+    if weights_file(name, weights, settings) is None and weights != RANDOM and is_published(name):
         # Random weights stand in for published ones: their values say nothing.
+        model = load_model(name, RANDOM, **settings)
+        assert model.classes is not None
         check_operations(model, config)
-        return model.classes, model.input_size
-    return check_for_run(model, config), model.input_size
+        return model, model.classes
+    model = load_model(name, weights, **settings)
+    return model, check_for_run(model, config)
 
 
 def _fitting(config: Config, paths: Sequence[str]) -> Iterator[Work]:
@@ -328,9 +338,9 @@ def _likely_place(cell: Cell, path: PathFamily) -> Placed:
     Partitions of one placement into as many intervals may be the same under every rule or not, and those of
     other counts nested or not: a stand-in profile for those that are alike.
     """
-    if cell.per_image:
-        return Placed(cell.samples, tolerance=cell.tolerance)
     rule = ESTIMATORS[cell.estimator].rule(path)
+    if cell.per_image:
+        return place_per_image(cell, rule)
     if not cell.fitted:
         return Placed(cell.samples, linear_schedule(cell.samples, rule))
     alike = ALIKE.get(cell.placement, _by_rule_and_count)
@@ -378,11 +388,11 @@ def assumed_speed(gradients_per_second: float) -> Speed:
 def measure_speed(config: Config) -> Speed:
     """The speed of this machine's device, from a second of each with random weights, which are as fast."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = channels_last(folded(load_model(**config.model.settings | {"weights": RANDOM}))).to(device)
+    model = channels_last(folded(load_model(config.model.name, RANDOM, **config.model.settings))).to(device)
     batch = measured_batch_size(model, device, config.internal_batch_size)
     if device.type == "cpu":
         batch = min(batch, MEASURED_BATCH)
-    images = torch.rand(batch, 3, model.input_size, model.input_size, device=device)
+    images = torch.rand(batch, *model.input_shape, device=device)
     targets = torch.zeros(batch, dtype=torch.int64, device=device)
     objective = Objective(model, targets, config.explain, batch)
     gradients = batch / _seconds(lambda: objective.gradients(images)[0])

@@ -14,9 +14,10 @@ import torch
 
 from riemannopt_dist.data.decoding import image_tensor
 from riemannopt_dist.data.errors import UnreadableImage
-from riemannopt_dist.data.files import Files, files_of
+from riemannopt_dist.data.files import Files
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.reading import ImageReader
+from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.soundness import run_model
 from riemannopt_dist.precision import ieee_float32, relative_rounding
@@ -77,7 +78,7 @@ def _compare_probes(directory: RunDirectory, config: Config, model: Classifier) 
     stored = [probe for probe in directory.read_probes() if probe.image_id in listed]
     refs = [listed[probe.image_id] for probe in stored]
     compared = 0
-    with ImageReader(files_of(config.images), refs) as reader:
+    with ImageReader(source_files(config.images), refs) as reader:
         for before, ref in zip(stored, refs, strict=True):
             try:
                 now = _probe(model, reader, ref)
@@ -91,7 +92,7 @@ def _compare_probes(directory: RunDirectory, config: Config, model: Classifier) 
 
 def _probe(model: Classifier, reader: ImageReader, ref: ImageRef) -> Probe:
     """Raises UnreadableImage; ValueError where the model fails."""
-    image = image_tensor(reader.read(ref), model.input_size, model.resize_size)
+    image = image_tensor(reader.read(ref), *model.framing)
     with ieee_float32(), torch.no_grad():
         logits = run_model(model, image[None].to(model.mean))[0]
     return Probe(ref.image_id, reader.digests[ref.image_id], tuple(logits.double().tolist()))

@@ -26,6 +26,11 @@ def read_results(storage: Storage) -> pa.Table:
     return result_rows(RunDirectory(storage), _tabulated)
 
 
+def read_scores(storage: Storage) -> pa.Table:
+    """The cell, the class explained and the scores of all result rows. Errors are those of `read_results`."""
+    return result_rows(RunDirectory(storage), _scored)
+
+
 def result_rows(
     directory: RunDirectory,
     columns: Columns,
@@ -94,6 +99,12 @@ def _undefined(kind: pa.DataType, rows: int, length: int) -> pa.Array:
 def _length(table: pa.Table, column: str) -> int:
     """That of the lists in a column, which are alike."""
     return len(table[column][0]) if len(table) else 0
+
+
+def _scored(schema: pa.Schema) -> list[str]:
+    """The columns of the cells, and those that are better higher or lower."""
+    known = {field.name for field in RESULT}
+    return [field.name for field in schema if field.name in known or b"direction" in (field.metadata or {})]
 
 
 def _tabulated(schema: pa.Schema) -> list[str]:

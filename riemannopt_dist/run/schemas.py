@@ -56,6 +56,12 @@ SELECTION = pa.schema(
     ]
 )
 IMAGES = SELECTION.append(_IN_FIT).append(_DRAW)
+RUNNER_UP = field(
+    "runner_up",
+    pa.int32(),
+    "class index of the second highest logit; with targets: runner_up alone",
+    nullable=True,
+)
 
 LISTING = pa.schema(
     [

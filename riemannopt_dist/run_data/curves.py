@@ -1,5 +1,6 @@
 """Mean curves of a run's cells, such as those of insertion, added up shard by shard."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,25 +15,28 @@ from riemannopt_dist.run.results import READERS
 from riemannopt_dist.run.stages.names import RESULTS
 
 END = "_curve"
-"""How the columns end that hold an image's curve at equal shares of its pixels, from none to all."""
+"""How the columns end that hold f of an image at shares of its pixels, which their metadata tell."""
 
 Sums = dict[tuple[str, CellKey], tuple[int, NDArray[np.float64]]]
+Shares = dict[str, NDArray[np.float64]]
 
 
 def mean_curves(directory: RunDirectory) -> list[Curve]:
     """The mean curve of each score and cell, over the images for which it is defined."""
-    run, sums = directory.read_run(), Sums()
+    run, sums, shares = directory.read_run(), Sums(), Shares()
 
-    def of_shard(name: str) -> Sums:
-        return _sums(directory.checked(name, run, columns=lambda schema: [*CELL, *_curves(schema)]))
+    def of_shard(name: str) -> tuple[Shares, Sums]:
+        table = directory.checked(name, run, columns=lambda schema: [*CELL, *_curves(schema)])
+        return _shares(table.schema), _sums(table)
 
     with ThreadPoolExecutor(READERS) as threads:
-        for shard in threads.map(of_shard, shard_files(directory.storage, RESULTS).values()):
+        for positions, shard in threads.map(of_shard, shard_files(directory.storage, RESULTS).values()):
+            shares |= positions
             for key, (count, part) in shard.items():
                 images, total = sums.get(key, (0, 0.0))
                 sums[key] = images + count, total + part
     return [
-        Curve(score, cell, images, np.linspace(0, 1, len(total)), total / images)
+        Curve(score, cell, images, shares.get(score, np.linspace(0, 1, len(total))), total / images)
         for (score, cell), (images, total) in sorted(sums.items(), key=lambda item: item[0])
         if images
     ]
@@ -52,6 +56,13 @@ def _sums(table: pa.Table) -> Sums:
             parts = zip(cells, of_cells.sum(1), of_cells @ values[defined], strict=True)
             sums |= {(name.removesuffix(END), cell): (int(count), part) for cell, count, part in parts}
     return sums
+
+
+def _shares(schema: pa.Schema) -> Shares:
+    """The shares of pixels that each score's curve is at; runs of older versions do not tell them."""
+    told = {name: (schema.field(name).metadata or {}).get(b"x", b"") for name in _curves(schema)}
+    # It may be the name of a column instead.
+    return {name.removesuffix(END): np.array(json.loads(x)) for name, x in told.items() if x[:1] == b"["}
 
 
 def _curves(schema: pa.Schema) -> list[str]:

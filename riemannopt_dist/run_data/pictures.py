@@ -60,8 +60,8 @@ def _places(directory: RunDirectory, run: Mapping[str, Any]) -> dict[str, tuple[
     }
 
 
-def _photo(ref: ImageRef, sizes: Sequence[int] | None) -> tuple[Photo | None, str]:
-    """The photo (H, W, 3) as it is cut for a model of such sizes, or why there is none."""
+def _photo(ref: ImageRef, sizes: Sequence[Any] | None) -> tuple[Photo | None, str]:
+    """The photo (H, W, 3) as it is cut for a model of such sizes and channels, or why there is none."""
     if sizes is None:
         return None, "run.json does not tell the sizes that it is cut to: an earlier version wrote it"
     try:
@@ -69,7 +69,8 @@ def _photo(ref: ImageRef, sizes: Sequence[int] | None) -> tuple[Photo | None, st
             tensor = image_tensor(reader.read(ref), *sizes)
     except (UnreadableImage, ReplacedImage, OSError, ValueError) as error:
         return None, str(error)
-    return (tensor.permute(1, 2, 0) * 255).round().byte().numpy(), ""
+    pixels = (tensor.permute(1, 2, 0) * 255).round().byte()
+    return pixels.expand(-1, -1, 3).numpy(), ""
 
 
 def _map(directory: RunDirectory, cell: Cell, shard: str, image_id: str) -> Map | None:

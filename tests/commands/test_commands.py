@@ -165,7 +165,9 @@ def test_a_model_that_cannot_be_explained_is_one_line_before_ray_starts(
         "explain": ["explain", str(tmp_path / "pictures/p00.png"), "-o", str(tmp_path / "out.png"), *model],
     }[command]
     ended = runner.invoke(app, arguments)
-    assert re.fullmatch(r"error: model: expected logits, .*return out\['logits'\]\n", ended.stderr)
+    assert re.fullmatch(
+        r"error: model: expected logits, .*return out\['logits'\], or give output_key: logits\n", ended.stderr
+    )
     assert ended.exit_code == 2
     assert set(tmp_path.rglob("*")) == before
 

@@ -64,7 +64,7 @@ def parquet_of(columns: dict[str, Any], **options: Any) -> bytes:
 
 def hugging_face(count: int, first: int = 0) -> dict[str, Any]:
     """Columns as Hugging Face's data sets have them."""
-    images = [{"bytes": content(n), "path": f"{n}.png"} for n in range(first, first + count)]
+    images = [{"bytes": content(n), "path": f"{n:02}.png"} for n in range(first, first + count)]
     return {"image": images, "label": [n % 5 for n in range(first, first + count)]}
 
 
@@ -292,12 +292,22 @@ def test_parquet_as_hugging_face_writes_it(tmp_path: Path) -> None:
         data = parquet_of(hugging_face(12, 12 * n), row_group_size=5)
         (tmp_path / f"data/val-{n:05}-of-00002.parquet").write_bytes(data)
     refs = list_images(str(tmp_path))
-    ids = [f"data/val-0000{n}-of-00002.parquet/{row:02}" for n in range(2) for row in range(12)]
-    assert labels_of(refs) == [(image_id, n % 5) for n, image_id in enumerate(ids)]
+    assert labels_of(refs) == [(f"{n:02}.png", n % 5) for n in range(24)]
     assert list(read_all(str(tmp_path), refs).values()) == [content(n) for n in range(24)]
     # In another order, and only some.
     some = [refs[n] for n in (17, 3, 22, 4)]
     assert list(read_all(str(tmp_path), some).values()) == [content(n) for n in (17, 3, 22, 4)]
+
+
+def test_names_in_parquet_that_two_share_are_no_ids(tmp_path: Path) -> None:
+    for n in range(2):
+        (tmp_path / f"{n}.parquet").write_bytes(parquet_of(hugging_face(2)))
+    assert [ref.image_id for ref in list_images(str(tmp_path))] == [
+        f"{n}.parquet/{row}" for n in range(2) for row in range(2)
+    ]
+    (tmp_path / "1.parquet").write_bytes(b"")
+    ids = ["00.png", "01.png", "1.parquet"]
+    assert [ref.image_id for ref in list_images(str(tmp_path))] == ids
 
 
 def test_other_columns_types_and_labels(tmp_path: Path) -> None:

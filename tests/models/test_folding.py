@@ -60,7 +60,7 @@ def test_activations_keep_no_copies(name: str, copying: type[nn.Module]) -> None
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "timm:tf_efficientnet_lite0"])
 def test_outputs_and_gradients_stay(name: str) -> None:
     model = random_statistics(load_model(name, "random"))
-    model.input_size = 64
+    model.input_size = (64, 64)
     images = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     targets = torch.tensor([3, 5])
     result = folded(model)

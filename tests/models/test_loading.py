@@ -10,6 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
+from riemannopt_dist.choices import height_and_width
 from riemannopt_dist.data.decoding import decode_image, prepare_image
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.data.reading import read_image
@@ -25,8 +26,8 @@ def lite0() -> Classifier:
     return load_model("efficientnet_lite0")
 
 
-def images(size: int, count: int = 1) -> torch.Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+def images(size: int | tuple[int, int], count: int = 1) -> torch.Tensor:
+    return torch.rand(count, 3, *height_and_width(size), generator=torch.Generator().manual_seed(0))
 
 
 def read_only(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -72,8 +73,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_efficientnet_lite0_sees_what_is_in_the_demo_photos(lite0: Classifier) -> None:
     assert (lite0.name, lite0.input_size, lite0.resize_size, lite0.classes) == (
         "efficientnet_lite0",
-        224,
-        256,
+        (224, 224),
+        (256, 256),
         1000,
     )
     photos = {ref.image_id: ref.uri for ref in list_images("demo:")}
@@ -153,7 +154,7 @@ def test_parity_with_torchvision_s_own_pretrained_model(
         expected = oracle((inputs - IMAGENET_MEAN) / IMAGENET_STD)
     for source in (weights, str(tmp_path / "mine.pt")):
         model = load_model(name, source)
-        assert (model.input_size, model.resize_size, model.classes) == (size, resize_size, 1000)
+        assert (model.input_size[0], model.resize_size[0], model.classes) == (size, resize_size, 1000)
         assert torch.equal(model(inputs), expected)
 
 
@@ -169,8 +170,8 @@ def test_timm_models_and_local_files(file: str, tmp_path: Path) -> None:
         torch.save(oracle.state_dict(), path)
     model = load_model("timm:test_resnet", str(path))
     cfg = timm.get_pretrained_cfg("test_resnet")
-    assert (model.input_size, model.classes) == (cfg.input_size[-1], cfg.num_classes)
-    assert model.resize_size == int(cfg.input_size[-1] / cfg.crop_pct)
+    assert (model.input_size, model.classes) == (cfg.input_size[-2:], cfg.num_classes)
+    assert model.resize_size == (int(cfg.input_size[-1] / cfg.crop_pct),) * 2
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (cfg.mean, cfg.std))
     inputs = images(model.input_size)
     assert torch.equal(model(inputs), oracle((inputs - mean) / std))
@@ -192,8 +193,8 @@ def test_a_file_named_as_torchvision_s_takes_its_sizes(tmp_path: Path) -> None:
     ]:
         torch.save(state, tmp_path / file)
         model = load_model("mobilenet_v2", str(tmp_path / file))
-        assert model.resize_size == resize_size
-        assert assemble_model("mobilenet_v2", model_state(model)).resize_size == resize_size
+        assert model.resize_size == (resize_size, resize_size)
+        assert assemble_model("mobilenet_v2", model_state(model)).resize_size == model.resize_size
 
 
 def test_random_weights_repeat_and_leave_the_caller_s_generator_alone() -> None:
@@ -210,11 +211,11 @@ def test_random_weights_repeat_and_leave_the_caller_s_generator_alone() -> None:
 
 def test_a_factory_gives_its_module_and_sizes(toy: str) -> None:
     model = load_model("toy:linear")
-    assert (model.input_size, model.resize_size, model.classes) == (32, 40, None)
+    assert (model.input_size, model.resize_size, model.classes) == ((32, 32), (40, 40), None)
     inputs = images(32, count=2)
     assert torch.equal(model(inputs), model.network(inputs))
     plain = load_model("toy:plain")
-    assert (plain.input_size, plain.resize_size) == (224, 256)
+    assert (plain.input_size, plain.resize_size) == ((224, 224), (256, 256))
 
 
 @pytest.mark.parametrize(
@@ -227,9 +228,9 @@ def test_a_factory_gives_its_module_and_sizes(toy: str) -> None:
         ),
         ("def made():\n    raise KeyError('head')", "the function fails without arguments: KeyError: 'head'"),
         ("made = lambda: nn.LazyLinear(3)", "'weight' has no shape yet: run the network once"),
-        ("made = lambda: sized((3, 16, 16), 16)", r"its input_size: .* from 1 on, got \(3, 16, 16\)"),
-        ("made = lambda: sized(True, 16)", "its input_size: expected a whole number from 1 on, got True"),
-        ("made = lambda: sized(16, 8)", "its resize_size: expected a whole number from 16 on, got 8"),
+        ("made = lambda: sized((3, 16, 16), 16)", r"its input_size: expected pixels, .* got \(3, 16, 16\)"),
+        ("made = lambda: sized(True, 16)", "its input_size: expected pixels, .* got True"),
+        ("made = lambda: sized(16, 8)", "its resize_size: expected at least 16, got 8"),
     ],
 )
 def test_a_factory_that_fails_is_one_line(
@@ -250,7 +251,7 @@ def test_a_larger_input_is_cut_from_a_larger_picture(tmp_path: Path, monkeypatch
     (tmp_path / "large.py").write_text(code + "    return net\n")
     monkeypatch.syspath_prepend(tmp_path)
     model = load_model("large:made")
-    assert (model.input_size, model.resize_size) == (299, 342)
+    assert (model.input_size, model.resize_size) == ((299, 299), (342, 342))
 
 
 def test_a_factory_takes_a_local_file(toy: str, tmp_path: Path) -> None:

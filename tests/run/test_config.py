@@ -61,7 +61,7 @@ def test_defaults_are_the_papers() -> None:
         ),
         ({"grid": [{"paths": ["curved"]}]}, "paths.0.path: path: expected one of ig, .* got 'curved'$"),
         ({"grid": [{"paths": ["ig_idgi"]}]}, "'ig_idgi' is called 'ig, with the estimator idgi' now$"),
-        ({"grid": [{"placements": ["secant"]}]}, "placement: expected one of linear, adaptive, riemannopt"),
+        ({"grid": [{"placements": ["secant"]}]}, "placement: expected one of linear, adaptive, .*riemannopt"),
         ({"grid": [{"methods": ["ig"]}]}, "grid.0: 'methods' is called 'paths' now$"),
         ({"grid": [{"rules": ["left"]}]}, "grid.0: 'rules' is called 'estimators' now$"),
         (

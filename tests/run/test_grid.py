@@ -137,9 +137,9 @@ def test_cells_have_an_order_and_tell_their_paths_parameters() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("ig", {"colour": "white"}, "path ig: expected some of baseline, got"),
-        ("ig", {"baseline": "grey"}, "baseline: expected black, white or numbers"),
-        ("ig", {"baseline": 1.5}, r"baseline: expected numbers in \[0, 1\], got 1.5"),
+        ("ig", {"colour": "white"}, "path ig: expected some of baseline, draws, got"),
+        ("ig", {"baseline": "grey"}, "baseline: expected black, white, mean, blurred, noise, numbers"),
+        ("ig", {"baseline": 1.5}, r"baseline: expected numbers in \[0, 1\], got \(1.5,\)"),
         ("blur_ig", {"sigma_max": 0.0}, "sigma_max: expected a positive number of pixels"),
         ("guided_ig", {"fraction": 0.0}, "fraction: expected a number above 0"),
         ("curved", {}, "path: expected one of ig, blur_ig, guided_ig, got 'curved'"),
@@ -152,6 +152,9 @@ def test_bad_paths_are_named(name: str, parameters: dict[str, object], message: 
 
 
 def test_every_estimator_says_whether_it_goes_with_every_path() -> None:
+    """Only Guided IG's walks are not for all; expected gradients are for lines from several baselines."""
+    several = path_family("ig(baseline=noise, draws=4)")
     for name, estimator in ESTIMATORS.items():
         refused = {path for path in PATHS if estimator.refusal(path_family(path), "linear", 8)}
-        assert refused <= {"guided_ig"}, name
+        assert refused <= ({*PATHS} if name == "expected_gradients" else {"guided_ig"}), name
+        assert estimator.refusal(several, "linear", 8) is None, name

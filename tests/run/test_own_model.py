@@ -74,7 +74,7 @@ def test_images_that_the_model_gets_wrong_are_explained_by_what_it_sees(place: P
     assert all(row["selected"] == (row["label"] != row["prediction"]) for row in images.values())
     rows = list(directory.shard_rows("results"))
     assert len(rows) == 3
-    model = load_model(**config.model.settings)
+    model = load_model(config.model.name, config.model.weights, **config.model.settings)
     for row in rows:
         assert row["target"] == images[row["image_id"]]["prediction"] != row["label"]
         picture = np.asarray(Image.open(place / "images" / row["image_id"]))
@@ -88,7 +88,11 @@ def test_what_is_used(place: Path, select: Select, expected: int) -> None:
     """The model sees one class in all the noise, which is right for the two pictures of that one."""
     config = make_config(fields(place, select=select), "test")
     engine = Engine(
-        load_model(**config.model.settings), torch.device("cpu"), files_of(config.images), 8, Tally()
+        load_model(config.model.name, config.model.weights, **config.model.settings),
+        torch.device("cpu"),
+        files_of(config.images),
+        8,
+        Tally(),
     )
     refs = list_images(config.images, classes=NAMES)
     rows = [*Selection(8, config.select).rows(engine, refs)]

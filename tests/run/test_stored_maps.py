@@ -32,6 +32,7 @@ from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
+from riemannopt_dist.run_data.curves import mean_curves
 from riemannopt_dist.run_data.data import results_so_far, run_data
 from riemannopt_dist.scoring import check_scorable, score_run
 from riemannopt_dist.storage.base import Storage
@@ -44,7 +45,17 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 IMAGES = 8
 SHARDS = 4
 MODEL = "riemannopt_dist.testing.small_world:tiny_classifier"
-SCORED = ("completeness", "insertion", "insertion_smoothed", "deletion", "infidelity", "information_fast")
+SCORED = (
+    "completeness",
+    "insertion",
+    "insertion_smoothed",
+    "deletion",
+    "infidelity",
+    "information_fast",
+    "sensitivity_n",
+    "road",
+    "sparseness",
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +65,14 @@ def config(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Config:
     fields = small_fields(
         make_pictures(world / "pictures", FIT + IMAGES),
         world / "run",
-        grid=[{"placements": ["linear"], "estimators": ["left", "trapezoid"], "samples": [3, 6]}],
+        grid=[
+            {"placements": ["linear"], "estimators": ["left", "trapezoid"], "samples": [3, 6]},
+            {"placements": ["idg"], "estimators": ["idg"], "samples": [6]},
+            {"placements": ["non_uniform"], "estimators": ["left_ig"], "samples": [6]},
+        ],
         metrics=[*SCORED, "reference"],
         reference={"intervals": 64},
-        maps={"channels": "all", "dtype": "float32"},
+        maps={"channels": "all", "dtype": "float32", "cells": ["*/linear/*"]},
         shard_size=2,
         internal_batch_size=32,
     )
@@ -107,7 +122,7 @@ def test_scores_of_stored_maps_are_those_of_the_run(reader: RunReader) -> None:
     assert list(problems(reader.directory)) == []
     tables = score_run(reader, SCORED)
     for name, table in tables.items():
-        assert_alike(table, reader.results(table.column_names))
+        assert_alike(table, reader.results(table.column_names, placement="linear"))
         meant = {field.name: field.metadata for field in results_schema([METRICS[name]])}
         assert table.schema.field(table.column_names[-1]).metadata == meant[table.column_names[-1]]
     assert list(problems(reader.directory)) == []
@@ -124,11 +139,43 @@ def test_scores_of_stored_maps_are_those_of_the_run(reader: RunReader) -> None:
     assert written == {lost}
 
 
+@pytest.mark.parametrize(("estimator", "placement"), [("idg", "idg"), ("left_ig", "non_uniform")])
+def test_points_by_the_output_are_those_of_the_library(
+    reader: RunReader, config: Config, estimator: str, placement: str
+) -> None:
+    """And the metrics of maps that were not stored, which are no nearer to Integrated Gradients' integral."""
+    model = load_model(MODEL)
+    chosen = {row["image_id"]: row for row in reader.images().to_pylist()}
+    rows = reader.results(estimator=estimator, placement=placement).to_pylist()
+    assert len(rows) == IMAGES
+    for row in rows[:3]:
+        image = read_tensor(example_of(chosen[row["image_id"]], config.targets).image, model)[None]
+        target = torch.tensor([row["target"]])
+        found = ro.attribute(model, image, target, estimator=estimator, placement=placement, samples=6)
+        assert row["attribution_sum"] == pytest.approx(float(found.maps.sum()), rel=1e-4)
+        assert row["sparseness"] == pytest.approx(float(ro.sparseness(found.maps)), rel=1e-4)
+        curve = ro.road(ro.Objective(model, target), image, found.maps, seed=config.seed)
+        assert row["road_curve"] == pytest.approx(curve.curve[0].tolist(), rel=1e-3)
+        assert np.isnan(row["reference_error"])
+
+
+def test_mean_curves_are_at_the_shares_that_their_columns_tell(reader: RunReader) -> None:
+    curves = {curve.score: curve for curve in mean_curves(reader.directory)}
+    assert {"insertion", "road"} <= curves.keys()
+    assert "sensitivity_n" not in curves  # which is no f
+    assert curves["insertion"].x == pytest.approx(np.arange(21) / 20)
+    road = curves["road"]
+    assert road.x == pytest.approx(np.arange(10) / 10)
+    path, estimator, placement, samples, _ = road.cell
+    rows = reader.results(path=path, estimator=estimator, placement=placement, samples=samples)
+    assert road.values == pytest.approx(np.mean(rows["road_curve"].to_pylist(), axis=0), rel=1e-5)
+
+
 def test_sums_over_channels_are_enough(reader: RunReader, tmp_path: Path) -> None:
     """In float32 for the same scores; in float16 for those of maps that are off by what is said."""
     summed = stored_as(reader, tmp_path / "summed", "sum", "float32")
     for table in score_run(summed, ("completeness", "insertion"), samples=6).values():
-        assert_alike(table, reader.results(table.column_names, samples=6))
+        assert_alike(table, reader.results(table.column_names, samples=6, placement="linear"))
     halved = stored_as(reader, tmp_path / "halved", "sum", "float16")
     cell = {"samples": 6, "estimator": "left"}
     tables = score_run(halved, ("completeness", "insertion"), **cell)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -81,21 +82,31 @@ def test_a_reader_tells_uses_and_the_names_of_classes(directory: RunDirectory) -
     images = {row["image_id"]: row for row in reader.images().to_pylist()}
     assert (images["a"]["label_name"], images["a"]["prediction_name"]) == ("dog", "dog")
     assert (images["wrong"]["label_name"], images["torn"]["prediction_name"]) == (None, None)  # of no class
+    directory.write_images(inputs())  # of a run that knows the names: they are in the file, too
+    stored = {
+        row["image_id"]: row for row in pq.read_table(f"{directory.storage.root}/images.parquet").to_pylist()
+    }
+    assert (stored["a"]["label_name"], stored["wrong"]["label_name"]) == ("dog", None)
+    assert {row["image_id"]: row for row in reader.images().to_pylist()} == images
 
 
 def test_results_have_names_beside_indices_where_they_are_asked_for(directory: RunDirectory) -> None:
-    directory.write_class_names(["cat", "dog"])
+    directory.write_class_names(["cat", "dog", "cat"])  # as ImageNet has two cranes
     row = {field.name: 1 for field in schemas.results_schema([]) if pa.types.is_primitive(field.type)}
     texts = {"image_id": "a", "path": "ig", "estimator": "left", "placement": "linear", "label": None}
-    table = pa.Table.from_pylist([row | texts, row | texts | {"target": 0}], schemas.results_schema([]))
+    targets = (1, 0, 2)
+    table = pa.Table.from_pylist(
+        [row | texts | {"target": target} for target in targets], schemas.results_schema([])
+    )
     directory.write_table("results/shard-00000.parquet", table)
     reader = ro.open_run(directory.storage.root)
     assert reader.results(["target_name", "samples"], path="ig").to_pydict() == {
-        "target_name": ["dog", "cat"],
-        "samples": [1, 1],
+        "target_name": ["dog", "cat", "cat"],
+        "samples": [1, 1, 1],
     }
     names = reader.results()
-    assert names["label_name"].to_pylist() == [None, None]
+    assert names.to_pandas()["target_name"].tolist() == ["dog", "cat", "cat"]
+    assert names["label_name"].to_pylist() == [None] * 3
     assert pa.types.is_dictionary(names.schema.field("target_name").type)
     assert {row["image_id"]: row["use"] for row in reader.images().to_pylist()}["a"] == "evaluated"
 

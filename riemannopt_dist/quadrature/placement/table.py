@@ -1,11 +1,12 @@
 """The placements by name: what a configuration may ask for. A new one is a file here, and an entry.
 
-A placement makes of a profile, a rule and counts of intervals a partition for each count. The names take no
-SciPy to know.
+A placement makes of a profile, a rule and counts of intervals a partition for each count; one by the output
+makes a schedule for each image. The names take no SciPy to know.
 """
 
 from collections.abc import Callable
 
+from riemannopt_dist.quadrature.placement.output import OutputPlacement, PointsByOutput
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.registry import Registry
@@ -30,3 +31,27 @@ PLACEMENTS: Registry[Placement] = Registry(
         "rough": "'roughness' now",
     },
 )
+
+OUTPUT_PLACEMENTS: Registry[OutputPlacement] = Registry(
+    "placement",
+    "riemannopt_dist.output_placements",
+    {
+        "idg": f"{_HERE}.idg:RISE",
+        "idg_released": f"{_HERE}.idg:RELEASED_RISE",
+        "non_uniform": f"{_HERE}.non_uniform:NON_UNIFORM",
+    },
+)
+
+
+def output_placement(name: str) -> OutputPlacement | None:
+    """The placement by the output that is called `name`, or is at that address; None for another one."""
+    if name in OUTPUT_PLACEMENTS:
+        return OUTPUT_PLACEMENTS[name]
+    placement = OUTPUT_PLACEMENTS[name] if ":" in name else None
+    return placement if isinstance(placement, OutputPlacement) else None
+
+
+def points_by_output(name: str, rule: str, samples: int) -> PointsByOutput | None:
+    """Where each image's own samples are, by its output; None for another placement."""
+    placement = output_placement(name)
+    return None if placement is None else PointsByOutput(placement, rule, samples)

@@ -26,8 +26,8 @@ QUALITY = 85
 
 
 def smooth(values: NDArray[np.float32]) -> Map:
-    """A map (H, W) blurred by `SMOOTHING` pixels of 224."""
-    return np.asarray(gaussian_filter(values.astype(np.float64), SMOOTHING * values.shape[0] / 224))
+    """A map (H, W) blurred by `SMOOTHING` pixels of 224, the shorter side."""
+    return np.asarray(gaussian_filter(values.astype(np.float64), SMOOTHING * min(values.shape) / 224))
 
 
 def scale_of(values: Map) -> float:

@@ -40,6 +40,8 @@ MAPS = pa.schema(
 
 Channels = Literal["sum", "all"]
 Precision = Literal["float16", "float32"]
+CHANNELS = {1: "grey", 3: "red, green, blue"}
+"""What the channels of a map are, by their number."""
 _TYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
@@ -90,7 +92,7 @@ class MapOutput:
         about = {
             "cell": asdict(cell),
             "shape": shape,
-            "channels": "summed" if self.channels == "sum" else "red, green, blue",
+            "channels": "summed" if self.channels == "sum" else CHANNELS[maps.shape[1]],
             "unit": "f, the explained output",
             "value": "map * scale",
         }

@@ -15,8 +15,9 @@ import numpy as np
 import ray
 from ray.actor import ActorHandle
 
-from riemannopt_dist.data.files import files_of
+from riemannopt_dist.choices import Framing
 from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.estimators.base import Placed
 from riemannopt_dist.models.loading import load_model, model_state, weights_digest
 from riemannopt_dist.quadrature.placement.equidistribution import density_partitions
@@ -24,7 +25,7 @@ from riemannopt_dist.quadrature.profile import Profile, Variations, equispaced
 from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array, Schedule
-from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_images
+from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_images, with_class_index
 from riemannopt_dist.run.config import Config, ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
 from riemannopt_dist.run.examples import (
@@ -89,16 +90,17 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     few images, and where none goes through the model. InUse where another driver is at work on this run, or
     took it over; Stopped if SIGTERM or SIGINT came, or a storage does not answer.
     """
-    model = load_model(**config.model.settings)
+    model = load_model(config.model.name, config.model.weights, **config.model.settings)
     classes = check_for_run(model, config)
     names = config.model.class_names() or class_names(model, classes)
+    config = with_class_index(config, names, classes)
     state = model_state(model)
     digest = weights_digest(state)
     if config.fit.profiles is not None:
         read_profiles(config.fit.profiles, config.fitted_paths())
     directory = RunDirectory(Storage(config.output))
-    refs = _new_listing(directory, config, digest, classes)
-    probes = probes_of(model, files_of(config.images), refs)
+    refs = _new_listing(directory, config, digest, classes, names)
+    probes = probes_of(model, source_files(config.images), refs)
     if not refs:
         check_resumption(directory, config, model)
     with ray_session():
@@ -106,7 +108,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
         with hold(directory.storage) as lock, _stop_signal() as stop:
             guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
             _or_aside(guarded, FAILURES, guarded.read_failures)
-            _claim(guarded, config, digest, refs, probes, (model.input_size, model.resize_size))
+            _claim(guarded, config, digest, refs, probes, model.framing)
             if names is not None and guarded.read_class_names() is None:
                 guarded.write_class_names(names)
             spawn = _spawner(config, directory.storage, guarded.origin(), state, scaling)
@@ -180,7 +182,7 @@ def _spawner(
     config: Config, storage: Storage, origin: Origin, state: Mapping[str, Array], scaling: Scaling
 ) -> Callable[[], ActorHandle[Any]]:
     """What starts a worker: the model's weights go into Ray's store once, and stay there for its lifetime."""
-    files, name, batch = files_of(config.images), config.model.name, config.internal_batch_size
+    files, name, batch = source_files(config.images), config.model.name, config.internal_batch_size
     payload = ray.put(Payload(name, state, storage, files, scaling.cpus, scaling.gpus, batch, origin))
     actor: Any = ray.remote(ShardWorker).options(
         num_cpus=scaling.cpus, num_gpus=scaling.gpus, runtime_env={"env_vars": KEEP_MEMORY}
@@ -232,7 +234,7 @@ def scaling_now(scaling: Scaling, config: ScalingConfig) -> Scaling:
 
 
 def _new_listing(
-    directory: RunDirectory, config: Config, weights_digest: str, classes: int
+    directory: RunDirectory, config: Config, weights_digest: str, classes: int, names: Sequence[str] | None
 ) -> list[ImageRef]:
     """What the image source holds; nothing where the run has listed it already.
 
@@ -240,7 +242,7 @@ def _new_listing(
     """
     if directory.holds(config, weights_digest) and directory.is_listed:
         return []
-    return labelled_images(config, classes)
+    return labelled_images(config, classes, names)
 
 
 def _claim(
@@ -249,11 +251,11 @@ def _claim(
     weights_digest: str,
     refs: list[ImageRef],
     probes: Sequence[Probe],
-    sizes: tuple[int, int],
+    framing: Framing,
 ) -> None:
     """Make the locked directory that of `config` and the images `refs`, where it is not yet."""
     if not directory.holds(config, weights_digest):
-        directory.claim(config, weights_digest, sizes)
+        directory.claim(config, weights_digest, framing)
     elif (extension := extend(directory, config)) is not None:
         logger.info("%s: goes on with more: %s", directory.storage.root, "; ".join(extension.words()))
     directory.admit(config.baseline_digests())
@@ -298,7 +300,9 @@ def _select(run: Run) -> list[dict[str, Any]]:
 def _selection(run: Run) -> list[dict[str, Any]]:
     """What the selection stage tells of every image."""
     refs = [ImageRef(**row) for row in run.directory.read_listing() or []]
-    run_stage(run, Selection(run.config.batch_size, run.config.select, run.config.min_probability), refs)
+    config = run.config
+    is_second = config.targets == "runner_up"
+    run_stage(run, Selection(config.batch_size, config.select, config.min_probability, is_second), refs)
     selected = {row["image_id"]: row for row in run.directory.shard_rows(SELECTION)}
     reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == SELECTION}
     return [selected.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]

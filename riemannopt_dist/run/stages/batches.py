@@ -21,7 +21,7 @@ THREADS = 4
 
 
 def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
-    """One image as the model wants it: RGB in [0, 1], (3, H, W). Raises UnreadableImage."""
+    """One image as the model wants it: in [0, 1], (C, H, W). Raises UnreadableImage."""
     with ImageReader(files_of(ref.uri), [ref]) as reader:
         return _prepared(reader, ref, model)
 
@@ -29,7 +29,7 @@ def read_tensor(ref: ImageRef, model: Classifier) -> Tensor:
 def image_batches(
     refs: Sequence[ImageRef], engine: Engine, batch_size: int, digests: dict[str, str | None] | None = None
 ) -> Iterator[tuple[Sequence[ImageRef], list[Tensor | UnreadableImage]]]:
-    """Images in batches, in order: each as the model wants it, (3, H, W), or what is wrong with it.
+    """Images in batches, in order: each as the model wants it, (C, H, W), or what is wrong with it.
 
     One batch is read ahead, on threads. Any other error is raised with the batch of the image that met it.
     `digests` is filled with those of the images, by id; None where one could not be read.
@@ -56,7 +56,7 @@ def image_batches(
 def example_batches(
     examples: Sequence[Example], engine: Engine, batch_size: int
 ) -> Iterator[tuple[Sequence[Example], Tensor, Tensor]]:
-    """Examples in batches with their images (B, 3, H, W) and targets (B,) on the device.
+    """Examples in batches with their images (B, C, H, W) and targets (B,) on the device.
 
     Raises UnreadableImage with the batch of an image that cannot be read.
     """
@@ -77,7 +77,7 @@ def _outcome(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor | 
 
 
 def _prepared(reader: ImageReader, ref: ImageRef, model: Classifier) -> Tensor:
-    return image_tensor(reader.read(ref), model.input_size, model.resize_size)
+    return image_tensor(reader.read(ref), *model.framing)
 
 
 def _tensor(outcome: Tensor | UnreadableImage) -> Tensor:

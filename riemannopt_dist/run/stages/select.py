@@ -23,19 +23,21 @@ from riemannopt_dist.run.stages.names import SELECTION
 class Selection:
     """Which images can be read and are used: a row for every image, good or bad.
 
-    `select` says which, by their labels; `min_probability` is that of the prediction.
+    `select` says which, by their labels; `min_probability` is that of the prediction. With `runner_up` the
+    rows tell the second most probable class, too.
     """
 
     batch_size: int
     select: Select = "correct"
     min_probability: float = 0.0
+    runner_up: bool = False
     name: ClassVar[str] = SELECTION
     key: ClassVar[tuple[str, ...]] = ()
 
     @property
     def schema(self) -> pa.Schema:
         """Those of images.parquet but for the draw."""
-        return schemas.SELECTION
+        return schemas.SELECTION.append(schemas.RUNNER_UP) if self.runner_up else schemas.SELECTION
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -68,17 +70,17 @@ class Selection:
         digests: Mapping[str, str | None],
     ) -> Iterator[Row]:
         tensors = [outcome for outcome in outcomes if isinstance(outcome, Tensor)]
-        predictions: Iterator[tuple[int, float]] = iter(())
+        predictions: Iterator[tuple[float, list[int]]] = iter(())
         if tensors:
             with torch.no_grad():
                 logits = logits_of(engine.model, torch.stack(tensors).to(engine.device))
-                probability, prediction = logits.softmax(dim=1).max(dim=1)
-            if not bool(probability.isfinite().all()):
+                shares, classes = logits.softmax(dim=1).topk(1 + self.runner_up)
+            if not bool(shares.isfinite().all()):
                 raise FloatingPointError("the logits are not finite")
-            predictions = iter(zip(prediction.tolist(), probability.tolist(), strict=True))
+            predictions = iter(zip(shares[:, 0].tolist(), classes.tolist(), strict=True))
         for ref, outcome in zip(refs, outcomes, strict=True):
             reason = str(outcome) if isinstance(outcome, UnreadableImage) else None
-            best, confidence = next(predictions) if reason is None else (None, None)
+            confidence, (best, *second) = next(predictions) if reason is None else (None, (None,))
             yield {
                 "image_id": ref.image_id,
                 "uri": ref.uri,
@@ -91,6 +93,7 @@ class Selection:
                 "selected": reason is None and self._is_used(ref.label, best, confidence),
                 "digest": digests.get(ref.image_id),
                 "error": reason,
+                "runner_up": second[0] if second else None,
             }
 
     def _is_used(self, label: int | None, prediction: int | None, probability: float | None) -> bool:

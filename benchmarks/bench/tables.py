@@ -1,0 +1,105 @@
+"""The page of a benchmark: its tables in Markdown, from what was measured."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """All tables of the sections that there are."""
+    machine = found["machine"]
+    lines = [
+        "# Speed",
+        "",
+        f"Written by `make bench` on {machine['device']}, {machine['threads']} threads,",
+        f"torch {machine['torch']}. Batches of {machine['batch']}, {machine['samples']} samples.",
+        f"A ratio is the median of {machine['turns']} turns, each between two of what it is compared with,",
+        "with the least and the greatest.",
+    ]
+    for name, table in TABLES.items():
+        if name in found:
+            lines += ["", *table(found[name])]
+    return "\n".join(lines) + "\n"
+
+
+def _bare(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Over the bare model"
+    yield ""
+    yield "Seconds over those of the bare model's gradients and forward passes that the work needs, in the"
+    yield "same batches."
+    yield ""
+    names = [name for name in next(iter(found.values())) if not name.endswith("_ms")]
+    rows = [[f"`{name}`", *(_ratio(table[name]) for table in found.values())] for name in names]
+    ends = ("gradient_ms", "forward_ms")
+    rows += [
+        [f"bare {end.removesuffix('_ms')}, ms", *(f"{table[end]:.1f}" for table in found.values())]
+        for end in ends
+    ]
+    yield from _table(["work", *found], rows)
+
+
+def _others(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Over others"
+    yield ""
+    yield "Their seconds over ours for the same number of samples, and how far the maps are apart (L1,"
+    yield "relative)."
+    yield ""
+    rows = [[f"`{name}`", _ratio(value), f"{value['maps_apart']:.1e}"] for name, value in found.items()]
+    yield from _table(["what", "theirs over ours", "maps apart"], rows)
+
+
+def _grid(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## The paper's grid"
+    yield ""
+    gradients, passes = (f"{found[name]:.0f}" for name in ("gradients_an_image", "passes_an_image"))
+    yield f"Three methods, two placements, 16 to 128 samples and insertion: {gradients} gradients and"
+    yield f"{passes} forward passes an image, where a loop takes {found['gradients_of_a_loop']} gradients;"
+    yield f"{found['median']:.2f} times the seconds of the bare model for as many."
+
+
+def _equal(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## At equal true error"
+    yield ""
+    yield "Our seconds a map over those of captum's defaults (`ig`, 50 Gauss-Legendre points) and of PAIR's"
+    yield "(`blur_ig`, 100 steps), with the fewest samples whose mean distance from the converged maps is no"
+    yield "larger."
+    yield ""
+    rows = [
+        [
+            f"`{path}`, `{name}`",
+            f"{table['their_error']:.3f}",
+            f"{value['error']:.3f}",
+            str(value["samples"]),
+            _ratio(value, 3),
+        ]
+        for path, table in found.items()
+        for name, value in table.items()
+        if isinstance(value, dict)
+    ]
+    yield from _table(["maps", "their error", "ours", "samples", "ours over theirs"], rows)
+
+
+def _scale(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## By size"
+    yield ""
+    for name, values in found.items():
+        rows = [[f"{value:.2f}" for value in values.values()]]
+        yield f"{name.replace('_', ' ')}:"
+        yield ""
+        yield from _table([*values], rows)
+        yield ""
+
+
+def _table(heads: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _ratio(value: Mapping[str, Any], digits: int = 2) -> str:
+    return " ".join(
+        [f"{value['median']:.{digits}f}", f"[{value['low']:.{digits}f}, {value['high']:.{digits}f}]"]
+    )
+
+
+TABLES = {"bare": _bare, "others": _others, "grid": _grid, "equal": _equal, "scale": _scale}
