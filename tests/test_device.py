@@ -246,12 +246,16 @@ def coarse_and_fine(name: str) -> tuple[Run, Run]:
     return run_on_device(name, size), run_on_device(name, size // 2)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def constants_on_device() -> None:
-    """The points of quadratures, which stay on a device from their first use on."""
+def copy_constants() -> None:
+    """Have the points of quadratures on the device, where they stay from their first use on."""
     with emulated_cuda():
         for points in (32, SOFTMAX_POINTS):
             gauss_legendre_on(points, DEVICE, torch.float64)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def constants_on_device() -> None:
+    copy_constants()
 
 
 def test_the_table_has_every_call() -> None:
@@ -392,6 +396,7 @@ def test_what_does_not_wait_is_not(name: str) -> None:
 
 def print_waits() -> None:
     """The table, with the places."""
+    copy_constants()
     for name in CALLS:
         coarse, fine = coarse_and_fine(name)
         print(f"{name}: {coarse.waits.total()}, {fine.waits.total() - coarse.waits.total():+} with half")
