@@ -233,7 +233,7 @@ def test_every_estimator_comes_near_on_a_transformer() -> None:
     """All that tend to the integral: 64 samples are off by a fifth of what 8 are at most."""
     objective, images, reference = integral(small_vit)
     for name, estimator in ESTIMATORS.items():
-        if estimator.tends_to_integral:
+        if estimator.tends_to_integral and estimator.refusal(ro.Straight(), "linear", 8) is None:
             few, many = (
                 ro.attribute(objective.model, images, objective.targets, estimator=name, samples=count)
                 for count in (8, 64)
