@@ -21,8 +21,6 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # And without processes that are started before an actor asks for one.
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-# Workers wait no longer for a processor than the other tests do.
-os.environ.setdefault("RAY_worker_niceness", "0")
 
 settings.register_profile("repeatable", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile("repeatable")

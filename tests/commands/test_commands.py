@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -356,11 +355,11 @@ def test_what_can_be_refused_is_refused_before_torch_is_imported(tmp_path: Path)
     assert ended.returncode == 0, ended.stderr
 
 
-def test_evaluate_prints_the_table_and_what_it_wrote(config_file: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    command = [*CLI, "evaluate", "-c", str(config_file)]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert ended.returncode == 0, ended.stderr
+def test_evaluate_prints_the_table_and_what_it_wrote(
+    config_file: Path, tmp_path: Path, ray_here: None
+) -> None:
+    ended = runner.invoke(app, ["evaluate", "-c", str(config_file)])
+    assert ended.exit_code == 0, ended.output
     assert "relative error" in ended.stdout
     assert (tmp_path / "run/summary.csv").exists()
     again = runner.invoke(app, ["summarize", str(tmp_path / "run")])

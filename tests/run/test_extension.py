@@ -222,13 +222,13 @@ def same_rows(mine: Rows, others: Rows, within: float = 1e-6) -> None:
             assert value == expected, (key, name)
 
 
-def stopped(config: Config, changing: Path) -> Stopped:
-    """How a run ends that gets a signal as soon as a file has changed."""
-    before = changing.read_bytes()
+def stopped(config: Config, awaited: Path) -> Stopped:
+    """How a run ends that gets a signal as soon as there is a file."""
+    assert not awaited.exists()
 
     def stop() -> None:
-        while changing.read_bytes() == before:
-            time.sleep(0.005)
+        while not awaited.exists():
+            time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=stop, daemon=True)
@@ -259,7 +259,8 @@ def extended(pictures: Path, tmp_path_factory: pytest.TempPathFactory, ray_here:
     larger = small_config(pictures, output, **LARGE)
     plan = make_plan(larger)
     assert (plan.there, plan.kept_rows, plan.result_rows, plan.result_files) == (4, 0, 7 * 4, 3)
-    assert " of 7 images done in stage results" in str(stopped(larger, output / SHARD))
+    maps_of_a_shard = output / "maps/ig/left/linear/8" / Path(SHARD).name  # written before its rows
+    assert " of 7 images done in stage results" in str(stopped(larger, maps_of_a_shard))
     # As if it had been killed a shard earlier.
     shutil.copy(output.with_name("small") / OTHER, output / OTHER)
     shutil.copytree(output, output.with_name("stopped"))
