@@ -22,11 +22,11 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def _bare(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Over the bare model"
-    yield ""
-    yield "Seconds over those of the bare model's gradients and forward passes that the work needs, in the"
-    yield "same batches."
-    yield ""
+    yield from _heading(
+        "Over the bare model",
+        "Seconds over those of the bare model's gradients and forward passes that the work needs, in the",
+        "same batches.",
+    )
     names = [name for name in next(iter(found.values())) if not name.endswith("_ms")]
     rows = [[f"`{name}`", *(_ratio(table[name]) for table in found.values())] for name in names]
     ends = ("gradient_ms", "forward_ms")
@@ -38,18 +38,17 @@ def _bare(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _others(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## Over others"
-    yield ""
-    yield "Their seconds over ours for the same number of samples, and how far the maps are apart (L1,"
-    yield "relative)."
-    yield ""
+    yield from _heading(
+        "Over others",
+        "Their seconds over ours for the same number of samples, and how far the maps are apart (L1,",
+        "relative).",
+    )
     rows = [[f"`{name}`", _ratio(value), f"{value['maps_apart']:.1e}"] for name, value in found.items()]
     yield from _table(["what", "theirs over ours", "maps apart"], rows)
 
 
 def _grid(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## The paper's grid"
-    yield ""
+    yield from _heading("The paper's grid")
     gradients, passes = (f"{found[name]:.0f}" for name in ("gradients_an_image", "passes_an_image"))
     yield f"Three methods, two placements, 16 to 128 samples and insertion: {gradients} gradients and"
     yield f"{passes} forward passes an image, where a loop takes {found['gradients_of_a_loop']} gradients;"
@@ -57,12 +56,12 @@ def _grid(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _equal(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## At equal true error"
-    yield ""
-    yield "Our seconds a map over those of captum's defaults (`ig`, 50 Gauss-Legendre points) and of PAIR's"
-    yield "(`blur_ig`, 100 steps), with the fewest samples whose mean distance from the converged maps is no"
-    yield "larger."
-    yield ""
+    yield from _heading(
+        "At equal true error",
+        "Our seconds a map over those of captum's defaults (`ig`, 50 Gauss-Legendre points) and of PAIR's",
+        "(`blur_ig`, 100 steps), with the fewest samples whose mean distance from the converged maps is no",
+        "larger.",
+    )
     rows = [
         [
             f"`{path}`, `{name}`",
@@ -79,14 +78,18 @@ def _equal(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _scale(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "## By size"
-    yield ""
+    yield from _heading("By size")
     for name, values in found.items():
         rows = [[f"{value:.2f}" for value in values.values()]]
         yield f"{name.replace('_', ' ')}:"
         yield ""
         yield from _table([*values], rows)
         yield ""
+
+
+def _heading(title: str, *lines: str) -> Iterator[str]:
+    """A section's title and what its table says, in lines, each with an empty one behind."""
+    yield from (f"## {title}", "", *lines, *([""] if lines else []))
 
 
 def _table(heads: list[str], rows: Iterable[list[str]]) -> Iterator[str]:
