@@ -12,7 +12,7 @@ from riemannopt_dist.estimators.converged import converge, relative_distance
 from riemannopt_dist.metrics.completeness import beyond_rounding
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.objective import Objective
-from riemannopt_dist.paths.base import Path, PathFamily
+from riemannopt_dist.paths.base import Path, PathFamily, begins_at_several
 from riemannopt_dist.paths.draws import Draws
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.table import path_family
@@ -114,7 +114,7 @@ def fixed_path(path: str | PathFamily) -> PathFamily:
             f"path: the converged map of {family.label} depends on the steps of its walk: expected a path "
             "that is known beforehand, such as ig or blur_ig"
         )
-    if getattr(family, "several", False):
+    if begins_at_several(family):
         raise ValueError(f"path: expected one from a single baseline, got {family.label}")
     return family
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from riemannopt_dist.estimators.passes import Pass
+from riemannopt_dist.estimators.passes import Pass, Sums
 from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.objective import Output
 from riemannopt_dist.paths.guided import WalkStep
@@ -70,3 +70,11 @@ class MiddleSums(_PathWeightedSums):
     def weighting(alphas: Array) -> Array:
         """A parabola that is 0 at both ends."""
         return 6 * alphas * (1 - alphas)
+
+
+PATH_WEIGHTED: dict[str, type[Sums]] = {
+    "path_weighted_late": LateSums,
+    "path_weighted_early": EarlySums,
+    "path_weighted_middle": MiddleSums,
+}
+"""The sums of each estimator."""

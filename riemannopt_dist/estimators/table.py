@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Cost, Estimator, Placed
-from riemannopt_dist.paths.base import paths_an_image
+from riemannopt_dist.paths.base import begins_at_several, paths_an_image
 from riemannopt_dist.quadrature.placement.table import output_placement
 from riemannopt_dist.quadrature.rules import PARTITION_RULES, intervals, linear_schedule
 from riemannopt_dist.registry import Registry
@@ -134,16 +134,14 @@ class PathWeighted(_Sampled):
     """Path-weighted IG (Kamalov et al., 2025): the trapezoid with intervals weighted by where they are."""
 
     name: str
-    kind: str
     tends_to_integral = False
 
     @property
     def sums(self) -> type[Sums]:
         """Σ_j w(b_{j+1}) h_j (g(b_j) + g(b_{j+1})) / 2, the weights scaled to sum to 1."""
-        from riemannopt_dist.estimators import path_weighted
+        from riemannopt_dist.estimators.path_weighted import PATH_WEIGHTED
 
-        sums: type[Sums] = getattr(path_weighted, self.kind)
-        return sums
+        return PATH_WEIGHTED[self.name]
 
     def rule(self, path: PathFamily) -> str:
         """Both ends of each interval."""
@@ -330,7 +328,7 @@ class ExpectedGradients:
 
     def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
         """It needs paths that are known beforehand, from several baselines."""
-        if path.walked or not getattr(path, "several", False):
+        if path.walked or not begins_at_several(path):
             return (
                 f"expected a path from several baselines, such as {{path: ig, baseline: noise, draws: 50}}, "
                 f"got {path.label}"
@@ -412,9 +410,9 @@ ESTIMATORS: Registry[Estimator] = Registry(
         "idgi_trapezoid": Idgi("idgi_trapezoid", "trapezoid"),
         "idg": Idg(),
         "left_ig": LeftIg(),
-        "path_weighted_late": PathWeighted("path_weighted_late", "LateSums"),
-        "path_weighted_early": PathWeighted("path_weighted_early", "EarlySums"),
-        "path_weighted_middle": PathWeighted("path_weighted_middle", "MiddleSums"),
+        "path_weighted_late": PathWeighted("path_weighted_late"),
+        "path_weighted_early": PathWeighted("path_weighted_early"),
+        "path_weighted_middle": PathWeighted("path_weighted_middle"),
         "softmax_trapezoid": SoftmaxTrapezoid(),
         "rescale": Rescale(),
         "expected_gradients": ExpectedGradients(),

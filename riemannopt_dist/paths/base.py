@@ -73,3 +73,8 @@ def paths_an_image(family: PathFamily) -> int:
     """The paths of a family to each image: more than one from several baselines (`count`)."""
     count: int = getattr(family, "count", 1)
     return count
+
+
+def begins_at_several(family: PathFamily) -> bool:
+    """Whether a family has paths from several baselines (`several`), without counting them."""
+    return bool(getattr(family, "several", False))
