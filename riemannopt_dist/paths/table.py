@@ -13,7 +13,8 @@ import numpy as np
 
 from riemannopt_dist.choices import check_positive
 from riemannopt_dist.paths.base import PathFamily, Sampling
-from riemannopt_dist.paths.baselines import BLACK, Baseline, Pictures, baseline_of
+from riemannopt_dist.paths.baselines import BLACK, Baseline, baseline_of
+from riemannopt_dist.paths.pictures import Pictures
 from riemannopt_dist.quadrature.rules import partition_of
 from riemannopt_dist.registry import Registry
 

@@ -14,7 +14,7 @@ from benchmarks.bit_flips import SHARD, made_run
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.loading import load_model, model_state, weights_digest
-from riemannopt_dist.paths import baselines
+from riemannopt_dist.paths import pictures
 from riemannopt_dist.run.config import Config, make_config
 from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.origin import Origin, code_digest
@@ -184,7 +184,7 @@ def test_other_pictures_to_begin_at_are_refused(
     directory.admit(from_pictures.baseline_digests())
     resumed(directory, from_pictures, factory, MODEL)
     (folder / "p00.png").write_bytes((folder / "p01.png").read_bytes())
-    baselines._pixels.cache_clear()  # as another process
+    pictures._pixels.cache_clear()  # as another process
     with pytest.raises(
         ValueError, match=r"^baseline: the pictures of ig\(baseline=baselines\) are not those"
     ):
