@@ -112,25 +112,19 @@ def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
         return classifier(photos).argmax(dim=1)
 
 
-@pytest.fixture(scope="module")
-def ray_here(ray_of_others_ended: None) -> None:
-    """A Ray of two CPUs for the tests of a module. It stays for the next module, if that asks for one too."""
-    if not ray.is_initialized():
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_of_others_ended(request: pytest.FixtureRequest) -> None:
-    """No Ray of earlier modules, where none of a module's tests asks for `ray_here`."""
-    mine = (item for item in request.session.items if item.path == request.path)
-    if not any("ray_here" in getattr(item, "fixturenames", ()) for item in mine):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give a test that asks for `ray_here` a Ray, new or left by an earlier test; leave another test none."""
+    if "ray_here" in getattr(item, "fixturenames", ()):
+        _start_ray()
+    else:
         ray.shutdown()
 
 
 @pytest.fixture(scope="module")
-def no_ray() -> None:
-    """No Ray of earlier tests: what starts one then sees the environment as it is now."""
-    ray.shutdown()
+def ray_here() -> None:
+    """A Ray of two CPUs. It stays for the next test, if that asks for one too."""
+    _start_ray()
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +132,11 @@ def bucket() -> Iterator[Bucket]:
     """An S3 server with a bucket called bucket."""
     with serving() as server:
         yield server
+
+
+def _start_ray() -> None:
+    if not ray.is_initialized():
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
 
 
 def _seeded(network: nn.Module, scale: float) -> nn.Module:

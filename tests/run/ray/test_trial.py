@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import ray
 from PIL import Image
 
 from riemannopt_dist.data.errors import UnreadableImage
@@ -79,10 +80,11 @@ def test_images_known_to_fail_where_others_went_through_do_not_stop_a_run_again(
 
 
 @pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory, no_ray: None) -> Iterator[Path]:
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The file in which a model's faults are, for the driver and all workers of the module's Ray."""
     file = tmp_path_factory.mktemp("faults") / "faults"
     file.write_text("")
+    ray.shutdown()  # The next one sees the environment as it is then.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FAULT, str(file))
         patch.setenv(DRIVER, str(os.getpid()))
