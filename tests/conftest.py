@@ -27,6 +27,8 @@ settings.load_profile("repeatable")
 
 SESSION = pytest.StashKey[pytest.Session]()
 
+NAMESPACE = "ray_here"
+"""Of the Ray that tests share, which tells it from one that a module has started itself."""
 CLASSES = 5
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 
@@ -114,10 +116,10 @@ def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Give a test that asks for `ray_here` a Ray, new or left by an earlier test; leave another test none."""
+    """A test that asks for `ray_here` has a Ray, new or an earlier test's; from another test it is taken."""
     if "ray_here" in getattr(item, "fixturenames", ()):
         _start_ray()
-    else:
+    elif ray.is_initialized() and ray.get_runtime_context().namespace == NAMESPACE:
         ray.shutdown()
 
 
@@ -136,7 +138,8 @@ def bucket() -> Iterator[Bucket]:
 
 def _start_ray() -> None:
     if not ray.is_initialized():
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+        ray.init("local", num_cpus=2, namespace=NAMESPACE, **options)
 
 
 def _seeded(network: nn.Module, scale: float) -> nn.Module:
