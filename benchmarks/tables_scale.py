@@ -110,7 +110,7 @@ def measure(arguments: list[str]) -> dict[str, float]:
 
 def run_config(output: Path, images: int, cells: int, metrics: list[str]) -> Config:
     """A configuration of so many cells, each a block of its grid."""
-    paths, estimators = ("ig", "blur_ig", "guided_ig"), ("left", "trapezoid")
+    paths, estimators = ("ig", "blur_ig", "guided_ig"), ("left", "right", "trapezoid")
     placements, samples = (
         ("linear", "riemannopt", "exact", "equidistribution", "roughness"),
         (16, 32, 64, 128, 256),

@@ -50,7 +50,7 @@ def test_the_limit_is_what_a_piece_of_work_asks_of_the_model(tiny: Classifier, p
 
     targets = torch.tensor([0, 3, 5])
     hook = tiny.register_forward_pre_hook(count)
-    for name, piece in pieces(tiny, pictures, targets, 4).items():
+    for name, piece in pieces(tiny, pictures, targets, 4, 3).items():
         seen.clear()
         piece.work()
         assert seen[True] >= piece.gradients, name
@@ -64,8 +64,8 @@ def test_the_limit_is_what_a_piece_of_work_asks_of_the_model(tiny: Classifier, p
 
 def test_the_page_has_every_number() -> None:
     found: dict[str, Any] = {
-        "machine": {"device": "a chip", "threads": 2, "torch": "2", "batch": 8, "samples": 16, "turns": 3},
-        "bare": {"net": {"gradient_ms": 12.5, "forward_ms": 4.25, "rescale": NUMBERS}},
+        "machine": {"models": {"net": [8, 16]}, "device": "a chip", "threads": 2, "torch": "2", "batch": 8, "turns": 3},
+        "bare": {"net": {"gradient_ms": 12.5, "gradient_as_loaded_ms": 15, "forward_ms": 4.25, "rescale": NUMBERS}},
         "others": {
             f"{name}_over_{other}": NUMBERS | {"maps_apart": 1e-6}
             for name, other in (("ig", "loop"), ("ig", "captum"), ("blur_ig", "pair"), ("guided_ig", "pair"))

@@ -1,10 +1,11 @@
 """Our speed against the bare model's and that of others, as ratios of times taken in turn in one process.
 
-    make bench                                   → bench.json and docs/bench.md, in about ten minutes
+    make bench                                   → bench.json and docs/bench.md, in about 25 minutes
     python -m benchmarks.bench --device cuda     the same on a GPU
     python -m benchmarks.bench --only equal      one part of it: bare, others, grid, equal, scale
 
-A ratio is the median of several turns, with the least and the greatest. PAIR's `saliency` needs a NumPy below
+A ratio is the median of several turns, with the least and the greatest. Others get the model as `load_model`
+gives it, ours is the same one as a worker of a run makes it: normalisations folded, channels last. PAIR's `saliency` needs a NumPy below
 2.4: both are fetched into a folder of their own and used by this process alone.
 """
 
@@ -34,13 +35,15 @@ from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, folded
 from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.objective import micro_batches
 from riemannopt_dist.run.profiles import read_profiles
 from riemannopt_dist.run.stages.batches import read_tensor
 
 PACKAGES = ("saliency==0.2.1", "numpy<2.4")
 FOLDER = Path(".bench")
 """Where PACKAGES are."""
-MODELS = ("efficientnet_lite0", "inception_v3")
+MODELS = {"efficientnet_lite0": (8, 16), "inception_v3": (4, 8)}
+"""How many images and samples each is measured with, so that its turn takes seconds."""
 CAPTUM_STEPS, PAIR_STEPS = 50, 100
 """Of their defaults: Gauss-Legendre points, and steps of the blur."""
 Section = Callable[[argparse.Namespace], dict[str, Any]]
@@ -51,9 +54,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--batch", type=int, default=8, help="images, and gradients at once")
-    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
+    parser.add_argument("--batch", type=int, default=32, help="gradients at once")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--photos", type=int, default=4, help="photos of the parts equal and grid")
     parser.add_argument("--intervals", type=int, default=256, help="of the converged maps")
@@ -100,7 +102,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "batch": options.batch,
-        "samples": options.samples,
+        "models": {name: MODELS[name] for name in options.models},
         "turns": options.turns,
     }
 
@@ -110,9 +112,13 @@ def _lines(path: str) -> list[str]:
 
 
 def loaded(name: str, options: argparse.Namespace) -> Classifier:
-    """A classifier as a worker runs it; with random weights where it has none here, which speed ignores."""
-    model = load_model(name, None if name.startswith("efficientnet_lite") else "random")
-    return channels_last(folded(model)).to(options.device)
+    """A classifier as anybody has it; with random weights where it has none here, which speed ignores."""
+    return load_model(name, None if name.startswith("efficientnet_lite") else "random").to(options.device)
+
+
+def fast(model: Classifier) -> Classifier:
+    """The same as a worker runs it."""
+    return channels_last(folded(model))
 
 
 def noise(model: Classifier, count: int, size: int | None = None) -> tuple[Tensor, Tensor]:
@@ -124,31 +130,41 @@ def noise(model: Classifier, count: int, size: int | None = None) -> tuple[Tenso
 
 def bare_section(options: argparse.Namespace) -> dict[str, Any]:
     """Each piece of work over the bare model's forward pass and gradient, for as many of both."""
-    return {name: bare(loaded(name, options), options) for name in options.models}
+    return {name: bare(name, options) for name in options.models}
 
 
-def bare(model: Classifier, options: argparse.Namespace) -> dict[str, Any]:
+def bare(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Those of one model, with the milliseconds of its bare gradient and forward pass."""
+    plain = loaded(name, options)
+    model, (count, samples) = fast(plain), MODELS[name]
     images, targets = noise(model, options.batch)
-    device, count = images.device, options.batch
-    one_gradient, one_pass = (
-        min(seconds(work, device) for _ in range(options.turns + 1)) / count
-        for work in (partial(gradient, model, images, targets), partial(forward, model, images))
+    device = images.device
+    one_gradient, as_loaded, one_pass = (
+        1000 * min(seconds(work, device) for _ in range(options.turns + 1)) / options.batch
+        for work in (
+            partial(gradient, model, images, targets),
+            partial(gradient, plain, images, targets),
+            partial(forward, model, images),
+        )
     )
-    table: dict[str, Any] = {"gradient_ms": 1000 * one_gradient, "forward_ms": 1000 * one_pass}
-    for name, piece in pieces(model, images, targets, options.samples).items():
+    table: dict[str, Any] = {
+        "gradient_ms": one_gradient,
+        "gradient_as_loaded_ms": as_loaded,
+        "forward_ms": one_pass,
+    }
+    for piece_name, piece in pieces(model, images[:count], targets[:count], samples, options.batch).items():
         limit = partial(needed, model, images, targets, piece)
-        table[name] = asdict(ratio(piece.work, limit, device, options.turns)) | {"peak_gib": _peak(device)}
+        table[piece_name] = asdict(ratio(piece.work, limit, device, options.turns))
+        table[piece_name]["peak_gib"] = _peak(device)
     return table
 
 
 def needed(model: Classifier, images: Tensor, targets: Tensor, piece: Piece) -> None:
-    """The gradients and passes of a piece of work, and nothing else, in the same batches."""
-    count = len(images)
-    for _ in range(-(-piece.gradients // count)):
-        gradient(model, images, targets)
-    for _ in range(-(-piece.passes // count)):
-        forward(model, images)
+    """The gradients and passes of a piece of work, and nothing else, in batches as large as it can use."""
+    for part in micro_batches(piece.gradients, min(len(images), piece.at_once)):
+        gradient(model, images[: part.stop - part.start], targets[: part.stop - part.start])
+    for part in micro_batches(piece.passes, min(len(images), piece.at_once)):
+        forward(model, images[: part.stop - part.start])
 
 
 @torch.no_grad()
@@ -167,20 +183,20 @@ def _peak(device: torch.device) -> float:
 
 def others_section(options: argparse.Namespace) -> dict[str, Any]:
     """The seconds of others over ours for the same maps, and how far the two sets of maps are apart."""
-    model = loaded(options.models[0], options)
-    images, targets = noise(model, options.batch)
-    n, batch = options.samples, options.batch
-    pair = Pair(model, batch)
+    name, batch = options.models[0], options.batch
+    plain, (count, n) = loaded(name, options), MODELS[name]
+    model, pair = fast(plain), Pair(plain, batch)
+    images, targets = noise(model, count)
     left, settings = ro.linear_schedule(n), {"internal_batch_size": batch}
     middle, right = (ro.linear_schedule(n, rule) for rule in ("midpoint", "right"))
     blur = ro.BlurPath(images, convention="original")
     works: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
         "ig_over_loop": (
-            lambda: loop(model, images, targets, n),
+            lambda: loop(plain, images, targets, n),
             lambda: ro.integrated_gradients(model, images, targets, left, **settings).maps,
         ),
         "ig_over_captum": (
-            lambda: captum(model, images, targets, n, batch, "riemann_middle"),
+            lambda: captum(plain, images, targets, n, batch, "riemann_middle"),
             lambda: ro.integrated_gradients(model, images, targets, middle, **settings).maps,
         ),
         "blur_ig_over_pair": (
@@ -206,7 +222,7 @@ def apart(maps: Tensor, reference: Tensor) -> float:
 
 def grid_section(options: argparse.Namespace) -> dict[str, Any]:
     """The paper's grid and metrics over the bare model's time for the evaluations that it needs."""
-    model = loaded("efficientnet_lite0", options)
+    model = fast(loaded("efficientnet_lite0", options))
     counts = [16, 32, 64, 128]
     work = grid(model, options.photos, counts, options.batch)
     gradients, passes = work()
@@ -222,12 +238,13 @@ def grid_section(options: argparse.Namespace) -> dict[str, Any]:
 
 def equal_section(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds a map where the mean true error is no larger than that of captum's and PAIR's defaults."""
-    model = loaded("efficientnet_lite0", options)
+    plain = loaded("efficientnet_lite0", options)
+    model = fast(plain)
     images = torch.stack([read_tensor(ref, model) for ref in some_photos(options.photos)]).to(options.device)
     targets = model(images).argmax(1)
-    pair, batch = Pair(model, options.batch), options.batch
+    pair, batch = Pair(plain, options.batch), options.batch
     theirs = {
-        "ig": partial(captum, model, images, targets, CAPTUM_STEPS, batch, "gausslegendre"),
+        "ig": partial(captum, plain, images, targets, CAPTUM_STEPS, batch, "gausslegendre"),
         "blur_ig": partial(pair.blur_ig, images, targets, PAIR_STEPS),
     }
     return {
@@ -285,7 +302,7 @@ def scale_section(options: argparse.Namespace) -> dict[str, Any]:
     """Integrated Gradients' seconds an evaluation by images, samples and size; and the dispatcher's."""
     from benchmarks.dispatcher_scale import simulate
 
-    model = loaded("efficientnet_lite0", options)
+    model = fast(loaded("efficientnet_lite0", options))
     device = model.mean.device
 
     def each(images: int, samples: int, size: int | None = None) -> float:
@@ -302,9 +319,9 @@ def scale_section(options: argparse.Namespace) -> dict[str, Any]:
         done, driver, _ = simulate(count, 20 * count, 0.2)
         actors[str(count)] = 1000 * driver / done
     return {
-        "ms_an_evaluation_by_images": {str(n): each(n, options.samples) for n in (1, 2, 4, 8, 16)},
+        "ms_an_evaluation_by_images": {str(n): each(n, 16) for n in (1, 2, 4, 8, 16)},
         "ms_an_evaluation_by_samples": {str(n): each(4, n) for n in (4, 8, 16, 32)},
-        "ms_an_evaluation_by_size": {str(n): each(4, options.samples, n) for n in (96, 160, 224, 320)},
+        "ms_an_evaluation_by_size": {str(n): each(4, 16, n) for n in (96, 160, 224, 320)},
         "driver_ms_a_shard_by_actors": actors,
     }
 

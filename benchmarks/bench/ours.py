@@ -1,5 +1,6 @@
 """What we do, each piece of work with what it asks of the model: the gradients and forward passes."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,21 +27,27 @@ from riemannopt_dist.run.stages.tally import Tally
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of work, and how many gradients and forward passes of single images it needs."""
+    """A piece of work, how many gradients and forward passes of single images it needs, and how many at once.
+
+    Fewer than a micro-batch where the next ones depend on the last.
+    """
 
     work: Callable[[], object]
     gradients: int
     passes: int = 0
+    at_once: int = sys.maxsize
 
 
-def pieces(model: Classifier, images: Tensor, targets: Tensor, samples: int) -> dict[str, Piece]:
-    """Methods, estimators, the profile and the metrics, in micro-batches of as many as there are images."""
+def pieces(
+    model: Classifier, images: Tensor, targets: Tensor, samples: int, batch: int
+) -> dict[str, Piece]:
+    """Methods, estimators, the profile and the metrics, in micro-batches of `batch`."""
     count = len(images)
-    objective = ro.Objective(model, targets, internal_batch_size=count)
+    objective = ro.Objective(model, targets, internal_batch_size=batch)
     line, schedule = ro.StraightPath.from_black(images), ro.linear_schedule(samples, "trapezoid")
     profile = read_profiles("demo:", ["ig"])["ig"]
     walk = ro.GuidedPath(line)
-    maps = torch.rand(4, *images.shape, generator=torch.Generator().manual_seed(0)).to(images)
+    maps = torch.rand(1, *images.shape, generator=torch.Generator().manual_seed(0)).to(images)
     each = count * samples
     return {
         "ig": Piece(lambda: ro.integrate_path(objective, line, [schedule]), each),
@@ -49,7 +56,10 @@ def pieces(model: Classifier, images: Tensor, targets: Tensor, samples: int) -> 
         ),
         "blur_ig": Piece(lambda: ro.integrate_path(objective, ro.BlurPath(images), [schedule]), each),
         "guided_ig": Piece(
-            lambda: sums_along(walk, objective, [(RiemannSums, ro.linear_schedule(samples))]), each, count
+            lambda: sums_along(walk, objective, [(RiemannSums, ro.linear_schedule(samples))]),
+            each,
+            count,
+            at_once=count,
         ),
         "rescale": Piece(lambda: ro.rescale_attribution(objective, line, ro.linear_schedule(samples)), each),
         "rescale, adaptive": Piece(
@@ -60,8 +70,8 @@ def pieces(model: Classifier, images: Tensor, targets: Tensor, samples: int) -> 
         ),
         "profile": Piece(lambda: path_variation(line, objective, equispaced(samples)), each),
         "reference": Piece(lambda: ro.converge(objective, line, 2 * samples), count * (2 * samples + 1)),
-        "insertion": Piece(lambda: ro.insertion(objective, images, maps), 0, 4 * count * 19 + 2 * count),
-        "deletion": Piece(lambda: ro.deletion(objective, images, maps), 0, 4 * count * 19 + 2 * count),
+        "insertion": Piece(lambda: ro.insertion(objective, images, maps), 0, count * 19 + 2 * count),
+        "deletion": Piece(lambda: ro.deletion(objective, images, maps), 0, count * 19 + 2 * count),
     }
 
 

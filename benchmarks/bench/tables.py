@@ -7,13 +7,16 @@ from typing import Any
 def page(found: Mapping[str, Any]) -> str:
     """All tables of the sections that there are."""
     machine = found["machine"]
+    models = machine["models"]
     lines = [
         "# Speed",
         "",
         f"Written by `make bench` on {machine['device']}, {machine['threads']} threads,",
-        f"torch {machine['torch']}. Batches of {machine['batch']}, {machine['samples']} samples.",
+        f"torch {machine['torch']}. {machine['batch']} gradients at once.",
+        *(f"{name}: {images} images, {samples} samples." for name, (images, samples) in models.items()),
         f"A ratio is the median of {machine['turns']} turns, each between two of what it is compared with,",
-        "with the least and the greatest.",
+        "with the least and the greatest. Others get the model as it is loaded; ours has its normalisations",
+        "folded, as in a run's workers.",
     ]
     for name, table in TABLES.items():
         if name in found:
@@ -29,9 +32,9 @@ def _bare(found: Mapping[str, Any]) -> Iterator[str]:
     )
     names = [name for name in next(iter(found.values())) if not name.endswith("_ms")]
     rows = [[f"`{name}`", *(_ratio(table[name]) for table in found.values())] for name in names]
-    ends = ("gradient_ms", "forward_ms")
+    ends = ("gradient_ms", "gradient_as_loaded_ms", "forward_ms")
     rows += [
-        [f"bare {end.removesuffix('_ms')}, ms", *(f"{table[end]:.1f}" for table in found.values())]
+        [f"bare {end.removesuffix('_ms').replace('_', ' ')}, ms", *(f"{table[end]:.1f}" for table in found.values())]
         for end in ends
     ]
     yield from _table(["work", *found], rows)
