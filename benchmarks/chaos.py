@@ -106,7 +106,8 @@ def disturbed_run(
         raise RuntimeError(f"the undisturbed run failed: {plain.last_words()}")
     start = time.monotonic()
     os.environ |= DETECTION | {"COUNTED_IMAGES": str(folder / "disturbed.count")}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
+    head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "dashboard_port": None}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         with serving() as bucket:
             for path in images.iterdir():

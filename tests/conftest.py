@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +43,18 @@ LONG = ("run", "test_readme.py", "commands")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: two processes then end at nearly the same time."""
+    """Begin with the files whose tests share a Ray, which so is started once; then those that take longest.
+
+    What is short comes last: several processes then end at nearly the same time.
+    """
     here = Path(__file__).parent
-    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG)
+    sharing = Counter(item.path for item in items if _asks_for_ray(item))
+    tests = Counter(item.path for item in items)
+
+    def rank(item: pytest.Item) -> tuple[float, bool]:
+        return -sharing[item.path] / tests[item.path], item.path.relative_to(here).parts[0] not in LONG
+
+    items.sort(key=rank)
 
 
 def pytest_sessionfinish() -> None:
@@ -117,7 +127,7 @@ def predictions(classifier: nn.Module, photos: Tensor) -> Tensor:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test that asks for `ray_here` has a Ray, new or an earlier test's; from another test it is taken."""
-    if "ray_here" in getattr(item, "fixturenames", ()):
+    if _asks_for_ray(item):
         _start_ray()
     elif ray.is_initialized() and ray.get_runtime_context().namespace == NAMESPACE:
         ray.shutdown()
@@ -134,6 +144,10 @@ def bucket() -> Iterator[Bucket]:
     """An S3 server with a bucket called bucket."""
     with serving() as server:
         yield server
+
+
+def _asks_for_ray(item: pytest.Item) -> bool:
+    return "ray_here" in getattr(item, "fixturenames", ())
 
 
 def _start_ray() -> None:

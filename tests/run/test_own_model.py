@@ -63,7 +63,7 @@ def fields(place: Path, **changes: Any) -> dict[str, Any]:
     }
 
 
-def test_images_that_the_model_gets_wrong_are_explained_by_what_it_sees(place: Path) -> None:
+def test_images_that_the_model_gets_wrong_are_explained_by_what_it_sees(place: Path, ray_here: None) -> None:
     config = make_config(fields(place, select="wrong", targets="predicted", limit=3), "test")
     directory = evaluate(config)
     assert list(problems(directory)) == []

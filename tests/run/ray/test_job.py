@@ -1,4 +1,7 @@
-"""`ray job submit` against a head node of its own: the same run, and what is left of it after a kill."""
+"""`ray job submit` against a head node of its own: a driver and a worker are killed, and nothing is lost.
+
+A short form of benchmarks/chaos.py, which has nodes, stores, clocks and damaged files besides.
+"""
 
 import json
 import os
@@ -7,10 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pyarrow.dataset as ds
 import pytest
 
@@ -31,9 +38,29 @@ def _free_port() -> int:
         return int(opened.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Head:
+    """A head node: its process, and the environment in which to submit to it."""
+
+    process: psutil.Process
+    environment: dict[str, str]
+
+    def workers(self) -> list[psutil.Process]:
+        """The actors of a run."""
+        with suppress(psutil.NoSuchProcess):
+            return [one for one in self.process.children(recursive=True) if "ShardWorker" in _name(one)]
+        return []
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return "".join(process.cmdline()[:1])
+    return ""
+
+
 @pytest.fixture(scope="module")
-def head() -> Iterator[dict[str, str]]:
-    """A head node in a process group of its own; the environment in which to submit to it."""
+def head() -> Iterator[Head]:
+    """A head node in a process group of its own."""
     ports = {name: _free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")}
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(Path.cwd())}
     command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"]
@@ -41,17 +68,30 @@ def head() -> Iterator[dict[str, str]]:
     started = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{ports['dashboard-port']}"
-    deadline = time.monotonic() + 120
-    while subprocess.run([str(BIN / "ray"), "job", "list"], env=environment, capture_output=True).returncode:
-        assert started.poll() is None, "the head node ended"
-        assert time.monotonic() < deadline, "the head node does not answer"
-        time.sleep(1)
-    yield environment
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    _wait(lambda: _takes_jobs(address), lambda: started.poll() is not None, "jobs taken")
+    yield Head(psutil.Process(started.pid), environment | {"RAY_API_SERVER_ADDRESS": address})
     started.terminate()  # the group at once would wait half a minute for each other
     started.wait(timeout=60)
     with suppress(ProcessLookupError):
         os.killpg(started.pid, signal.SIGKILL)
+
+
+def _takes_jobs(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/api/jobs/", timeout=10) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False
+
+
+def _wait(done: Callable[[], bool], ended: Callable[[], bool], awaited: str) -> None:
+    """Until it is `done`; AssertionError where what does it has `ended` before, or after four minutes."""
+    deadline = time.monotonic() + 240
+    while not done():
+        assert not ended(), f"ended without {awaited}"
+        assert time.monotonic() < deadline, f"no {awaited}"
+        time.sleep(0.05)
 
 
 def _submit(config: Path, name: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
@@ -62,7 +102,7 @@ def _submit(config: Path, name: str, environment: dict[str, str]) -> "subprocess
     )
 
 
-def test_a_killed_driver_loses_nothing(head: dict[str, str], tmp_path: Path) -> None:
+def test_a_killed_driver_and_a_killed_worker_lose_nothing(head: Head, tmp_path: Path) -> None:
     """Neither rows nor maps, of which a metric comes out as it was."""
     run = tmp_path / "run"
     maps = {"channels": "all", "dtype": "float32"}
@@ -71,22 +111,22 @@ def test_a_killed_driver_loses_nothing(head: dict[str, str], tmp_path: Path) -> 
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(fields))
 
-    first = _submit(config, "first", head)
-    deadline = time.monotonic() + 240
-    while len(list((run / "results").glob("[!.]*.parquet"))) < 2:
-        assert time.monotonic() < deadline, "no results"
-        assert first.poll() is None, first.communicate()[0]
-        time.sleep(0.05)
+    first = _submit(config, "first", head.environment)
+    _wait(lambda: len(_times(run)) >= 2, lambda: first.poll() is not None, "results")
     _kill_drivers(config)
     first.communicate(timeout=60)
-    done = {path.name: path.stat().st_mtime_ns for path in (run / "results").glob("[!.]*.parquet")}
+    done = _times(run)
     assert 2 <= len(done) < SHARDS
 
-    second = _submit(config, "second", head)
+    second = _submit(config, "second", head.environment)
+    _wait(lambda: len(_times(run)) > len(done), lambda: second.poll() is not None, "results")
+    (worker,) = head.workers()
+    worker.kill()
     output = second.communicate(timeout=240)[0]
     assert second.returncode == 0, output
     assert "relative error" in output
-    after = {path.name: path.stat().st_mtime_ns for path in (run / "results").glob("[!.]*.parquet")}
+    assert "a worker was lost and is replaced" in output
+    after = _times(run)
     assert len(after) == SHARDS
     assert {name: after[name] for name in done} == done
     rows = ds.dataset(run / "results").to_table().to_pylist()
@@ -100,6 +140,11 @@ def test_a_killed_driver_loses_nothing(head: dict[str, str], tmp_path: Path) -> 
     expected = reader.results(["image_id", "insertion"], **cell).sort_by("image_id")
     assert scores["image_id"].to_pylist() == expected["image_id"].to_pylist()
     assert scores["insertion"].to_pylist() == pytest.approx(expected["insertion"].to_pylist(), abs=1e-6)
+
+
+def _times(run: Path) -> dict[str, int]:
+    """When each shard of the results was written."""
+    return {path.name: path.stat().st_mtime_ns for path in (run / "results").glob("[!.]*.parquet")}
 
 
 def _kill_drivers(config: Path) -> None:
