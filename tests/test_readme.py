@@ -28,7 +28,7 @@ CUT = {
     "reference": {"intervals": 16},
     "maps": {"images": 1, "cells": ["ig/*/4"]},
 }
-CUT_OPTIONS = {"audit": ["--intervals", "16"]}
+CUT_OPTIONS = {"audit": ["--intervals", "16"], "fit": ["--samples", "8"]}
 READING = "ro.open_run"
 """What stands in a block that reads the run that the commands have made."""
 FOLDER = "FOLDER"

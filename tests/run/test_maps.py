@@ -23,7 +23,7 @@ from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.testing.s3_server import Bucket
-from riemannopt_dist.testing.small_world import FIT, SIDE, make_pictures, small_config, small_fields
+from riemannopt_dist.testing.small_world import FIT, SIDE, make_pictures, small_config
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -137,12 +137,12 @@ def test_storing_maps_later_does_the_shards_again_and_changes_no_row(tmp_path: P
     assert len([*reader.maps(placement="exact", samples=8)]) == 7 - FIT
 
 
-def test_converged_maps_are_stored_of_the_images_that_are_compared(tmp_path: Path) -> None:
-    """A path's once, and none of a walk, which has as many as schedules."""
+def test_converged_maps_are_stored_of_the_images_that_are_compared(bucket: Bucket, tmp_path: Path) -> None:
+    """A path's once, and none of a walk, which has as many as schedules. In a bucket as in a folder."""
     grid = [{"paths": ["ig", "guided_ig"], "placements": ["linear"], "estimators": ["left"], "samples": [4]}]
     config = small_config(
         make_pictures(tmp_path / "pictures", 8),
-        tmp_path / "run",
+        bucket.uri("bucket/run"),
         grid=grid,
         metrics=["reference"],
         reference={"images": 2, "intervals": 16},
@@ -199,14 +199,6 @@ def test_the_page_on_reading_runs_and_all_readers_agree(
         assert sums[name] == pytest.approx(values.sum(dtype=np.float64), abs=1e-6)
     np.testing.assert_array_equal(of_datasets["attribution"], next(iter(expected.values())).ravel())
     assert columns["meanings"]["relative_error"][b"direction"] == b"lower is better"
-
-
-def test_a_run_in_a_bucket_stores_them_too(bucket: Bucket, tmp_path: Path) -> None:
-    fields = small_fields(make_pictures(tmp_path / "pictures", 5), tmp_path, maps={"cells": ["*/linear/4"]})
-    config = small_config(tmp_path / "pictures", tmp_path, **{**fields, "output": bucket.uri("bucket/run")})
-    directory = evaluate(config)
-    assert list(problems(directory)) == []
-    assert len([*ro.open_run(config.output).maps(estimator="left")]) == 5 - FIT
 
 
 def test_what_is_not_there_is_named(stored: Config, reader: RunReader, tmp_path: Path) -> None:

@@ -25,12 +25,14 @@ from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.testing.s3_server import Bucket
 from riemannopt_dist.testing.small_world import FIT, PICTURES, make_pictures, small_config
 
+pytestmark = pytest.mark.usefixtures("ray_here")
+
 EVALUATED = PICTURES - FIT
 SHARDS = 4  # of three images, the last of two
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world = tmp_path_factory.mktemp("world")
     evaluate(small_config(make_pictures(world / "pictures"), world / "run"))
     return world / "run"

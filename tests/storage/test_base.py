@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from riemannopt_dist.storage import errors
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import StorageError
 from riemannopt_dist.testing.s3_server import Bucket
@@ -206,6 +207,7 @@ def test_roots_of_other_kinds_are_refused_without_telling_secrets(root: str) -> 
 
 WRITER = """
 import sys
+from riemannopt_dist.storage import errors
 from riemannopt_dist.storage.base import Storage
 storage, count = Storage(sys.argv[1]), 0
 while True:
@@ -240,7 +242,13 @@ def test_a_small_object_is_one_put(bucket: Bucket) -> None:
     assert bucket.log == [("PUT", "/bucket/one-put/results/shard-00000.parquet")]
 
 
-def test_a_server_that_fails_for_a_while_is_outlasted(bucket: Bucket) -> None:
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts that follow one another sooner."""
+    monkeypatch.setattr(errors, "FIRST_DELAY", 0.02)
+
+
+def test_a_server_that_fails_for_a_while_is_outlasted(bucket: Bucket, soon: None) -> None:
     storage = as_a_worker_has_it(Storage(bucket.uri("bucket/flaky")))
     for action in (
         lambda: storage.write_bytes("x", b"content"),
@@ -254,7 +262,7 @@ def test_a_server_that_fails_for_a_while_is_outlasted(bucket: Bucket) -> None:
     assert storage.read_bytes("x") == b"content"
 
 
-def test_a_server_that_keeps_failing_ends_in_one_line_without_secrets(bucket: Bucket) -> None:
+def test_a_server_that_keeps_failing_ends_in_one_line_without_secrets(bucket: Bucket, soon: None) -> None:
     storage = as_a_worker_has_it(Storage(bucket.uri("bucket/broken")))
     bucket.failures = 1000
     with pytest.raises(StorageError, match=r"^s3://bucket/broken/x: .*\(5 attempts\)$") as caught:

@@ -81,18 +81,19 @@ def test_images_known_to_fail_where_others_went_through_do_not_stop_a_run_again(
 
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The file in which a model's faults are, for the driver and all workers of the module's Ray."""
+    """The file in which a model's faults are, for the driver and all workers of the Ray that it starts."""
     file = tmp_path_factory.mktemp("faults") / "faults"
     file.write_text("")
-    ray.shutdown()  # The next one sees the environment as it is then.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FAULT, str(file))
         patch.setenv(DRIVER, str(os.getpid()))
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         yield file
+        ray.shutdown()
 
 
 @pytest.fixture
-def config(tmp_path: Path, faults: Path, ray_here: None) -> Config:
+def config(tmp_path: Path, faults: Path) -> Config:
     """Of pictures of noise and one of a single colour, which is not among the two fitted on."""
     pictures = make_pictures(tmp_path / "pictures", 6)
     Image.fromarray(np.full((SIDE, SIDE, 3), 200, dtype=np.uint8)).save(pictures / "plain.png")
