@@ -9,6 +9,12 @@ Output = Literal["probability", "logit"]
 """What of the model's output is explained."""
 OUTPUTS: tuple[str, ...] = get_args(Output)
 
+MapPrecision = Literal["fp32", "tf32"]
+"""What a model's products are computed in for maps: float32, or TF32 where a device has it."""
+Precision = Literal["fp32", "tf32", "fp16", "bf16"]
+"""The same for scores, which take forward passes alone."""
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
 Refine = Literal["auto", "always", "never"]
 """Whether a profile is estimated a second time."""
 REFINE: tuple[str, ...] = get_args(Refine)

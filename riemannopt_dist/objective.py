@@ -21,11 +21,12 @@ from riemannopt_dist.arguments import (
     check_targets,
 )
 from riemannopt_dist.choices import OUTPUTS as OUTPUTS
+from riemannopt_dist.choices import PRECISIONS, Precision
 from riemannopt_dist.choices import Output as Output
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.logits import check_logits, check_two_classes
 from riemannopt_dist.paths.base import Path
-from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type
+from riemannopt_dist.precision import products_in, relative_rounding, rounding_type, sum_type
 from riemannopt_dist.transfer import on_device
 
 Index = NDArray[np.int64]
@@ -39,14 +40,14 @@ def micro_batches(items: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, items))
 
 
-def logits_of(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def logits_of(model: Callable[[Tensor], Tensor], images: Tensor, precision: Precision = "fp32") -> Tensor:
     """The model's logits (B, classes) of images (B, C, H, W): whatever calls a model does so here.
 
     The model gets a copy, for it may write into what it is given. Gradients reach `images` through the copy;
-    who asks for them does so within `ieee_float32`, as the model is called. Raises ValueError for what is no
-    logits.
+    who asks for them does so within `products_in` the same precision, as the model is called. Raises
+    ValueError for what is no logits.
     """
-    with ieee_float32():
+    with products_in(precision, images.device):
         logits = model(images.clone())
     check_logits(logits, len(images))
     return logits
@@ -82,12 +83,14 @@ class Objective:
     """What is explained: the `output` of `model` for the class of each of B images, `targets` (B,).
 
     At most `internal_batch_size` images go through the model at once; it changes nothing beyond rounding.
+    `precision` is that of the model's products; of gradients fp32 or tf32.
     """
 
     model: nn.Module
     targets: Tensor
     output: Output = "probability"
     internal_batch_size: int = DEFAULT_INTERNAL_BATCH_SIZE
+    precision: Precision = "fp32"
 
     def check(self, images: Tensor) -> None:
         """Raise ValueError for a model that depends on chance, and targets or images that do not fit it."""
@@ -97,6 +100,15 @@ class Objective:
             check_range(images)
         check_choice(self.output, OUTPUTS, "output")
         check_positive(self.internal_batch_size, "internal_batch_size")
+        check_choice(self.precision, PRECISIONS, "precision")
+
+    def rounding_type(self, dtype: torch.dtype) -> torch.dtype:
+        """The type that rounds as f does of images in `dtype`."""
+        return rounding_type(dtype, self.precision)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The model's logits (N, classes) of images (N, C, H, W)."""
+        return logits_of(self.model, images, self.precision)
 
     def of(self, rows: Tensor | list[int]) -> "Objective":
         """That of the images at `rows` (N,) of the B, in their order."""
@@ -106,7 +118,7 @@ class Objective:
         """f of images (B, C, H, W), (B,), without gradients."""
         with torch.no_grad():
             parts = [
-                explained_output(logits_of(self.model, images[part]), self.targets[part], self.output)
+                explained_output(self.logits(images[part]), self.targets[part], self.output)
                 for part in micro_batches(len(images), self.internal_batch_size)
             ]
         return torch.cat(parts)
@@ -115,9 +127,9 @@ class Objective:
         """f, (B,), and ∂f/∂x, (B, C, H, W), for images (B, C, H, W)."""
         values, gradients = [], []
         for part in micro_batches(len(images), self.internal_batch_size):
-            with torch.enable_grad(), ieee_float32():
+            with torch.enable_grad(), products_in(self.precision, images.device):
                 inputs = images[part].detach().requires_grad_()
-                value = explained_output(logits_of(self.model, inputs), self.targets[part], self.output)
+                value = explained_output(self.logits(inputs), self.targets[part], self.output)
                 (gradient,) = torch.autograd.grad(value.sum(), inputs)
             values.append(value.detach())
             gradients.append(gradient.to(sum_type(gradient.dtype)))

@@ -2,11 +2,13 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+
+from riemannopt_dist.choices import Precision
 
 ROUNDINGS = 256
 """How many ε of its data type, float32 or float64, an output of a network may be off for rounding alone.
@@ -33,6 +35,46 @@ def relative_rounding(dtype: torch.dtype) -> float:
     return (ROUNDINGS if sum_type(dtype) == dtype else HALF_ROUNDINGS) * torch.finfo(dtype).eps
 
 
+HALF: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
+"""What torch computes products of these precisions in."""
+ROUNDED = {"tf32": torch.float16, **HALF}
+"""The types that round as they do: TF32 has the ten bits of float16."""
+
+
+def rounding_type(dtype: torch.dtype, precision: Precision) -> torch.dtype:
+    """The type that rounds as outputs of a model of type `dtype` do, computed in `precision`."""
+    return dtype if precision == "fp32" else ROUNDED[precision]
+
+
+@contextmanager
+def products_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Compute a model's products in a precision: float32 ones as IEEE 754 has them, unless told otherwise.
+
+    TF32 is for GPUs; a CPU computes in float32. fp16 and bf16 are torch's autocast.
+    """
+    if precision == "tf32":
+        with _tf32():
+            yield
+        return
+    with ieee_float32(), _autocast(precision, device):
+        yield
+
+
+def _autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, HALF[precision]) if precision in HALF else nullcontext()
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Let GPUs round float32 products to TF32, also within `ieee_float32`."""
+    before = [setting.value() for setting in _settings()]
+    _write([setting.tf32 for setting in _settings()])
+    try:
+        yield
+    finally:
+        _write(before)
+
+
 @contextmanager
 def ieee_float32() -> Iterator[None]:
     """Compute float32 products as IEEE 754 has them, not rounded to TF32's ten bits or to bfloat16.
@@ -53,11 +95,12 @@ def use_ieee_float32() -> None:
 
 
 class _Setting(NamedTuple):
-    """One of torch's settings: how to get at it, its value for IEEE arithmetic, and its default."""
+    """One of torch's settings: how to get at it, its values for IEEE arithmetic and TF32, and its default."""
 
     read: Callable[[], Any]
     write: Callable[[Any], None]
     ieee: Any
+    tf32: Any
     default: Any
 
     def value(self) -> Any:
@@ -73,21 +116,32 @@ def _settings() -> list[_Setting]:
     """In the order in which they are to be written: the older ones overwrite the newer ones."""
     backends = torch.backends
     older = [
-        _attribute(backends.cudnn, "allow_tf32", False, True),
+        _attribute(backends.cudnn, "allow_tf32", False, True, True),
         _Setting(
-            torch.get_float32_matmul_precision, torch.set_float32_matmul_precision, "highest", "highest"
+            torch.get_float32_matmul_precision,
+            torch.set_float32_matmul_precision,
+            "highest",
+            "high",
+            "highest",
         ),
     ]
     if not hasattr(backends.cudnn, "conv"):  # torch before 2.9
         return older
-    products: list[Any] = [backends.cuda.matmul]
-    products += [getattr(backends.cudnn, name) for name in ("conv", "rnn")]
-    products += [getattr(backends.mkldnn, name) for name in ("conv", "rnn", "matmul")]
-    return older + [_attribute(holder, "fp32_precision", "ieee", "none") for holder in products]
+    of_gpus: list[Any] = [backends.cuda.matmul]
+    of_gpus += [getattr(backends.cudnn, name) for name in ("conv", "rnn")]
+    of_cpus = [getattr(backends.mkldnn, name) for name in ("conv", "rnn", "matmul")]
+    return [
+        *older,
+        *(_attribute(holder, "fp32_precision", "ieee", "tf32", "none") for holder in of_gpus),
+        *(_attribute(holder, "fp32_precision", "ieee", "ieee", "none") for holder in of_cpus),
+    ]
 
 
-def _attribute(holder: Any, name: str, ieee: Any, default: Any) -> _Setting:
-    return _Setting(lambda: getattr(holder, name), lambda value: setattr(holder, name, value), ieee, default)
+def _attribute(holder: Any, name: str, ieee: Any, tf32: Any, default: Any) -> _Setting:
+    def write(value: Any) -> None:
+        setattr(holder, name, value)
+
+    return _Setting(lambda: getattr(holder, name), write, ieee, tf32, default)
 
 
 def _write(values: list[Any]) -> None:

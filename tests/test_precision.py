@@ -4,6 +4,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import riemannopt_dist as ro
+from riemannopt_dist.choices import Precision
+from riemannopt_dist.estimators.base import Placed, attribute_together
+from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.controls import edge_map
 from riemannopt_dist.models.folding import folded
 from riemannopt_dist.models.loading import load_model
@@ -21,6 +25,7 @@ from riemannopt_dist.objective import (
     output_rounding,
     sample_path,
 )
+from riemannopt_dist.precision import HALF as HALF_OF
 from riemannopt_dist.precision import ieee_float32, relative_rounding, sum_type, use_ieee_float32
 from tests.public_calls import EXACT, MAPS, SCORES
 from tests.sums import integrate
@@ -209,6 +214,49 @@ def test_products_are_ieee_float32_forward_and_backward(name: str, small: Tensor
     assert model.seen["backward"] == (set() if forward_alone else {IEEE})
     assert settings() == TF32
     assert newer_settings() == before
+
+
+IN_TF32 = (True, True, "high")
+SUMS = [("left", False), ("idgi_trapezoid", False), ("softmax_trapezoid", True), ("rescale", False)]
+
+
+@pytest.mark.parametrize("within", [nullcontext, ieee_float32])
+@pytest.mark.parametrize(("estimator", "per_image"), [*SUMS, ("rescale", True)])
+def test_a_model_computes_in_tf32_where_that_is_asked_for(
+    estimator: str,
+    per_image: bool,
+    within: Callable[[], AbstractContextManager[None]],
+    small: Tensor,
+    classes: Tensor,
+) -> None:
+    """Its own products alone, forward and backward; the maps' sums are of what rounds as float16 does."""
+    model, before = Watched().eval(), (settings(), newer_settings())
+    profile = ro.estimate_profile(Objective(network(), classes), small, samples=8)
+    placed = Placed(6, None if per_image else ro.linear_schedule(6, "trapezoid"), profile)
+    objective = Objective(model, classes, precision="tf32")
+    path = ro.StraightPath.from_black(small)
+    with within():
+        inside = (settings(), newer_settings())
+        (result,) = attribute_together(objective, path, [(ESTIMATORS[estimator], placed)])
+        assert (settings(), newer_settings()) == inside
+    assert model.seen == {"forward": {IN_TF32}, "backward": {IN_TF32}}
+    assert result.computed_in == torch.float16
+    assert (settings(), newer_settings()) == before
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_scores_are_those_of_the_rounded_model(precision: Precision, small: Tensor, classes: Tensor) -> None:
+    """Near float32's by the rounding of the type, and not the same; in float32 themselves."""
+    exact = Objective(network(), classes, "logit").values(small)
+    values = Objective(network(), classes, "logit", precision=precision).values(small)
+    eps = torch.finfo(HALF_OF[precision]).eps
+    assert values.dtype == torch.float32
+    assert 0 < float((values - exact).abs().max()) < 16 * eps * float(exact.abs().max())
+
+
+def test_a_precision_that_is_none_is_named(small: Tensor, classes: Tensor) -> None:
+    with pytest.raises(ValueError, match="precision: expected one of fp32, tf32, fp16, bf16, got 'fp8'"):
+        Objective(network(), classes, precision="fp8").check(small)  # type: ignore[arg-type]
 
 
 class OwnProducts(torch.overrides.TorchFunctionMode):

@@ -5,8 +5,8 @@
     python -m benchmarks.bench --only equal      one part of it: bare, others, grid, equal, scale
 
 A ratio is the median of several turns, with the least and the greatest. Others get the model as `load_model`
-gives it, ours is the same one as a worker of a run makes it: normalisations folded, channels last. PAIR's `saliency` needs a NumPy below
-2.4: both are fetched into a folder of their own and used by this process alone.
+gives it, ours is the same one as a worker of a run makes it: normalisations folded, channels last. PAIR's
+`saliency` needs a NumPy below 2.4: both are fetched into a folder of their own, for this process alone.
 """
 
 import argparse

@@ -38,9 +38,7 @@ class Piece:
     at_once: int = sys.maxsize
 
 
-def pieces(
-    model: Classifier, images: Tensor, targets: Tensor, samples: int, batch: int
-) -> dict[str, Piece]:
+def pieces(model: Classifier, images: Tensor, targets: Tensor, samples: int, batch: int) -> dict[str, Piece]:
     """Methods, estimators, the profile and the metrics, in micro-batches of `batch`."""
     count = len(images)
     objective = ro.Objective(model, targets, internal_batch_size=batch)

@@ -34,7 +34,10 @@ def _bare(found: Mapping[str, Any]) -> Iterator[str]:
     rows = [[f"`{name}`", *(_ratio(table[name]) for table in found.values())] for name in names]
     ends = ("gradient_ms", "gradient_as_loaded_ms", "forward_ms")
     rows += [
-        [f"bare {end.removesuffix('_ms').replace('_', ' ')}, ms", *(f"{table[end]:.1f}" for table in found.values())]
+        [
+            f"bare {end.removesuffix('_ms').replace('_', ' ')}, ms",
+            *(f"{table[end]:.1f}" for table in found.values()),
+        ]
         for end in ends
     ]
     yield from _table(["work", *found], rows)

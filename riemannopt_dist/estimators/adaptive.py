@@ -253,7 +253,7 @@ class _Sampler:
 
     def rounding(self, sizes: Tensor) -> Tensor:
         """How far f of sizes |f| (N,) may be off: as in float32 at least, for less moves no point."""
-        dtype = self.path.images.dtype
+        dtype = self.objective.rounding_type(self.path.images.dtype)
         return output_rounding(sizes, torch.float32 if dtype == torch.float64 else dtype, self.output)
 
     def points(self, rows: list[int], shares: list[float]) -> list[_Point]:
@@ -309,7 +309,8 @@ def _refine(
             ends[image_sum.row] = image_sum.ends
             evaluations[image_sum.row] = image_sum.evaluations
     f_baseline, f_input = torch.from_numpy(ends.T).to(maps)
-    return Attribution(maps, f_input, f_baseline, evaluations, sampler.output, images.dtype)
+    dtype = sampler.objective.rounding_type(images.dtype)
+    return Attribution(maps, f_input, f_baseline, evaluations, sampler.output, dtype)
 
 
 def _check_ends(count: int, name: str) -> None:

@@ -35,7 +35,7 @@ from riemannopt_dist.objective import (
     micro_batches,
 )
 from riemannopt_dist.paths.base import Path
-from riemannopt_dist.precision import ieee_float32, sum_type
+from riemannopt_dist.precision import products_in, sum_type
 from riemannopt_dist.quadrature.placement.equidistribution import rough_coordinate
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Array
@@ -74,7 +74,8 @@ def adaptive_rescale_attribution(
         parts = _secants(objective, path, rows, samples, (shares, alphas))
         maps[part], values[part] = parts.maps, parts.values.to(values)
     evaluations = torch.full_like(targets, samples)
-    return complete_attribution(maps, values, evaluations, objective.output, path.images.dtype)
+    dtype = objective.rounding_type(path.images.dtype)
+    return complete_attribution(maps, values, evaluations, objective.output, dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,7 @@ def _secants(
     classes[chain] = targets[:, None].expand(chain.shape)
     slopes = mean_output_slopes(logits, logits[neighbours], classes, output)
     slopes[chain[:, -1]] = 0
-    with ieee_float32():
+    with products_in(objective.precision, device):
         gradients = torch.autograd.grad(
             (first.logits, second.logits), (first.places, second.places), (slopes[:cut], slopes[cut:])
         )

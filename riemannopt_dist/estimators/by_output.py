@@ -50,7 +50,8 @@ def sums_by_output(
         for field in fields(Attribution)
         if isinstance(getattr(results[0], field.name), Tensor)
     }
-    return Attribution(**parts, output=objective.output, computed_in=path.images.dtype)
+    dtype = objective.rounding_type(path.images.dtype)
+    return Attribution(**parts, output=objective.output, computed_in=dtype)
 
 
 def values_along(objective: Objective, path: Path, positions: Array) -> Iterator[Array]:

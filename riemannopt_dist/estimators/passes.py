@@ -138,7 +138,8 @@ def _attribution(
     dtype: torch.dtype,
 ) -> Attribution:
     evaluations = torch.full_like(objective.targets, len(schedule))
-    return Attribution(maps, f_input, f_baseline, evaluations, objective.output, dtype)
+    rounded = objective.rounding_type(dtype)
+    return Attribution(maps, f_input, f_baseline, evaluations, objective.output, rounded)
 
 
 def values_at(position: float, path: Path, objective: Objective) -> Tensor:

@@ -39,7 +39,7 @@ from riemannopt_dist.objective import (
 from riemannopt_dist.paths.base import Path
 from riemannopt_dist.paths.guided import GuidedPath
 from riemannopt_dist.paths.straight import StraightPath
-from riemannopt_dist.precision import ieee_float32, sum_type
+from riemannopt_dist.precision import products_in, sum_type
 from riemannopt_dist.quadrature.nodes import gauss_legendre_on
 from riemannopt_dist.quadrature.rules import partition_of
 from riemannopt_dist.quadrature.schedule import Array, Schedule
@@ -76,7 +76,8 @@ def rescale_attribution(objective: Objective, path: Path, schedule: Schedule) ->
     objective = tried_on_whole_path(objective, path)
     maps, values = sums_over_intervals(objective, path, edges)
     evaluations = torch.full_like(objective.targets, len(edges) - 1)
-    return complete_attribution(maps, values, evaluations, objective.output, path.images.dtype)
+    dtype = objective.rounding_type(path.images.dtype)
+    return complete_attribution(maps, values, evaluations, objective.output, dtype)
 
 
 def rescaled_where_placed(objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
@@ -125,7 +126,8 @@ def tried_on_whole_path(objective: Objective, path: Path) -> Objective:
 def _check_whole_path(objective: Objective, path: Path) -> None:
     first = replace(objective, targets=objective.targets[:1], output="logit")
     maps, values = sums_over_intervals(first, FirstOf(path), np.array([0.0, 1.0]))
-    complete_attribution(maps, values, torch.ones_like(first.targets), "logit", path.images.dtype)
+    dtype = objective.rounding_type(path.images.dtype)
+    complete_attribution(maps, values, torch.ones_like(first.targets), "logit", dtype)
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ def mean_gradients(objective: Objective, places: Tensor, inside: Tensor) -> tupl
     values = logits.detach()
     slopes = torch.zeros_like(values)
     slopes[:-1] = mean_output_slopes(values[:-1], values[1:], targets[:-1], output) * inside[:, None]
-    with ieee_float32():
+    with products_in(objective.precision, places.device):
         (gradients,) = torch.autograd.grad(logits, inputs, slopes)
     return explained_output(values, targets, output), gradients[:-1]
 
@@ -234,7 +236,9 @@ def forward_pass(objective: Objective, places: Tensor, tape: Tape) -> tuple[Tens
     with torch.enable_grad():
         for part in torch.split(inputs, 1 if objective.internal_batch_size == 1 else len(inputs)):
             with RescaleMode(len(part), tape):
-                logits.append(logits_of(partial(torch.func.functional_call, model, constant), part))
+                logits.append(
+                    logits_of(partial(torch.func.functional_call, model, constant), part, objective.precision)
+                )
     return inputs, torch.cat(logits)
 
 

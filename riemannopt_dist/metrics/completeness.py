@@ -61,7 +61,8 @@ def _relative(delta: Tensor, change: Tensor) -> Tensor:
 
 def _compute(batch: MapBatch) -> dict[str, Tensor]:
     total = batch.maps.flatten(2).sum(dim=2, dtype=torch.float64)
-    change = beyond_rounding(batch.f_input, batch.f_baseline, batch.images.dtype, batch.objective.output)
+    dtype = batch.computed_in or batch.images.dtype
+    change = beyond_rounding(batch.f_input, batch.f_baseline, dtype, batch.objective.output)
     delta = total - (batch.f_input.double() - batch.f_baseline.double())
     return {
         "attribution_sum": total,

@@ -27,7 +27,6 @@ from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary, ar
 from riemannopt_dist.objective import (
     Objective,
     explained_output,
-    logits_of,
     micro_batches,
     output_rounding,
 )
@@ -356,7 +355,7 @@ def _observe(objective: Objective, images: Tensor, chunks: Iterable[Chunk]) -> N
             pictures, sizes = zip(*(future.result() for future in futures), strict=True)
             shown = on_device(np.stack(pictures), images.device).permute(0, 3, 1, 2)
             inputs = shown.contiguous().to(images.dtype) / 255
-            logits = logits_of(objective.model, inputs)
+            logits = objective.logits(inputs)
             information = on_device(np.array(sizes, dtype=np.float64), images.device)
             if math.isnan(sizes[0]):
                 information = _ms_ssim(inputs, images[rows])

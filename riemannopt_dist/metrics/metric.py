@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import torch
     from torch import Tensor
 
     from riemannopt_dist.estimators.converged import Reference
@@ -36,7 +37,8 @@ class MapBatch:
     """What a metric may look at: B images with S maps each, one per cell of the grid.
 
     `maps` is (S, B, C, H, W); `f_input`, f(x), is (B,); `f_baseline`, f at the start of each map's path, is
-    (S, B). `references` (S) are the converged maps, where asked for.
+    (S, B). `references` (S) are the converged maps, where asked for. `computed_in` is the type that rounds as
+    f at a path's ends does, the images' unless given; the objective may have another precision.
     """
 
     objective: Objective
@@ -46,6 +48,7 @@ class MapBatch:
     f_baseline: Tensor
     seed: int = 0
     references: Sequence[Reference | None] = ()
+    computed_in: torch.dtype | None = None
 
     @cached_property
     def f_black(self) -> Tensor:

@@ -26,7 +26,9 @@ from riemannopt_dist.choices import (
     HF,
     TARGET_RULES,
     Average,
+    MapPrecision,
     Output,
+    Precision,
     Refine,
     Select,
     Targets,
@@ -40,7 +42,7 @@ from riemannopt_dist.paths.table import PATHS, parsed_label, path_family
 from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, PLACEMENTS
 from riemannopt_dist.registry import Registry
 from riemannopt_dist.run.grid import Cell, control_cell, make_cell
-from riemannopt_dist.run.outputs.maps import Channels, Precision
+from riemannopt_dist.run.outputs.maps import Channels, StoredType
 from riemannopt_dist.run.wording import sentence, shortened, shown
 from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.storage.digest import digest_of_values
@@ -259,6 +261,17 @@ class ReferenceConfig(_Strict):
     intervals: Annotated[int, Field(ge=2, multiple_of=2)] = 1024
 
 
+class PrecisionConfig(_Strict):
+    """What a model's products are computed in: for maps (and their profiles), and for scores.
+
+    tf32 rounds what goes into them to ten bits, on a GPU that has it; fp16 and bf16 are torch's autocast.
+    What it costs is told by docs/precision.md, and by each run of itself.
+    """
+
+    maps: MapPrecision = "fp32"
+    scores: Precision = "fp32"
+
+
 RENAMED_KEYS = {"methods": "paths", "schedules": "placements", "rules": "estimators"}
 """Keys of a block that are no more, and what they are called now."""
 
@@ -319,7 +332,7 @@ class MapsConfig(_Strict):
     """
 
     channels: Channels = "sum"
-    dtype: Precision = "float16"
+    dtype: StoredType = "float16"
     cells: Annotated[Items[Text], Field(min_length=1)] = ("*",)
     images: PositiveInt | None = None
     converged: bool = False
@@ -380,6 +393,7 @@ class Config(_Strict):
     grid          blocks of cells: paths × estimators × placements × samples
     fit           the subset that the schedules are fitted on, drawn with `seed`
     reference     the converged maps that the metric reference compares with
+    precision     of the model's products: maps in fp32 or tf32, scores in fp32, tf32, fp16 or bf16
     maps          which attribution maps are stored, if any; {} stores all
     select        the images used: those in which the model sees the label's class (correct), those in which
                   it does not (wrong), or all; images without a label always are
@@ -406,6 +420,7 @@ class Config(_Strict):
     grid: Annotated[Items[GridBlock], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
     reference: ReferenceConfig = ReferenceConfig()
+    precision: PrecisionConfig = PrecisionConfig()
     maps: MapsConfig | None = None
     select: Select = "correct"
     min_probability: Share = 0.0

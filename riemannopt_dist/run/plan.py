@@ -394,9 +394,10 @@ def measure_speed(config: Config) -> Speed:
         batch = min(batch, MEASURED_BATCH)
     images = torch.rand(batch, *model.input_shape, device=device)
     targets = torch.zeros(batch, dtype=torch.int64, device=device)
-    objective = Objective(model, targets, config.explain, batch)
+    objective = Objective(model, targets, config.explain, batch, config.precision.maps)
+    scores = replace(objective, precision=config.precision.scores)
     gradients = batch / _seconds(lambda: objective.gradients(images)[0])
-    passes = batch / _seconds(lambda: objective.values(images))
+    passes = batch / _seconds(lambda: scores.values(images))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     source = f"measured on this machine's {name} with random weights, {batch} images at once"
     return Speed(gradients, passes, source)

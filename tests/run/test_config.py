@@ -318,8 +318,11 @@ def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:
         fingerprint(explain="logit"),
         fingerprint(grid=[block]),
         fingerprint(shard_size=4),
+        fingerprint(precision={"maps": "tf32"}),
+        fingerprint(precision={"scores": "bf16"}),
     }
-    assert len(different | {same}) == 10
+    assert same == fingerprint(precision={"maps": "fp32"})
+    assert len(different | {same}) == 12
     assert fingerprint(image_extensions=[".PNG"]) == fingerprint(image_extensions=["png"])
 
 

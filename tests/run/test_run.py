@@ -31,13 +31,14 @@ from riemannopt_dist.quadrature.profile import Profile, profile_from_variations
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run.config import Config
-from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.errors import Stopped
 from riemannopt_dist.run.examples import draw, evaluated_examples
 from riemannopt_dist.run.plan import make_plan
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.ray.worker import Payload, ShardWorker
 from riemannopt_dist.run.results import read_results
+from riemannopt_dist.run.stages.arithmetic import Arithmetic
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.storage.base import Storage
@@ -341,9 +342,14 @@ def test_the_authors_sums_go_through_the_grid(pictures: Path, tmp_path: Path) ->
     ]
     changes = {
         "fit": {"images": FIT, "samples": 16, "refine": "always", "average": "mean"},
+        "precision": {"maps": "tf32", "scores": "bf16"},
     }
     config = small_config(pictures, tmp_path / "run", grid=blocks, limit=2, **changes)
     directory = evaluate(config)
+    for key in shard_files(directory.storage, "results").values():
+        told = Arithmetic.of(directory.storage.read_schema(key))
+        assert (told.device, told.maps, told.scores) == ("CPU", "tf32", "bf16")  # a CPU computes in float32
+        assert 0 < told.gradient_error < 1e-5
     for path, rule in (("ig", "released"), (label, "left")):
         rows = [row for row in directory.shard_rows("fit") if row["path"] == path]
         first = profile_from_variations(rows[0]["alphas"], [row["variation"] for row in rows])

@@ -39,7 +39,7 @@ MAPS = pa.schema(
 """The columns of a file of maps, whose lists have the type and length of its run."""
 
 Channels = Literal["sum", "all"]
-Precision = Literal["float16", "float32"]
+StoredType = Literal["float16", "float32"]
 CHANNELS = {1: "grey", 3: "red, green, blue"}
 """What the channels of a map are, by their number."""
 _TYPES = {"float16": pa.float16(), "float32": pa.float32()}
@@ -55,7 +55,7 @@ class MapOutput:
     cells: frozenset[Cell]
     images: frozenset[str] | None
     channels: Channels
-    dtype: Precision
+    dtype: StoredType
     converged: frozenset[Cell] = frozenset()
     compared: frozenset[str] = frozenset()
 

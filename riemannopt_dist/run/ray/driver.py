@@ -148,6 +148,8 @@ def _run_stages(run: Run) -> None:
         explain=config.explain,
         batch_size=config.batch_size,
         seed=config.seed,
+        precision=config.precision.maps,
+        scores=config.precision.scores,
         maps=map_output(config, image_ids),
         kept_cells=kept_cells(about, config),
     )
@@ -368,7 +370,7 @@ def _variations(
         return {}
     config = run.config
     points = {path: tuple(alphas.tolist()) for path, alphas in positions.items()}
-    stage = Fitting(name, points, config.paths(), config.explain, config.batch_size)
+    stage = Fitting(name, points, config.paths(), config.explain, config.batch_size, config.precision.maps)
     run_stage(run, stage, examples)
     sampled: dict[str, list[list[float]]] = {path: [] for path in positions}
     for row in run.directory.shard_rows(name):

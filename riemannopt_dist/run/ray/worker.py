@@ -24,9 +24,11 @@ from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.outputs.maps import joined
 from riemannopt_dist.run.ray.telemetry import WorkerTelemetry
 from riemannopt_dist.run.shards import Piece
+from riemannopt_dist.run.stages.arithmetic import Arithmetic, arithmetic_of
 from riemannopt_dist.run.stages.base import SHARD, Part, Stage, as_table, files_beside
 from riemannopt_dist.run.stages.completion import completed, key_fields, lacking_parts, row_keys, staying_rows
 from riemannopt_dist.run.stages.engine import Engine
+from riemannopt_dist.run.stages.evaluate import Evaluation
 from riemannopt_dist.run.stages.tally import Tally, Timings
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
@@ -63,6 +65,7 @@ class ShardWorker:
         self._engine = Engine(model, device, content.files, size, Tally())
         self._telemetry = WorkerTelemetry(content.storage.root)
         self._journal = WorkerJournal(content.storage, ray.get_runtime_context().get_node_id())
+        self._arithmetic: Arithmetic | None = None
         model.register_forward_pre_hook(self._count)
 
     def process(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> dict[str, float]:
@@ -98,6 +101,8 @@ class ShardWorker:
         parts = self._lacking(stage, shard, there, image_ids)
         if not parts:
             return 0, 0.0
+        if isinstance(stage, Evaluation) and self._arithmetic is None:
+            self._arithmetic = arithmetic_of(stage, self._engine, items)
         self._engine = replace(self._engine, tally=Tally())
         made = as_table(stage, self._rows(stage.only(parts), items))
         timings = self._engine.tally.timings(items)
@@ -133,8 +138,9 @@ class ShardWorker:
     def _commit(self, name: str, table: pa.Table) -> float:
         """Write a shard's file; the seconds it took."""
         start = time.perf_counter()
-        origin = self._payload.origin
-        self._payload.storage.write_table(name, table if origin is None else origin.in_table(table))
+        for note in (self._payload.origin, self._arithmetic):
+            table = table if note is None else note.in_table(table)
+        self._payload.storage.write_table(name, table)
         return time.perf_counter() - start
 
     def _rows(self, stage: Stage, items: Sequence[Any]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.choices import Precision
 from riemannopt_dist.estimators.base import Placed, attribute_together, cost_together, shares
 from riemannopt_dist.estimators.converged import Reference, references
 from riemannopt_dist.estimators.table import ESTIMATORS
@@ -34,6 +35,7 @@ from riemannopt_dist.run.stages.names import RESULTS
 class Evaluation:
     """Attributions and metrics of every image under every cell of the grid.
 
+    Maps are computed in `precision`, and what metrics ask of the model in that of `scores`.
     `kept_cells` are, by the fingerprint that a shard's file tells, those whose rows in it stay.
     """
 
@@ -46,6 +48,8 @@ class Evaluation:
     explain: Output
     batch_size: int
     seed: int
+    precision: Precision = "fp32"
+    scores: Precision = "fp32"
     maps: MapOutput | None = None
     kept_cells: Mapping[str, frozenset[Cell]] = field(default_factory=dict)
     name: ClassVar[str] = RESULTS
@@ -80,7 +84,7 @@ class Evaluation:
         batches = example_batches(items, engine, self.batch_size)
         for examples, images, targets in engine.tally.awaited(batches):
             size = engine.internal_batch_size
-            batch = _Batch(images, Objective(engine.model, targets, self.explain, size))
+            batch = _Batch(images, Objective(engine.model, targets, self.explain, size, self.precision))
             mapped = list(self._mapped(batch))
             mapped += [_control(batch, name, mapped) for name in self.controls]
             places = [n for n, s in enumerate(examples) if s.image.image_id in self.reference_images]
@@ -176,13 +180,14 @@ class Evaluation:
         maps = torch.stack([mapping.attribution.maps for mapping in mapped])
         check_maps([mapping.cell for mapping in mapped], maps, converged)
         measured = MapBatch(
-            batch.objective,
+            replace(batch.objective, precision=self.scores),
             batch.images,
             maps,
             f_input=mapped[0].attribution.f_input,
             f_baseline=torch.stack([mapping.attribution.f_baseline for mapping in mapped]),
             references=converged,
             seed=self.seed,
+            computed_in=batch.objective.rounding_type(batch.images.dtype),
         )
         columns = {
             "f_input": measured.f_input.expand(measured.f_baseline.shape).tolist(),

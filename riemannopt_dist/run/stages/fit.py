@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from riemannopt_dist.choices import Precision
 from riemannopt_dist.objective import Objective, Output
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.quadrature.variation import path_variation
@@ -26,6 +27,7 @@ class Fitting:
     paths: Mapping[str, PathFamily]
     explain: Output
     batch_size: int
+    precision: Precision = "fp32"
     key: ClassVar[tuple[str, ...]] = ("path",)
 
     @property
@@ -51,7 +53,7 @@ class Fitting:
         batches = example_batches(items, engine, self.batch_size)
         for examples, images, targets in engine.tally.awaited(batches):
             size = engine.internal_batch_size
-            objective = Objective(engine.model, targets, self.explain, size)
+            objective = Objective(engine.model, targets, self.explain, size, self.precision)
             for label, alphas in self.positions.items():
                 path = self.paths[label].through(images)
                 variations = path_variation(path, objective, np.array(alphas))

@@ -1,0 +1,101 @@
+"""What a precision costs: gradients and maps of photos in float32, TF32 and bfloat16 against float64.
+
+    python -m benchmarks.precision [--images FOLDER] [--count 20] [--json FILE]
+
+prints the L1 distance of each from the same in float64, as a share of its norm: the median over photos and
+the largest. The Riemann sums are the same, so nothing but rounding differs. Values that go into convolutions
+are rounded on the CPU, for bfloat16 also what comes out of them (riemannopt_dist/testing/rounding.py).
+"""
+
+import argparse
+import json
+import random
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import riemannopt_dist as ro
+from riemannopt_dist.data.errors import UnreadableImage
+from riemannopt_dist.data.listing import list_images
+from riemannopt_dist.models.classifier import Classifier
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.run.stages.batches import read_tensor
+from riemannopt_dist.testing.rounding import RoundedConvolutions
+
+PRECISIONS: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "float32": nullcontext,
+    "TF32, dense convolutions": lambda: RoundedConvolutions("tf32", grouped=False),
+    "TF32, all convolutions": lambda: RoundedConvolutions("tf32"),
+    "bfloat16": lambda: RoundedConvolutions("bfloat16"),
+}
+WORKS: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
+    "gradient": lambda model, images, targets: ro.Objective(model, targets).gradients(images)[1],
+    "IG 16": lambda *inputs: ro.integrated_gradients(*inputs, ro.linear_schedule(16, "trapezoid")).maps,
+    "IG 64": lambda *inputs: ro.integrated_gradients(*inputs, ro.linear_schedule(64, "trapezoid")).maps,
+    "secants 16": lambda *inputs: ro.attribute(*inputs, estimator="rescale", samples=16).maps,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", default="demo:")
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--model", default="efficientnet_lite0")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    model = load_model(options.model)
+    errors: dict[str, dict[str, list[float]]] = {name: {work: [] for work in WORKS} for name in PRECISIONS}
+    for image in some_photos(options.images, options.count, model):
+        with torch.no_grad():
+            target = model(image).argmax(1)
+        for name, found in one_photo(model, image, target).items():
+            for work, error in found.items():
+                errors[name][work].append(error)
+    print(table(errors))
+    if options.json:
+        options.json.write_text(json.dumps(errors, indent=2) + "\n", encoding="utf-8")
+
+
+def some_photos(images: str, count: int, model: Classifier) -> Iterator[Tensor]:
+    """So many images of a folder, each a batch of one, drawn with a seed from those that can be read."""
+    refs = list_images(images)
+    random.Random(0).shuffle(refs)
+    for ref in refs:
+        with suppress(UnreadableImage):
+            yield read_tensor(ref, model)[None]
+            count -= 1
+        if count == 0:
+            return
+
+
+def one_photo(model: nn.Module, image: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
+    """The errors of each precision and work."""
+    exact = {work: function(model.double(), image.double(), target) for work, function in WORKS.items()}
+    model.float()
+    errors: dict[str, dict[str, float]] = {}
+    for name, context in PRECISIONS.items():
+        errors[name] = {}
+        for work, function in WORKS.items():
+            with context():
+                maps = function(model, image, target).double()
+            errors[name][work] = float((maps - exact[work]).abs().sum() / exact[work].abs().sum())
+    return errors
+
+
+def table(errors: dict[str, dict[str, list[float]]]) -> str:
+    """Medians and the largest, in Markdown."""
+    lines = ["| precision | " + " | ".join(WORKS) + " |", "|---|" + "---|" * len(WORKS)]
+    for name, works in errors.items():
+        cells = [f"{statistics.median(found):.1%} ({max(found):.1%})" for found in works.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
