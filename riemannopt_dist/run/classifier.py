@@ -72,7 +72,7 @@ def labelled_images(config: Config, classes: int, names: Sequence[str] | None = 
 
 
 def with_class_index(config: Config, names: Sequence[str] | None, classes: int) -> Config:
-    """The configuration with the index of the class that its `targets` name, if they name one.
+    """The configuration with the indices of the classes that its `targets` name, if they name any.
 
     Raises ValueError where the model has no such class, and for the second of a single one.
     """
@@ -82,6 +82,9 @@ def with_class_index(config: Config, names: Sequence[str] | None, classes: int) 
     if targets in TARGET_RULES:
         return config
     try:
+        if isinstance(targets, tuple):
+            indices = {target_index(str(one), names, classes) for one in targets}
+            return config.model_copy(update={"targets": tuple(sorted(indices))})
         return config.model_copy(update={"targets": target_index(str(targets), names, classes)})
     except ValueError as error:
         rules = ", ".join(TARGET_RULES)

@@ -104,15 +104,18 @@ def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _targets(value: Any) -> Any:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | str)
-        or value == ""
-        or (isinstance(value, int) and value < 0)
-    ):
+    several = isinstance(value, list | tuple)
+    told = tuple(value) if several else (value,)
+    if not told or not all(map(_is_class, told)) or (several and any(one in TARGET_RULES for one in told)):
         rules = ", ".join(TARGET_RULES)
-        raise ValueError(f"expected {rules}, or a class by its index or name, got {shown(value)}")
-    return value
+        raise ValueError(f"expected {rules}, or a class by its index or name, or several, got {shown(value)}")
+    return _distinct(told) if several else value
+
+
+def _is_class(value: Any) -> bool:
+    """Whether a value may be the index or the name of a class."""
+    is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_index or (isinstance(value, str) and value != "")
 
 
 # Lists, in a file: strict validation would take tuples alone.
@@ -386,7 +389,7 @@ class Config(_Strict):
     min_probability   of the class that the model sees, for an image to be used
     targets       the class explained: the label where there is one (label), the class that the model sees
                   (predicted), the second most probable one (runner_up), or one class for all images, by its
-                  index or name
+                  index or name; of a list of classes the one that the model finds most probable in the image
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file, at most
     batch_size    images computed together by a worker

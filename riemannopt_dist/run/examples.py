@@ -99,6 +99,13 @@ def target_of(row: Mapping[str, Any], targets: Targets) -> int:
     """The class explained of an image, by its label and what the model sees in it."""
     if isinstance(targets, int):
         return targets
-    column = "prediction" if targets == "predicted" else targets
+    column = column_of(targets)
     target: int = row["prediction"] if row[column] is None else row[column]
     return target
+
+
+def column_of(targets: Targets) -> str:
+    """The column of images.parquet that has the targets, where they are not one class for all images."""
+    if isinstance(targets, str | int):
+        return "prediction" if targets == "predicted" else str(targets)
+    return "likeliest"

@@ -301,8 +301,8 @@ def _selection(run: Run) -> list[dict[str, Any]]:
     """What the selection stage tells of every image."""
     refs = [ImageRef(**row) for row in run.directory.read_listing() or []]
     config = run.config
-    is_second = config.targets == "runner_up"
-    run_stage(run, Selection(config.batch_size, config.select, config.min_probability, is_second), refs)
+    stage = Selection(config.batch_size, config.select, config.min_probability, config.targets)
+    run_stage(run, stage, refs)
     selected = {row["image_id"]: row for row in run.directory.shard_rows(SELECTION)}
     reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == SELECTION}
     return [selected.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]
