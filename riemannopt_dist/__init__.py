@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from riemannopt_dist.attribution import Attribution
     from riemannopt_dist.audit.maps import Audit, audit_maps
+    from riemannopt_dist.dataset import batches
     from riemannopt_dist.estimators.adaptive import adaptive_attribution, adaptive_to_tolerance
     from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
     from riemannopt_dist.estimators.converged import converge
@@ -65,6 +66,7 @@ _HOME = {
     "adaptive_to_tolerance": "estimators.adaptive",
     "attribute": "methods",
     "audit_maps": "audit.maps",
+    "batches": "dataset",
     "blur_ig": "methods",
     "breakpoints": "estimators.exact_line",
     "compare": "metrics.reference",
@@ -118,6 +120,7 @@ __all__ = [
     "adaptive_to_tolerance",
     "attribute",
     "audit_maps",
+    "batches",
     "blur_ig",
     "breakpoints",
     "compare",

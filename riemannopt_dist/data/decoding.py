@@ -56,7 +56,7 @@ def decode_image(data: bytes) -> Image.Image:
             if image.width * image.height > _MOST_PIXELS.get(image.format or "", _MAX_PIXELS):
                 raise UnreadableImage(f"too large: {image.width} × {image.height} pixels")
             image.load()
-            return _to_rgb(image)
+            return to_rgb(image)
     except UnreadableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -85,7 +85,7 @@ def _pixels(data: bytes) -> int:
         return 0
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Strip by strip: what a conversion takes is many times an image."""
     if image.mode == "F" or image.mode.startswith("I"):
         convert = _from_deep_grey
