@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
+    from riemannopt_dist.data.boxes import Box
     from riemannopt_dist.estimators.converged import Reference
     from riemannopt_dist.objective import Objective
 
@@ -26,6 +27,9 @@ SUMMARIES = "summaries"
 """The key of a table's metadata under which the summaries of its columns are, as a JSON list."""
 AGAINST_CONTROLS = "against_controls"
 """That of the columns that are compared with control maps."""
+
+BOX_TOLERANCE = 15.0
+"""How far beside a box, in pixels, a hit of the pointing game may be: the original's."""
 
 Direction = Literal["higher", "lower"]
 Aggregate = Literal["mean", "median", "ratio_of_sums", "area_of_median_curve"]
@@ -36,7 +40,8 @@ class MapBatch:
     """What a metric may look at: B images with S maps each, one per cell of the grid.
 
     `maps` is (S, B, C, H, W); `f_input`, f(x), is (B,); `f_baseline`, f at the start of each map's path, is
-    (S, B). `references` (S) are the converged maps, where asked for.
+    (S, B). `references` (S) are the converged maps, where asked for. `boxes` (B) are those of the objects in
+    each image, in its pixels, None where they are not known, and `box_tolerance` is how far beside is on one.
     """
 
     objective: Objective
@@ -46,6 +51,8 @@ class MapBatch:
     f_baseline: Tensor
     seed: int = 0
     references: Sequence[Reference | None] = ()
+    boxes: Sequence[Sequence[Box] | None] = ()
+    box_tolerance: float = BOX_TOLERANCE
 
     @cached_property
     def f_black(self) -> Tensor:
@@ -114,7 +121,8 @@ class Metric:
     cell is compared with maps that know nothing of the model.
 
     One `of_channel_sums` looks at maps summed over channels alone, one that `needs_references` at converged
-    maps: these tell whether it can be computed from stored maps.
+    maps: these tell whether it can be computed from stored maps. One that `needs_boxes` is refused where
+    there are none.
     """
 
     name: str
@@ -128,6 +136,7 @@ class Metric:
     against_controls: str = ""
     of_channel_sums: bool = False
     needs_references: bool = False
+    needs_boxes: bool = False
 
 
 def unit_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.float64]:

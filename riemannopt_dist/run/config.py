@@ -34,6 +34,7 @@ from riemannopt_dist.choices import (
 )
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
 from riemannopt_dist.estimators.table import ESTIMATORS
+from riemannopt_dist.metrics.metric import BOX_TOLERANCE
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.paths.table import PATHS, parsed_label, path_family
@@ -262,6 +263,22 @@ class ReferenceConfig(_Strict):
     intervals: Annotated[int, Field(ge=2, multiple_of=2)] = 1024
 
 
+class BoxesConfig(_Strict):
+    """The boxes of objects that pointing_game plays with: a folder of XML files, such as ImageNet's.
+
+    An image's file is at its path or has its name, with the ending xml. A hit is in a box, or at most
+    `tolerance` pixels of the model's input beside one.
+    """
+
+    folder: Text
+    tolerance: Annotated[float, Field(ge=0)] = BOX_TOLERANCE
+
+
+def _as_boxes(value: Any) -> Any:
+    """A text is a folder."""
+    return {"folder": value} if isinstance(value, str) else value
+
+
 RENAMED_KEYS = {"methods": "paths", "schedules": "placements", "rules": "estimators"}
 """Keys of a block that are no more, and what they are called now."""
 
@@ -383,6 +400,7 @@ class Config(_Strict):
     grid          blocks of cells: paths × estimators × placements × samples
     fit           the subset that the schedules are fitted on, drawn with `seed`
     reference     the converged maps that the metric reference compares with
+    boxes         the boxes that the metric pointing_game plays with: a folder of XML files
     maps          which attribution maps are stored, if any; {} stores all
     select        the images used: those in which the model sees the label's class (correct), those in which
                   it does not (wrong), or all; images without a label always are
@@ -409,6 +427,7 @@ class Config(_Strict):
     grid: Annotated[Items[GridBlock], Field(min_length=1)] = (GridBlock(),)
     fit: FitConfig = FitConfig()
     reference: ReferenceConfig = ReferenceConfig()
+    boxes: Annotated[BoxesConfig | None, BeforeValidator(_as_boxes)] = None
     maps: MapsConfig | None = None
     select: Select = "correct"
     min_probability: Share = 0.0
@@ -459,6 +478,7 @@ class Config(_Strict):
         Those are keys that change results and differ, and what this has less of, in words.
         """
         free = (*INDIFFERENT, *GROWING, *(() if "reference" in earlier.metrics else ("reference",)))
+        free += ("boxes",) if earlier.boxes is None else ()
         mine, its = self.published(), earlier.published()
         changed = [key for key in mine if key not in free and its[key] != mine[key]]
         return [*changed, *self._shortfalls(earlier)]
@@ -522,9 +542,14 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     return make_config(_overridden(fields, overrides or {}), f"config {path}")
 
 
-def check_packages(config: Config) -> None:
-    """Raise ValueError for a metric whose package is not installed."""
+def check_metrics(config: Config) -> None:
+    """Raise ValueError for a metric whose package is not installed, and one that needs boxes without any."""
     for metric in (METRICS[name] for name in config.metrics):
+        if metric.needs_boxes and config.boxes is None:
+            raise ValueError(
+                f"metrics: {metric.name} needs the boxes of objects: give the folder of their XML files, "
+                "boxes: FOLDER"
+            )
         if metric.requires and importlib.util.find_spec(metric.requires) is None:
             package = metric.requires.replace("_", "-")
             raise ValueError(f"metrics: {metric.name} needs {package}: pip install {package}")
