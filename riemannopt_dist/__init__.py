@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from riemannopt_dist.attribution import Attribution
     from riemannopt_dist.audit.maps import Audit, audit_maps
+    from riemannopt_dist.data.boxes import Box, read_boxes
+    from riemannopt_dist.dataset import batches
     from riemannopt_dist.estimators.adaptive import adaptive_attribution, adaptive_to_tolerance
     from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
     from riemannopt_dist.estimators.converged import converge
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.metrics.infidelity import infidelity
     from riemannopt_dist.metrics.information import information_curve
     from riemannopt_dist.metrics.insertion import deletion, insertion, smoothed_insertion
-    from riemannopt_dist.metrics.pointing import Box, pointing_game, read_boxes
+    from riemannopt_dist.metrics.pointing import pointing_game
     from riemannopt_dist.metrics.randomisation import random_logit_check, randomisation_check
     from riemannopt_dist.metrics.reference import compare
     from riemannopt_dist.metrics.road import road
@@ -51,7 +53,7 @@ _HOME = {
     "Audit": "audit.maps",
     "Blur": "paths.table",
     "BlurPath": "paths.blur",
-    "Box": "metrics.pointing",
+    "Box": "data.boxes",
     "Guided": "paths.table",
     "GuidedPath": "paths.guided",
     "Objective": "objective",
@@ -65,6 +67,7 @@ _HOME = {
     "adaptive_to_tolerance": "estimators.adaptive",
     "attribute": "methods",
     "audit_maps": "audit.maps",
+    "batches": "dataset",
     "blur_ig": "methods",
     "breakpoints": "estimators.exact_line",
     "compare": "metrics.reference",
@@ -89,7 +92,7 @@ _HOME = {
     "random_logit_check": "metrics.randomisation",
     "randomisation_check": "metrics.randomisation",
     "ratio_of_sums": "metrics.completeness",
-    "read_boxes": "metrics.pointing",
+    "read_boxes": "data.boxes",
     "relative_error": "metrics.completeness",
     "rescale_attribution": "estimators.rescale",
     "road": "metrics.road",
@@ -118,6 +121,7 @@ __all__ = [
     "adaptive_to_tolerance",
     "attribute",
     "audit_maps",
+    "batches",
     "blur_ig",
     "breakpoints",
     "compare",

@@ -25,8 +25,11 @@ Select = Literal["correct", "wrong", "all"]
 TargetRule = Literal["label", "predicted", "runner_up"]
 """The class whose output is explained, told for each image by its label or by what the model sees in it."""
 TARGET_RULES: tuple[str, ...] = get_args(TargetRule)
-Targets = int | str
-"""Such a rule, or one class for all images: its index, or the name that a configuration has for it."""
+Targets = int | str | tuple[int | str, ...]
+"""Such a rule, or one class for all images: its index, or the name that a configuration has for it.
+
+Of several classes each image's likeliest is explained.
+"""
 
 Pixels = tuple[int, int]
 """Height and width."""

@@ -15,7 +15,7 @@ from riemannopt_dist.run import schemas
 from riemannopt_dist.run.outputs.maps import MAPS
 
 TABLES = {
-    "images.parquet": ("A row for every input.", schemas.IMAGES.append(schemas.RUNNER_UP)),
+    "images.parquet": ("A row for every input.", pa.schema([*schemas.IMAGES, *schemas.OPTIONAL])),
     "listing.parquet": ("What the image source held when the run began.", schemas.LISTING),
     "maps/\\<cell\\>/\\*.parquet": ("A row for each image. The file's metadata say how to read it.", MAPS),
     "failures.parquet": ("A row for each image given up on in a stage.", schemas.FAILURES),

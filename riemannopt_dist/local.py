@@ -28,6 +28,7 @@ from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.stages.batches import image_batches
 from riemannopt_dist.run.stages.engine import Engine
+from riemannopt_dist.run.stages.select import likeliest
 from riemannopt_dist.run.stages.tally import Tally
 from riemannopt_dist.storage.redaction import without_secrets
 
@@ -102,13 +103,13 @@ class Choice:
 
 
 def explain(
-    model: Classifier, sources: Sequence[str], target: str | None, choice: Choice
+    model: Classifier, sources: Sequence[str], targets: Sequence[str], choice: Choice
 ) -> Iterator[Explanation]:
     """An explanation of each image of `sources`, files and folders, in order.
 
-    `target` is a class's index or name; None is the predicted class of each. One image is in memory at a
-    time. Raises ValueError where there is no such class, for an image that cannot be read, by its name, and
-    for a map that is not finite.
+    `targets` are indices or names of classes, of which each image's likeliest is explained; the predicted
+    class without any. One image is in memory at a time. Raises ValueError where there is no such class, for
+    an image that cannot be read, by its name, and for a map that is not finite.
     """
     device = _device()
     model = model.to(device)
@@ -120,17 +121,18 @@ def explain(
             for (ref,), (image,) in image_batches(refs, engine, 1):
                 if isinstance(image, UnreadableImage):
                     raise ValueError(f"{without_secrets(ref.uri)}: {image}")
-                yield _explained(ref, image[None].to(device), engine, target, choice)
+                yield _explained(ref, image[None].to(device), engine, targets, choice)
                 progress.advance(1)
 
 
 def _explained(
-    ref: ImageRef, images: Tensor, engine: Engine, target: str | None, choice: Choice
+    ref: ImageRef, images: Tensor, engine: Engine, classes: Sequence[str], choice: Choice
 ) -> Explanation:
     logits = logits_of(engine.model, images)[0]
     names = class_names(engine.model, len(logits))
-    explained = int(logits.argmax()) if target is None else target_index(target, names, len(logits))
-    targets = torch.tensor([explained], device=images.device)
+    indices = [target_index(one, names, len(logits)) for one in classes] or range(len(logits))
+    targets = likeliest(logits[None], indices)
+    explained = int(targets)
     result = attribute(
         engine.model,
         images,
@@ -151,14 +153,14 @@ def _explained(
     converged = _converged(objective, images, choice)
     error = None if converged is None else float(relative_distance(result.maps, converged))
     probabilities = logits.double().softmax(0)
-    likeliest = probabilities.topk(min(TOP, len(logits))).indices.tolist()
+    top = probabilities.topk(min(TOP, len(logits))).indices.tolist()
     return Explanation(
         ref.image_id,
         images[0].expand(3, -1, -1).permute(1, 2, 0).double().cpu().numpy(),
         result.maps[0].double().cpu().numpy(),
         _name(explained, names),
         float(probabilities[explained]),
-        tuple((_name(index, names), float(probabilities[index])) for index in likeliest),
+        tuple((_name(index, names), float(probabilities[index])) for index in top),
         choice.words,
         float(relative_error(result)),
         None if converged is None else converged[0].double().cpu().numpy(),

@@ -17,16 +17,16 @@ from torch import Tensor
 
 from riemannopt_dist.data.errors import ReplacedImage, UnreadableImage
 from riemannopt_dist.data.uri_list import source_files
-from riemannopt_dist.metrics.metric import MapBatch, Metric
+from riemannopt_dist.metrics.metric import BOX_TOLERANCE, MapBatch, Metric
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.folding import fast_classifier
 from riemannopt_dist.models.loading import model_state, weights_digest
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.reader import SCORES, RunReader, StoredMaps
 from riemannopt_dist.run.classifier import checked_classifier
-from riemannopt_dist.run.config import Config, check_packages, make_config
+from riemannopt_dist.run.config import Config, check_metrics, make_config
 from riemannopt_dist.run.directory import RUN, RunDirectory
-from riemannopt_dist.run.examples import Example, example_of
+from riemannopt_dist.run.examples import Example, example_of, with_boxes
 from riemannopt_dist.run.finiteness import check_row
 from riemannopt_dist.run.grid import Cell, cell_of
 from riemannopt_dist.run.memory import measured_batch_size
@@ -125,7 +125,7 @@ def _config(run: RunReader, metrics: Sequence[str], images: str | None) -> Confi
             raise ValueError(f"metrics: expected each at most once, got {name!r} twice")
     config = make_config(run.about["config"], run.directory.storage.uri(RUN))
     config = config.model_copy(update={"metrics": tuple(metrics), "images": images or config.images})
-    check_packages(config)
+    check_metrics(config)
     return config
 
 
@@ -146,8 +146,9 @@ def _scorer(run: RunReader, config: Config) -> _Scorer:
     size = measured_batch_size(fast, device, config.internal_batch_size)
     engine = Engine(fast, device, source_files(config.images), size, Tally())
     rows = run.images().to_pylist()
-    examples = {row["image_id"]: example_of(row, config.targets) for row in rows if row["selected"]}
-    return _Scorer(run.directory, config, engine, examples)
+    examples = with_boxes([example_of(row, config.targets) for row in rows if row["selected"]], config)
+    by_id = {example.image.image_id: example for example in examples}
+    return _Scorer(run.directory, config, engine, by_id)
 
 
 def _shards(directory: RunDirectory, stored: Sequence[StoredMaps]) -> dict[str, dict[Cell, str]]:
@@ -233,6 +234,8 @@ def _batch(scorer: _Scorer, rows: Sequence[Row], images: Tensor, maps: NDArray[n
         f_input=column("f_input"),
         f_baseline=column("f_baseline")[None],
         seed=config.seed,
+        boxes=[scorer.examples[row["image_id"]].framed_boxes(scorer.engine.model.framing) for row in rows],
+        box_tolerance=BOX_TOLERANCE if config.boxes is None else config.boxes.tolerance,
     )
 
 

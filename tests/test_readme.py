@@ -51,6 +51,8 @@ def place(tmp_path: Path) -> Path:
     demo = tmp_path / "jobs/configs/demo.yaml"
     demo.write_text(json.dumps(parse_yaml(demo.read_text(encoding="utf-8")) | CUT), encoding="utf-8")
     Image.fromarray(data.coffee()).save(tmp_path / "photo.jpg")
+    (tmp_path / "photos" / "espresso").mkdir(parents=True)
+    shutil.copy(tmp_path / "photo.jpg", tmp_path / "photos" / "espresso")
     return tmp_path
 
 

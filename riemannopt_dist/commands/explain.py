@@ -32,7 +32,11 @@ FileOption = Annotated[
 ]
 FormatOption = Annotated[str, typer.Option("--format", help="What several images are written as.")]
 TargetOption = Annotated[
-    str | None, typer.Option(help='The class to explain, "tabby" or 281; the predicted one if not given.')
+    list[str] | None,
+    typer.Option(
+        help='The class to explain, "tabby" or 281; of several, given one by one, the likeliest in each '
+        "image; the predicted one if not given."
+    ),
 ]
 EstimatorOption = Annotated[
     str, typer.Option(help="An estimator of a configuration, such as trapezoid or rescale.")
@@ -91,7 +95,7 @@ def explain(
 
         fitted = Profile.from_json(profile.read_text(encoding="utf-8")) if profile else None
         choice = Choice(path, estimator, placement, samples, tolerance, fitted, converged)
-        for explanation in explain(chosen_classifier(model, weights, config), images, target, choice):
+        for explanation in explain(chosen_classifier(model, weights, config), images, target or (), choice):
             file = place / f"{explanation.image_id}.{kind}" if several else place
             if several:
                 file.parent.mkdir(parents=True, exist_ok=True)

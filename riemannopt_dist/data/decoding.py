@@ -5,7 +5,6 @@ without regard to EXIF orientation. What is transparent is seen over black, the 
 """
 
 import io
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,12 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 from torch import Tensor
 
-from riemannopt_dist.choices import Pixels, height_and_width
+from riemannopt_dist.choices import height_and_width
 from riemannopt_dist.data.errors import UnreadableImage
+from riemannopt_dist.data.framing import Size, corner, covering
 from riemannopt_dist.data.png import MAGIC, without_metadata
-
-Size = int | Sequence[int]
-"""The side of a square or (height, width)."""
 
 # Raster formats alone: Pillow hands EPS to an external program.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -56,7 +53,7 @@ def decode_image(data: bytes) -> Image.Image:
             if image.width * image.height > _MOST_PIXELS.get(image.format or "", _MAX_PIXELS):
                 raise UnreadableImage(f"too large: {image.width} × {image.height} pixels")
             image.load()
-            return _to_rgb(image)
+            return to_rgb(image)
     except UnreadableImage:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -85,7 +82,7 @@ def _pixels(data: bytes) -> int:
         return 0
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Strip by strip: what a conversion takes is many times an image."""
     if image.mode == "F" or image.mode.startswith("I"):
         convert = _from_deep_grey
@@ -144,19 +141,11 @@ def prepare_image(image: Image.Image, input_size: Size, resize_size: Size, chann
     crop, box = height_and_width(input_size), height_and_width(resize_size)
     if crop[0] > box[0] or crop[1] > box[1]:
         raise ValueError(f"input_size: expected 1 to resize_size = {resize_size}, got {input_size}")
-    width, height = _covering(image.size, box)
+    width, height = covering(image.size, box)
     if width * height > _MAX_PIXELS:
         raise UnreadableImage(f"too elongated: {image.width} × {image.height} pixels")
-    left, top = round((width - crop[1]) / 2), round((height - crop[0]) / 2)
+    left, top = corner((width, height), crop)
     toned = image.convert("L") if channels == 1 else image
     resized = toned.resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.array(resized.crop((left, top, left + crop[1], top + crop[0]))).reshape(*crop, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div_(255).contiguous()
-
-
-def _covering(size: tuple[int, int], box: Pixels) -> tuple[int, int]:
-    """The width and height of an image of `size`, (width, height), that covers a box of (height, width)."""
-    (width, height), (rows, columns) = size, box
-    if rows * width >= columns * height:
-        return int(rows * width / height), rows
-    return columns, int(columns * height / width)

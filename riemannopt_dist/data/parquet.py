@@ -146,7 +146,7 @@ def _classes(
     if column is None:
         return unlabelled, None
     names = class_names(parquet.schema_arrow, column)
-    indices = _indices_of(names, own, uri)
+    indices = indices_of(names, own, uri)
     if names and not any(index is not None for index in indices):
         return unlabelled, (
             f"the classes of column {column} ({shortened(names)}) are none of "
@@ -163,7 +163,7 @@ def _classes(
     return _classified(values, by_name), None
 
 
-def _indices_of(names: Sequence[str], own: Classes, uri: str) -> list[int | None]:
+def indices_of(names: Sequence[str], own: Classes, uri: str) -> list[int | None]:
     """The class of the model that each of a data set's names means.
 
     As many names as the model has classes, which have none, are those in order, which a warning tells.

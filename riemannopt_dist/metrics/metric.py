@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from riemannopt_dist.data.boxes import Box
     from riemannopt_dist.estimators.converged import Reference
     from riemannopt_dist.objective import Objective
 
@@ -27,6 +28,9 @@ SUMMARIES = "summaries"
 """The key of a table's metadata under which the summaries of its columns are, as a JSON list."""
 AGAINST_CONTROLS = "against_controls"
 """That of the columns that are compared with control maps."""
+
+BOX_TOLERANCE = 15.0
+"""How far beside a box, in pixels, a hit of the pointing game may be: the original's."""
 
 Direction = Literal["higher", "lower"]
 Aggregate = Literal["mean", "median", "ratio_of_sums", "area_of_median_curve"]
@@ -38,7 +42,9 @@ class MapBatch:
 
     `maps` is (S, B, C, H, W); `f_input`, f(x), is (B,); `f_baseline`, f at the start of each map's path, is
     (S, B). `references` (S) are the converged maps, where asked for. `computed_in` is the type that rounds as
-    f at a path's ends does, the images' unless given; the objective may have another precision.
+    f at a path's ends does, the images' unless given; the objective may have another precision. `boxes` (B)
+    are those of the objects in each image, in its pixels, None where they are not known, and `box_tolerance`
+    is how far beside is on one.
     """
 
     objective: Objective
@@ -49,6 +55,8 @@ class MapBatch:
     seed: int = 0
     references: Sequence[Reference | None] = ()
     computed_in: torch.dtype | None = None
+    boxes: Sequence[Sequence[Box] | None] = ()
+    box_tolerance: float = BOX_TOLERANCE
 
     @cached_property
     def f_black(self) -> Tensor:
@@ -117,7 +125,8 @@ class Metric:
     cell is compared with maps that know nothing of the model.
 
     One `of_channel_sums` looks at maps summed over channels alone, one that `needs_references` at converged
-    maps: these tell whether it can be computed from stored maps.
+    maps: these tell whether it can be computed from stored maps. One that `needs_boxes` is refused where
+    there are none.
     """
 
     name: str
@@ -131,6 +140,7 @@ class Metric:
     against_controls: str = ""
     of_channel_sums: bool = False
     needs_references: bool = False
+    needs_boxes: bool = False
 
 
 def unit_curve(x: ArrayLike, y: ArrayLike, points: int = 1000) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ METRICS: Registry[Metric] = Registry(
         "sensitivity_n": f"{_HERE}.sensitivity_n:SENSITIVITY_N",
         "road": f"{_HERE}.road:ROAD",
         "sparseness": f"{_HERE}.sparseness:SPARSENESS",
+        "pointing_game": f"{_HERE}.pointing:POINTING_GAME",
         "reference": f"{_HERE}.reference:REFERENCE",
     },
 )

@@ -7,6 +7,7 @@ from typing import Unpack
 import torch
 
 from riemannopt_dist.choices import TARGET_RULES
+from riemannopt_dist.data.boxes import boxes_of
 from riemannopt_dist.data.classes import CLASSES, class_name, named_class
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
@@ -22,7 +23,7 @@ from riemannopt_dist.models.soundness import (
     run_model,
 )
 from riemannopt_dist.objective import Output
-from riemannopt_dist.run.config import Config, check_packages
+from riemannopt_dist.run.config import Config, check_metrics
 from riemannopt_dist.storage.redaction import one_line
 
 
@@ -41,7 +42,7 @@ def check_for_run(model: Classifier, config: Config) -> int:
     Raises ValueError, before a worker is started, where its output cannot be explained, workers cannot build
     it, an estimator in the grid cannot explain it, or a baseline's pictures cannot be read.
     """
-    check_packages(config)
+    check_metrics(config)
     config.baseline_digests()
     classes = check_classifier(model, config.explain)
     check_operations(model, config)
@@ -60,7 +61,8 @@ def check_operations(model: Classifier, config: Config) -> None:
 def labelled_images(config: Config, classes: int, names: Sequence[str] | None = None) -> list[ImageRef]:
     """The images of a run of a model of so many classes, called `names`, with their labels.
 
-    Raises ValueError for a label that the model lacks, and names of other classes than it has.
+    Raises ValueError for a label that the model lacks, names of other classes than it has, and boxes of other
+    images.
     """
     if names is not None and len(names) != classes:
         raise ValueError(f"model.classes: expected the names of {classes} classes, got {len(names)}")
@@ -68,11 +70,13 @@ def labelled_images(config: Config, classes: int, names: Sequence[str] | None = 
     own = None if classes == CLASSES else classes
     refs = list_images(config.images, config.labels, config.image_extensions, names if is_named else own)
     check_labels(refs, classes)
+    if config.boxes is not None:
+        boxes_of(config.boxes.folder, [ref.image_id for ref in refs])
     return refs
 
 
 def with_class_index(config: Config, names: Sequence[str] | None, classes: int) -> Config:
-    """The configuration with the index of the class that its `targets` name, if they name one.
+    """The configuration with the indices of the classes that its `targets` name, if they name any.
 
     Raises ValueError where the model has no such class, and for the second of a single one.
     """
@@ -82,6 +86,9 @@ def with_class_index(config: Config, names: Sequence[str] | None, classes: int) 
     if targets in TARGET_RULES:
         return config
     try:
+        if isinstance(targets, tuple):
+            indices = {target_index(str(one), names, classes) for one in targets}
+            return config.model_copy(update={"targets": tuple(sorted(indices))})
         return config.model_copy(update={"targets": target_index(str(targets), names, classes)})
     except ValueError as error:
         rules = ", ".join(TARGET_RULES)

@@ -36,6 +36,7 @@ from riemannopt_dist.choices import (
 )
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
 from riemannopt_dist.estimators.table import ESTIMATORS
+from riemannopt_dist.metrics.metric import BOX_TOLERANCE
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.paths.table import PATHS, parsed_label, path_family
@@ -106,15 +107,18 @@ def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _targets(value: Any) -> Any:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | str)
-        or value == ""
-        or (isinstance(value, int) and value < 0)
-    ):
+    several = isinstance(value, list | tuple)
+    told = tuple(value) if several else (value,)
+    if not told or not all(map(_is_class, told)) or (several and any(one in TARGET_RULES for one in told)):
         rules = ", ".join(TARGET_RULES)
-        raise ValueError(f"expected {rules}, or a class by its index or name, got {shown(value)}")
-    return value
+        raise ValueError(f"expected {rules}, or a class by its index or name, or several, got {shown(value)}")
+    return _distinct(told) if several else value
+
+
+def _is_class(value: Any) -> bool:
+    """Whether a value may be the index or the name of a class."""
+    is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return is_index or (isinstance(value, str) and value != "")
 
 
 # Lists, in a file: strict validation would take tuples alone.
@@ -272,6 +276,22 @@ class PrecisionConfig(_Strict):
     scores: Precision = "fp32"
 
 
+class BoxesConfig(_Strict):
+    """The boxes of objects that pointing_game plays with: a folder of XML files, such as ImageNet's.
+
+    An image's file is at its path or has its name, with the ending xml. A hit is in a box, or at most
+    `tolerance` pixels of the model's input beside one.
+    """
+
+    folder: Text
+    tolerance: Annotated[float, Field(ge=0)] = BOX_TOLERANCE
+
+
+def _as_boxes(value: Any) -> Any:
+    """A text is a folder."""
+    return {"folder": value} if isinstance(value, str) else value
+
+
 RENAMED_KEYS = {"methods": "paths", "schedules": "placements", "rules": "estimators"}
 """Keys of a block that are no more, and what they are called now."""
 
@@ -394,13 +414,14 @@ class Config(_Strict):
     fit           the subset that the schedules are fitted on, drawn with `seed`
     reference     the converged maps that the metric reference compares with
     precision     of the model's products: maps in fp32 or tf32, scores in fp32, tf32, fp16 or bf16
+    boxes         the boxes that the metric pointing_game plays with: a folder of XML files
     maps          which attribution maps are stored, if any; {} stores all
     select        the images used: those in which the model sees the label's class (correct), those in which
                   it does not (wrong), or all; images without a label always are
     min_probability   of the class that the model sees, for an image to be used
     targets       the class explained: the label where there is one (label), the class that the model sees
                   (predicted), the second most probable one (runner_up), or one class for all images, by its
-                  index or name
+                  index or name; of a list of classes the one that the model finds most probable in the image
     limit         at most so many of the other images are evaluated, drawn with `seed` (all by default)
     shard_size    images a result file, at most
     batch_size    images computed together by a worker
@@ -421,6 +442,7 @@ class Config(_Strict):
     fit: FitConfig = FitConfig()
     reference: ReferenceConfig = ReferenceConfig()
     precision: PrecisionConfig = PrecisionConfig()
+    boxes: Annotated[BoxesConfig | None, BeforeValidator(_as_boxes)] = None
     maps: MapsConfig | None = None
     select: Select = "correct"
     min_probability: Share = 0.0
@@ -471,6 +493,7 @@ class Config(_Strict):
         Those are keys that change results and differ, and what this has less of, in words.
         """
         free = (*INDIFFERENT, *GROWING, *(() if "reference" in earlier.metrics else ("reference",)))
+        free += ("boxes",) if earlier.boxes is None else ()
         mine, its = self.published(), earlier.published()
         changed = [key for key in mine if key not in free and its[key] != mine[key]]
         return [*changed, *self._shortfalls(earlier)]
@@ -534,9 +557,14 @@ def load_config(path: str, overrides: dict[str, Any] | None = None) -> Config:
     return make_config(_overridden(fields, overrides or {}), f"config {path}")
 
 
-def check_packages(config: Config) -> None:
-    """Raise ValueError for a metric whose package is not installed."""
+def check_metrics(config: Config) -> None:
+    """Raise ValueError for a metric whose package is not installed, and one that needs boxes without any."""
     for metric in (METRICS[name] for name in config.metrics):
+        if metric.needs_boxes and config.boxes is None:
+            raise ValueError(
+                f"metrics: {metric.name} needs the boxes of objects: give the folder of their XML files, "
+                "boxes: FOLDER"
+            )
         if metric.requires and importlib.util.find_spec(metric.requires) is None:
             package = metric.requires.replace("_", "-")
             raise ValueError(f"metrics: {metric.name} needs {package}: pip install {package}")

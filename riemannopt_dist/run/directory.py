@@ -250,8 +250,8 @@ class RunDirectory:
     def write_images(self, images: Iterable[Mapping[str, Any]]) -> None:
         """Commit the list of all inputs, with the names of their classes where the run tells them."""
         rows = list(images)
-        has_runner_up = any(row.get("runner_up") is not None for row in rows)
-        schema = schemas.IMAGES.append(schemas.RUNNER_UP) if has_runner_up else schemas.IMAGES
+        besides = (f for f in schemas.OPTIONAL if any(row.get(f.name) is not None for row in rows))
+        schema = pa.schema([*schemas.IMAGES, *besides])
         table, names = pa.Table.from_pylist(rows, schema=schema), self.read_class_names()
         self.write_table(IMAGES, table if names is None else named(table, names))
 

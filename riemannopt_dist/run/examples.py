@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from riemannopt_dist.choices import Targets
+from riemannopt_dist.choices import Framing, Targets
+from riemannopt_dist.data.boxes import Box, BoxedImage, boxes_of, read_boxed_image
 from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.outputs.maps import MapOutput, converged_cell
@@ -20,10 +22,18 @@ KNOWN = ("image_id", "uri", "offset", "size", "group", "label", "digest")
 
 @dataclass(frozen=True)
 class Example:
-    """An image to be explained: where it is, its label where it has one, and the class explained."""
+    """An image to be explained: where it is, its label where it has one, and the class explained.
+
+    `boxed` are the boxes of the objects in it, where they are known and asked for.
+    """
 
     image: ImageRef
     target: int
+    boxed: BoxedImage | None = None
+
+    def framed_boxes(self, framing: Framing) -> Sequence[Box] | None:
+        """The boxes as the image is framed, None where they are not known."""
+        return None if self.boxed is None else self.boxed.prepared(*framing[:2])
 
 
 def image_of(item: ImageRef | Example) -> ImageRef:
@@ -56,6 +66,15 @@ def evaluated_examples(images: Sequence[dict[str, Any]], config: Config) -> list
     by_id = {row["image_id"]: row for row in images if row["selected"]}
     _, chosen = draw(images, config)
     return [example_of(by_id[image_id], config.targets) for image_id in chosen]
+
+
+def with_boxes(examples: Sequence[Example], config: Config) -> list[Example]:
+    """The examples with their boxes, where a metric needs them. Errors are those of `boxes_of`."""
+    if config.boxes is None or not any(METRICS[name].needs_boxes for name in config.metrics):
+        return [*examples]
+    files = boxes_of(config.boxes.folder, [example.image.image_id for example in examples])
+    boxes = {image_id: read_boxed_image(file) for image_id, file in files.items()}
+    return [replace(example, boxed=boxes.get(example.image.image_id)) for example in examples]
 
 
 def map_output(config: Config, image_ids: Sequence[str]) -> MapOutput | None:
@@ -99,6 +118,13 @@ def target_of(row: Mapping[str, Any], targets: Targets) -> int:
     """The class explained of an image, by its label and what the model sees in it."""
     if isinstance(targets, int):
         return targets
-    column = "prediction" if targets == "predicted" else targets
+    column = column_of(targets)
     target: int = row["prediction"] if row[column] is None else row[column]
     return target
+
+
+def column_of(targets: Targets) -> str:
+    """The column of images.parquet that has the targets, where they are not one class for all images."""
+    if isinstance(targets, str | int):
+        return "prediction" if targets == "predicted" else str(targets)
+    return "likeliest"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-INDICES = ("label", "target", "prediction", "runner_up")
+INDICES = ("label", "target", "prediction", "runner_up", "likeliest")
 """Columns of class indices."""
 NAME = "_name"
 """How the column of their names is called: after them."""

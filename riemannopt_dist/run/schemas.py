@@ -62,6 +62,14 @@ RUNNER_UP = field(
     "class index of the second highest logit; with targets: runner_up alone",
     nullable=True,
 )
+LIKELIEST = field(
+    "likeliest",
+    pa.int32(),
+    "class index of the highest logit of those that targets lists; with a list alone",
+    nullable=True,
+)
+OPTIONAL = (RUNNER_UP, LIKELIEST)
+"""What images.parquet has besides where the targets ask for it."""
 
 LISTING = pa.schema(
     [

@@ -142,6 +142,32 @@ def test_non_uniform_points_are_shared_out_by_the_root_of_the_change() -> None:
     assert (coarse.points, coarse.weights) == ((0.0,), (1.0,))
 
 
+class Square(nn.Module):
+    """Two logits: the square of the image's sum, and its negative."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        squares = images.flatten(1).sum(1) ** 2
+        return torch.stack([squares, -squares], dim=1)
+
+
+def test_a_map_of_non_uniform_samples_is_the_sum_by_hand() -> None:
+    """f = α² changes by 1, 3, 5 and 7 sixteenths in the quarters.
+
+    Of 8 samples their roots' shares are 1.05, 1.82, 2.35 and 2.78: 1, 2, 2 and 3 after rounding to the
+    largest fractions. Σ 2 α Δα is 2 (1/16 + 7/64 + 11/64 + 11/48) with the right rule.
+    """
+    image, target = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.tensor([0])
+    result = attribute(
+        *(Square(), image, target),
+        estimator="right",
+        placement="non_uniform",
+        samples=8,
+        output="logit",
+    )
+    assert float(result.maps) == pytest.approx(55 / 48, rel=1e-12)
+    assert float(result.f_input - result.f_baseline) == 1.0
+
+
 def test_each_image_has_its_own_points(network: nn.Module, golden: dict[str, Tensor]) -> None:
     """The same map alone, in a batch, and from the schedule that its output makes."""
     images, targets = golden["images"], golden["targets"]

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 import riemannopt_dist as ro
+from riemannopt_dist.data.boxes import BoxedImage
 from riemannopt_dist.data.decoding import prepare_image
 
 XML = """
@@ -73,6 +74,12 @@ def test_boxes_go_where_the_picture_goes(tmp_path: Path, size: tuple[int, int]) 
     assert ro.pointing_game(1 - maps[None], [prepared], tolerance=0).item() == 0
 
 
+def test_boxes_go_into_an_input_that_is_no_square() -> None:
+    """Of 30 × 20 pixels scaled to 60 × 40, the middle 24 rows and 50 columns."""
+    image = BoxedImage((30, 20), (ro.Box(5, 5, 10, 10), ro.Box(0, 0, 30, 20)))
+    assert image.prepared((24, 50), (40, 60)) == [(5, 2, 15, 12), (0, 0, 50, 24)]
+
+
 def test_what_has_no_boxes_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found none below"):
         ro.read_boxes(tmp_path)
@@ -80,8 +87,15 @@ def test_what_has_no_boxes_is_told(tmp_path: Path) -> None:
         ro.pointing_game(torch.zeros(2, 3, 4, 4), [[]])
     annotate(tmp_path, "empty", (20, 10))
     assert ro.read_boxes(tmp_path)["empty"].boxes == ()
+    annotate(tmp_path / "again", "empty", (20, 10))
+    with pytest.raises(ValueError, match=r"expected files of different names, found .* and .*empty"):
+        ro.read_boxes(tmp_path)
+    (tmp_path / "again" / "empty.xml").unlink()
     (tmp_path / "bad.xml").write_text("<annotation><object/></annotation>")
     with pytest.raises(ValueError, match=r"bad\.xml: expected an annotation in the format of Pascal VOC"):
+        ro.read_boxes(tmp_path)
+    annotate(tmp_path, "bad", (0, 10))
+    with pytest.raises(ValueError, match="a size of 0 × 10 pixels"):
         ro.read_boxes(tmp_path)
     (tmp_path / "bad.xml").write_text("no XML")
     with pytest.raises(ValueError, match=r"bad\.xml: expected an annotation"):

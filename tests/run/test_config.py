@@ -12,7 +12,7 @@ import pytest
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.table import PATHS
-from riemannopt_dist.run.config import Config, check_packages, load_config, make_config
+from riemannopt_dist.run.config import Config, check_metrics, load_config, make_config
 from riemannopt_dist.testing.small_world import small_fields
 
 BASE = {"images": "photos", "output": "run", "model": {"name": "resnet50"}}
@@ -211,10 +211,10 @@ def test_a_metric_whose_package_is_missing_names_it(tmp_path: Path, monkeypatch:
     path = tmp_path / "config.yaml"
     path.write_text(json.dumps({**BASE, "metrics": ["information_official_ms_ssim"]}))
     config = load_config(str(path))
-    check_packages(config)
+    check_metrics(config)
     monkeypatch.setitem(sys.modules, "pytorch_msssim", None)
     with pytest.raises(ValueError, match=r"metrics: .* needs pytorch-msssim: pip install pytorch-msssim$"):
-        check_packages(config)
+        check_metrics(config)
 
 
 def test_overrides_replace_keys(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from riemannopt_dist.choices import Framing
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.estimators.base import Placed
+from riemannopt_dist.metrics.metric import BOX_TOLERANCE
 from riemannopt_dist.models.loading import load_model, model_state, weights_digest
 from riemannopt_dist.quadrature.placement.equidistribution import density_partitions
 from riemannopt_dist.quadrature.profile import Profile, Variations, equispaced
@@ -36,6 +37,7 @@ from riemannopt_dist.run.examples import (
     evaluated_examples,
     example_of,
     map_output,
+    with_boxes,
 )
 from riemannopt_dist.run.extension import extend, kept_cells
 from riemannopt_dist.run.grid import Cell, cell_of, place
@@ -150,10 +152,11 @@ def _run_stages(run: Run) -> None:
         seed=config.seed,
         precision=config.precision.maps,
         scores=config.precision.scores,
+        box_tolerance=BOX_TOLERANCE if config.boxes is None else config.boxes.tolerance,
         maps=map_output(config, image_ids),
         kept_cells=kept_cells(about, config),
     )
-    run_stage(run, stage, examples, cuts=cuts(about), last=True)
+    run_stage(run, stage, with_boxes(examples, config), cuts=cuts(about), last=True)
 
 
 def _placed(run: Run, profiles: Mapping[str, Profile]) -> dict[Cell, Placed]:
@@ -303,8 +306,8 @@ def _selection(run: Run) -> list[dict[str, Any]]:
     """What the selection stage tells of every image."""
     refs = [ImageRef(**row) for row in run.directory.read_listing() or []]
     config = run.config
-    is_second = config.targets == "runner_up"
-    run_stage(run, Selection(config.batch_size, config.select, config.min_probability, is_second), refs)
+    stage = Selection(config.batch_size, config.select, config.min_probability, config.targets)
+    run_stage(run, stage, refs)
     selected = {row["image_id"]: row for row in run.directory.shard_rows(SELECTION)}
     reasons = {f.image_id: f.reason for f in run.directory.read_failures() if f.stage == SELECTION}
     return [selected.get(ref.image_id) or _unusable(ref, reasons[ref.image_id]) for ref in refs]

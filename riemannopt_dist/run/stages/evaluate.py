@@ -11,11 +11,12 @@ from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.choices import Precision
+from riemannopt_dist.data.boxes import Box
 from riemannopt_dist.estimators.base import Placed, attribute_together, cost_together, shares
 from riemannopt_dist.estimators.converged import Reference, references
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.controls import CONTROLS
-from riemannopt_dist.metrics.metric import MapBatch
+from riemannopt_dist.metrics.metric import BOX_TOLERANCE, MapBatch
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.objective import Objective, Output
 from riemannopt_dist.paths.base import PathFamily
@@ -50,6 +51,7 @@ class Evaluation:
     seed: int
     precision: Precision = "fp32"
     scores: Precision = "fp32"
+    box_tolerance: float = BOX_TOLERANCE
     maps: MapOutput | None = None
     kept_cells: Mapping[str, frozenset[Cell]] = field(default_factory=dict)
     name: ClassVar[str] = RESULTS
@@ -84,7 +86,9 @@ class Evaluation:
         batches = example_batches(items, engine, self.batch_size)
         for examples, images, targets in engine.tally.awaited(batches):
             size = engine.internal_batch_size
-            batch = _Batch(images, Objective(engine.model, targets, self.explain, size, self.precision))
+            boxes = [example.framed_boxes(engine.model.framing) for example in examples]
+            objective = Objective(engine.model, targets, self.explain, size, self.precision)
+            batch = _Batch(images, objective, boxes)
             mapped = list(self._mapped(batch))
             mapped += [_control(batch, name, mapped) for name in self.controls]
             places = [n for n, s in enumerate(examples) if s.image.image_id in self.reference_images]
@@ -188,6 +192,8 @@ class Evaluation:
             references=converged,
             seed=self.seed,
             computed_in=batch.objective.rounding_type(batch.images.dtype),
+            boxes=batch.boxes,
+            box_tolerance=self.box_tolerance,
         )
         columns = {
             "f_input": measured.f_input.expand(measured.f_baseline.shape).tolist(),
@@ -204,10 +210,11 @@ class Evaluation:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """Images (B, C, H, W) that are computed together, and what is explained of them."""
+    """Images (B, C, H, W) that are computed together, what is explained of them, and the boxes in each."""
 
     images: Tensor
     objective: Objective
+    boxes: Sequence[Sequence[Box] | None] = ()
 
     @property
     def size(self) -> int:
