@@ -222,7 +222,7 @@ def test_exact_is_never_worse_on_the_integral_bound(profile: Profile, rule: str)
 @EACH_PROFILE
 def test_exact_takes_any_count(profile: Profile) -> None:
     """More intervals than candidates for 256 of them could make, the partitions of fewer being the same."""
-    counts = [16, 600, 300]
+    counts = [16, 400, 200]
     found = exact_partitions(profile, "left", counts)
     np.testing.assert_array_equal(found[0], exact_partitions(profile, "left", counts[:1])[0])
     bounds = [integral_bound(profile, partition, "left") for partition in found]

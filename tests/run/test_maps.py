@@ -94,7 +94,10 @@ def test_sums_of_maps_are_those_of_the_results(reader: RunReader) -> None:
         assert float(values.astype(np.float64).sum()) == pytest.approx(sums[name], rel=1e-6, abs=1e-9)
 
 
-def test_what_is_lost_or_damaged_is_told_and_made_again(stored: Config, tmp_path: Path) -> None:
+def test_what_is_lost_or_damaged_is_told_and_nothing_else_made_again(
+    stored: Config, reader: RunReader, tmp_path: Path
+) -> None:
+    """A file of maps, and a shard of rows, which has no maps."""
     output = tmp_path / "run"
     shutil.copytree(stored.output, output)
     fields = {**stored.model_dump(mode="json"), "output": str(output)}
@@ -105,8 +108,22 @@ def test_what_is_lost_or_damaged_is_told_and_made_again(stored: Config, tmp_path
     lost = output / "maps/ig/left/linear/8/shard-00001.parquet"
     lost.unlink()
     assert [*problems(directory)] == [f"{output}/maps/ig/left/linear/8/shard-00001.parquet: no such file"]
+    rows = output / "results/shard-00003.parquet"
+    rows.unlink()
+    times = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
     evaluate(config)
     assert list(problems(directory)) == []
+    changed = {path for path in output.rglob("*.parquet") if path.stat().st_mtime_ns != times.get(path)}
+    assert (
+        {lost, rows}
+        <= changed
+        <= {lost, rows, *output.glob("*.parquet"), *before, *output.glob("results/*1.*")}
+    )
+    assert (
+        reader.results()
+        .drop_columns(["seconds"])
+        .equals(ro.open_run(str(output)).results().drop_columns(["seconds"]))
+    )
     again = dict(maps_of(directory.table("maps/ig/left/linear/8/shard-00001.parquet")))
     assert [*again] == [
         name

@@ -138,22 +138,6 @@ def test_a_worker_out_of_memory_goes_on_with_less(
         assert row["relative_error"] == pytest.approx(expected["relative_error"], rel=1e-3, abs=1e-5)
 
 
-def test_only_missing_shards_are_done_again(
-    finished: tuple[Config, RunDirectory], pictures: Path, tmp_path: Path
-) -> None:
-    """Of a copy of the run."""
-    output = tmp_path / "run"
-    shutil.copytree(finished[1].storage.root, output)
-    config, directory = small_config(pictures, output), RunDirectory(Storage(output))
-    (output / "results/shard-00001.parquet").unlink()
-    before = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
-    evaluate(config)
-    after = {path: path.stat().st_mtime_ns for path in output.rglob("*.parquet")}
-    assert set(after) - set(before) == {output / "results/shard-00001.parquet"}
-    assert all(after[path] == before[path] for path in before)
-    assert results(directory) == results(finished[1])
-
-
 def test_a_storage_that_does_not_answer_stops_the_run_and_costs_no_image(
     finished: tuple[Config, RunDirectory], tmp_path: Path
 ) -> None:
