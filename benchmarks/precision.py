@@ -16,9 +16,10 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import riemannopt_dist as ro
+from riemannopt_dist.choices import Precision
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.classifier import Classifier
@@ -26,18 +27,26 @@ from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.testing.rounding import RoundedConvolutions
 
-PRECISIONS: dict[str, Callable[[], AbstractContextManager[object]]] = {
-    "float32": nullcontext,
-    "TF32, dense convolutions": lambda: RoundedConvolutions("tf32", grouped=False),
-    "TF32, all convolutions": lambda: RoundedConvolutions("tf32"),
-    "bfloat16": lambda: RoundedConvolutions("bfloat16"),
+Context = Callable[[], AbstractContextManager[object]]
+PRECISIONS: dict[str, tuple[Context, Precision]] = {
+    "float32": (nullcontext, "fp32"),
+    "TF32, dense convolutions": (lambda: RoundedConvolutions("tf32", grouped=False), "tf32"),
+    "TF32, all convolutions": (lambda: RoundedConvolutions("tf32"), "tf32"),
+    "bfloat16": (lambda: RoundedConvolutions("bfloat16"), "tf32"),
 }
-WORKS: dict[str, Callable[[nn.Module, Tensor, Tensor], Tensor]] = {
-    "gradient": lambda model, images, targets: ro.Objective(model, targets).gradients(images)[1],
-    "IG 16": lambda *inputs: ro.integrated_gradients(*inputs, ro.linear_schedule(16, "trapezoid")).maps,
-    "IG 64": lambda *inputs: ro.integrated_gradients(*inputs, ro.linear_schedule(64, "trapezoid")).maps,
-    "secants 16": lambda *inputs: ro.attribute(*inputs, estimator="rescale", samples=16).maps,
+"""What rounds, and the precision whose rounding is allowed for; a CPU computes in float32 all the same."""
+WORKS: dict[str, Callable[[ro.Objective, ro.StraightPath], Tensor]] = {
+    "gradient": lambda objective, line: objective.gradients(line.images)[1],
+    "IG 16": lambda objective, line: ro.integrate_path(objective, line, [even(16)])[0].maps,
+    "IG 64": lambda objective, line: ro.integrate_path(objective, line, [even(64)])[0].maps,
+    "secants 16": lambda objective, line: (
+        ro.rescale_attribution(objective, line, ro.linear_schedule(16)).maps
+    ),
 }
+
+
+def even(samples: int) -> ro.Schedule:
+    return ro.linear_schedule(samples, "trapezoid")
 
 
 def main() -> None:
@@ -74,25 +83,32 @@ def some_photos(images: str, count: int, model: Classifier) -> Iterator[Tensor]:
             return
 
 
-def one_photo(model: nn.Module, image: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
-    """The errors of each precision and work."""
-    exact = {work: function(model.double(), image.double(), target) for work, function in WORKS.items()}
+def one_photo(model: Classifier, image: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
+    """The errors of each precision and work; none where the Rescale rule's completeness does not hold."""
+    wide = ro.StraightPath.from_black(image.double())
+    exact = {work: function(ro.Objective(model.double(), target), wide) for work, function in WORKS.items()}
     model.float()
+    line = ro.StraightPath.from_black(image)
     errors: dict[str, dict[str, float]] = {}
-    for name, context in PRECISIONS.items():
+    for name, (context, precision) in PRECISIONS.items():
         errors[name] = {}
+        objective = ro.Objective(model, target, precision=precision)
         for work, function in WORKS.items():
-            with context():
-                maps = function(model, image, target).double()
-            errors[name][work] = float((maps - exact[work]).abs().sum() / exact[work].abs().sum())
+            with context(), suppress(ValueError):
+                maps = function(objective, line).double()
+                errors[name][work] = float((maps - exact[work]).abs().sum() / exact[work].abs().sum())
     return errors
 
 
 def table(errors: dict[str, dict[str, list[float]]]) -> str:
-    """Medians and the largest, in Markdown."""
+    """Medians and the largest, in Markdown; refused where most photos are."""
+    count = len(errors["float32"]["gradient"])
     lines = ["| precision | " + " | ".join(WORKS) + " |", "|---|" + "---|" * len(WORKS)]
     for name, works in errors.items():
-        cells = [f"{statistics.median(found):.1%} ({max(found):.1%})" for found in works.values()]
+        cells = [
+            f"{statistics.median(found):.2%} ({max(found):.2%})" if 2 * len(found) > count else "refused"
+            for found in works.values()
+        ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
