@@ -47,7 +47,7 @@ from riemannopt_dist.run.ray.cluster import check_cluster, start_alone
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.stage_run import Run, run_stage
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
-from riemannopt_dist.run.ray.worker import Payload, ShardWorker
+from riemannopt_dist.run.ray.worker import AT_A_TIME, Payload, ShardWorker
 from riemannopt_dist.run.stages.evaluate import Evaluation
 from riemannopt_dist.run.stages.fit import Fitting
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
@@ -185,7 +185,10 @@ def _spawner(
     files, name, batch = source_files(config.images), config.model.name, config.internal_batch_size
     payload = ray.put(Payload(name, state, storage, files, scaling.cpus, scaling.gpus, batch, origin))
     actor: Any = ray.remote(ShardWorker).options(
-        num_cpus=scaling.cpus, num_gpus=scaling.gpus, runtime_env={"env_vars": KEEP_MEMORY}
+        num_cpus=scaling.cpus,
+        num_gpus=scaling.gpus,
+        max_concurrency=AT_A_TIME,
+        runtime_env={"env_vars": KEEP_MEMORY},
     )
     return lambda: actor.remote([payload])
 
