@@ -16,8 +16,9 @@ from riemannopt_dist.commands import app
 from riemannopt_dist.paths.table import PATHS
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.plan import Plan, assumed_speed, make_plan, measure_speed
+from riemannopt_dist.run.plan import Plan, make_plan
 from riemannopt_dist.run.ray.driver import evaluate
+from riemannopt_dist.run.speed import assumed_speed, measure_speed
 from riemannopt_dist.run.stages.tally import Timings
 from riemannopt_dist.testing.small_world import FIT, PICTURES, SIDE, make_pictures, small_config
 
