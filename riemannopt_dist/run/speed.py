@@ -31,7 +31,7 @@ MEASURED_SECONDS = 1.0
 IMAGES = {"cpu": 2, "cuda": 64}
 """Images, at most, whose maps are measured at once."""
 SAMPLES = {"cpu": 16, "cuda": 32}
-FLAT = Profile((0.0, 0.5, 1.0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), images=1)
+FLAT = Profile((0.0, 0.5, 1.0), (1.0,) * 3, (0.0,) * 3, images=1, roughness=(1.0,) * 3, medians=(1.0,) * 3)
 """Stands in for a profile."""
 
 
