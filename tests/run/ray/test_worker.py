@@ -1,5 +1,9 @@
 """A worker's shards: one is computed while another's files are written, and every error is its call's."""
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +18,7 @@ from riemannopt_dist.data.files import LocalFiles
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.loading import load_model, model_state
+from riemannopt_dist.run.ray.driver import KEEP_MEMORY
 from riemannopt_dist.run.ray.worker import Payload, ShardWorker
 from riemannopt_dist.run.shards import Piece
 from riemannopt_dist.run.stages.select import Selection
@@ -92,3 +97,33 @@ def test_what_a_write_raises_is_raised_and_what_is_written_stays(
     assert rows(Storage(tmp_path / "run"), FIRST) == [piece.item.image_id for piece in pieces[:2]]
     Meeting.failing = ""
     assert worker.process(Selection(2), "shard-00000", pieces)["rows"] == 6
+
+
+FAULTS = """
+import resource, threading
+import numpy as np
+
+def work():
+    for n in range(2):
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        for _ in range(5):
+            np.ones(100_000_000, dtype=np.uint8)
+        print(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
+
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are those of glibc")
+def test_a_thread_has_the_memory_that_it_gave_back() -> None:
+    """Large blocks cost page faults, of 4 kB mostly, the first time alone."""
+    command = [sys.executable, "-c", FAULTS]
+    plain, kept = (
+        subprocess.run(
+            command, env={**os.environ, **more}, capture_output=True, text=True, check=True
+        ).stdout.split()
+        for more in ({}, KEEP_MEMORY)
+    )
+    assert int(kept[1]) < 0.1 * int(plain[1])
