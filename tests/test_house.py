@@ -91,6 +91,18 @@ def test_no_modules_import_each_other() -> None:
         pytest.fail(" → ".join(error.args[1]))
 
 
+def test_a_worker_imports_no_schemas() -> None:
+    """Those of configurations take half a second, of every actor's start."""
+    pending, reached = ["riemannopt_dist.run.ray.worker", "riemannopt_dist.run.stages.evaluate"], set()
+    while pending:
+        name = pending.pop()
+        if name in MODULES and name not in reached:
+            reached.add(name)
+            pending += imported(MODULES[name], at_once=True)
+    assert "riemannopt_dist.run.config" not in reached
+    assert "riemannopt_dist.models.folding" in reached
+
+
 def test_the_package_imports_next_to_nothing() -> None:
     """So that reading a run's results needs no torch; in some milliseconds."""
     code = (

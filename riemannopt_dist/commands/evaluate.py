@@ -73,10 +73,11 @@ def evaluate(
 
 
 def _plan(config: "Config", rate: float | None) -> None:
-    from riemannopt_dist.run.plan import assumed_speed, make_plan, measure_speed
+    from riemannopt_dist.run.plan import make_plan
+    from riemannopt_dist.run.speed import assumed_speed, measure_speed
 
     plan = make_plan(config)
-    for line in plan.lines(measure_speed(config) if rate is None else assumed_speed(rate)):
+    for line in plan.lines(measure_speed(config, plan.kinds) if rate is None else assumed_speed(rate)):
         say(line)
 
 

@@ -9,9 +9,10 @@ import hashlib
 import io
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -31,7 +32,7 @@ from riemannopt_dist.objective import (
     output_rounding,
 )
 from riemannopt_dist.precision import ieee_float32, sum_type
-from riemannopt_dist.transfer import on_device
+from riemannopt_dist.transfer import on_device, on_host
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -310,14 +311,15 @@ def _step_chunks(
         known = masks[image] | (levels[chosen] <= bounds[chosen, step, None, None])
         if how.filling == "triangles":
             places = np.array(rows)[np.arange(part.start, part.stop) // how.steps]
-            pairs = zip(blurred.shown[places], known.cpu().numpy(), strict=True)
-            yield image, [pool.submit(_filled_and_measured, *pair, how) for pair in pairs]
+            masks_there, pairs = on_host(known), enumerate(blurred.shown[places])
+            yield image, [pool.submit(_filled_and_measured, one, masks_there, n, how) for n, one in pairs]
             continue
         if how.filling == "pyramid":
             pictures = fill_by_pyramid(shown[image], known)
         else:
             pictures = torch.where(known[..., None], shown[image], blurred_pictures[image])
-        yield image, [pool.submit(_measured, picture, how) for picture in pictures.cpu().numpy()]
+        there = on_host(pictures)
+        yield image, [pool.submit(_measured_there, there, n, how) for n in range(len(pictures))]
 
 
 def _reveal_order(saliency: Tensor, how: Convention) -> tuple[Tensor, Tensor]:
@@ -334,8 +336,12 @@ def _reveal_order(saliency: Tensor, how: Convention) -> tuple[Tensor, Tensor]:
     return pixel_ranks(saliency), bounds.expand(len(saliency), -1)
 
 
-def _filled_and_measured(image: Picture, known: Mask, how: Convention) -> Shown:
-    return _measured(fill_by_triangles(image, known), how)
+def _filled_and_measured(image: Picture, known: Callable[[], Mask], n: int, how: Convention) -> Shown:
+    return _measured(fill_by_triangles(image, known()[n]), how)
+
+
+def _measured_there(pictures: Callable[[], Picture], n: int, how: Convention) -> Shown:
+    return _measured(pictures()[n], how)
 
 
 def _measured(picture: Picture, how: Convention) -> Shown:
@@ -380,9 +386,19 @@ def _ms_ssim(pictures: Tensor, images: Tensor) -> Tensor:
     from pytorch_msssim import ms_ssim
 
     pictures, images = (given.to(sum_type(given.dtype)) for given in (pictures, images))
+    window = ms_ssim_window(images.shape[1], images.device, images.dtype)
     with ieee_float32():
-        similarity: Tensor = ms_ssim(pictures, images, data_range=1, size_average=False)
+        similarity: Tensor = ms_ssim(pictures, images, data_range=1, size_average=False, win=window)
     return similarity
+
+
+@lru_cache(maxsize=16)
+def ms_ssim_window(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The package's own window, on the device, where it would else be copied for every scale of a batch."""
+    from pytorch_msssim import MS_SSIM
+
+    window: Tensor = MS_SSIM(channel=channels).win
+    return window.to(device, dtype)
 
 
 def _snapped(

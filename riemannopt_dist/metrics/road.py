@@ -48,38 +48,45 @@ def road(
     pixels = images.shape[-2] * images.shape[-1]
     counts = torch.tensor([pixels * step // STEPS for step in range(1, STEPS)], device=images.device)
     speckle = noise * _noise(images, seed)
+    weights = torch.tensor(NEIGHBOURS, device=images.device, dtype=sum_type(images.dtype))
     # Step by step: the equations of as many missing pixels are solved in about as many rounds.
     job_maps = torch.arange(len(ranks), device=images.device).repeat(len(counts))
     job_counts = counts.repeat_interleave(len(ranks))
-    values = []
+    values, rounds = [], 0
     for part in micro_batches(len(job_maps), objective.internal_batch_size):
         row = rows[job_maps[part]]
         missing = (ranks[job_maps[part]] < job_counts[part, None, None])[:, None]
-        filled = impute(images[row], missing) + torch.where(missing, speckle[row], 0.0)
+        filled, rounds = _imputed(images[row], missing, weights, rounds - CHECKED)
+        filled = filled + torch.where(missing, speckle[row], 0.0)
         values.append(objective.of(row).values(filled.to(images.dtype)))
     curve = torch.cat([f_input[rows, None], torch.cat(values).view(-1, len(ranks)).T], dim=1)
-    fractions = torch.tensor([0, *counts.tolist()], device=images.device, dtype=curve.dtype) / pixels
+    fractions = torch.cat([counts.new_zeros(1), counts]).to(curve.dtype) / pixels
     curve = curve.view(*maps.shape[:-3], STEPS)
     return Curve(fractions, curve, curve[..., 0], objective.output)
 
 
-@ieee_float32()
 def impute(images: Tensor, missing: Tensor) -> Tensor:
     """Images (N, C, H, W) whose pixels `missing`, bool (N, 1, H, W), are the means of their neighbours.
 
     Float32 or wider. By conjugate gradients, whose equations are symmetric: beyond the border is nothing, and
     what a pixel has of neighbours weighs 1 in sum. Zeros where no pixel is known.
     """
-    images, here = images.to(sum_type(images.dtype)), missing.to(sum_type(images.dtype))
-    weights = torch.tensor(NEIGHBOURS).to(images)
+    weights = torch.tensor(NEIGHBOURS, device=images.device, dtype=sum_type(images.dtype))
+    return _imputed(images, missing, weights)[0]
+
+
+@ieee_float32()
+def _imputed(images: Tensor, missing: Tensor, weights: Tensor, unlooked: int = 0) -> tuple[Tensor, int]:
+    """`impute`, and the rounds that it took, before `unlooked` of which none looks at the residual."""
+    images, here = images.to(weights.dtype), missing.to(weights.dtype)
     own = _around(torch.ones_like(here[:1]), weights)
     unknown = torch.zeros_like(images)
     residual = here * _around((1 - here) * images, weights)
     direction, size = residual, residual.square().sum((1, 2, 3), keepdim=True)
     enough = size * torch.finfo(images.dtype).eps ** 1.4
     tiny = torch.finfo(images.dtype).tiny
-    for round_ in range(here[0].numel()):
-        if round_ % CHECKED == 0 and bool((size <= enough).all()):
+    for rounds in range(here[0].numel()):
+        if rounds >= unlooked and rounds % CHECKED == 0 and bool((size <= enough).all()):
             break
         image = here * (own * direction - _around(direction, weights))
         step = size / (direction * image).sum((1, 2, 3), keepdim=True).clamp_min(tiny)
@@ -87,7 +94,7 @@ def impute(images: Tensor, missing: Tensor) -> Tensor:
         residual = residual - step * image
         before, size = size, residual.square().sum((1, 2, 3), keepdim=True)
         direction = residual + size / before.clamp_min(tiny) * direction
-    return torch.where(missing, unknown, images)
+    return torch.where(missing, unknown, images), rounds
 
 
 def _around(values: Tensor, weights: Tensor) -> Tensor:

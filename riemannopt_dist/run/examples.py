@@ -1,20 +1,24 @@
 """Images to be explained, each with its class: which of a run's are drawn to be evaluated."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from riemannopt_dist.choices import Framing, Targets
 from riemannopt_dist.data.boxes import Box, BoxedImage, boxes_of, read_boxed_image
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.run.config import Config
-from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.outputs.maps import MapOutput, converged_cell
 from riemannopt_dist.run.shards import Location, drawn_images, location_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.storage.redaction import without_secrets
+
+if TYPE_CHECKING:  # workers, which need neither, are spared the schemas
+    from riemannopt_dist.run.config import Config
+    from riemannopt_dist.run.directory import RunDirectory
 
 # What images.parquet keeps of an ImageRef.
 KNOWN = ("image_id", "uri", "offset", "size", "group", "label", "digest")

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -40,7 +41,7 @@ class ShardEvent:
 
 
 class WorkerJournal:
-    """One worker's; `node` is Ray's name of the node that it is on."""
+    """One worker's, for all of its threads; `node` is Ray's name of the node that it is on."""
 
     def __init__(self, storage: Storage, node: str) -> None:
         self._storage = storage
@@ -49,17 +50,19 @@ class WorkerJournal:
         self.worker = f"{self._host}-{os.getpid()}-{secrets.token_hex(2)}"
         self._lines: list[str] = []
         self._segment = 0
-        self._began = 0.0
+        self._began: dict[tuple[str, str], float] = {}
+        self._lock = threading.Lock()
 
     def began(self, stage: str, shard: str, images: int) -> None:
         """Note that the worker begins a shard."""
-        self._began = time.time()
-        self._note(ShardEvent("start", self._began, stage, shard, images, 0.0, *self._place))
+        began = self._began[stage, shard] = time.time()
+        self._note(ShardEvent("start", began, stage, shard, images, 0.0, *self._place))
 
     def ended(self, stage: str, shard: str, images: int) -> None:
         """Note that a shard is committed."""
         now = time.time()
-        self._note(ShardEvent("end", now, stage, shard, images, now - self._began, *self._place))
+        seconds = now - self._began.pop((stage, shard))
+        self._note(ShardEvent("end", now, stage, shard, images, seconds, *self._place))
 
     @property
     def _place(self) -> tuple[str, str, str]:
@@ -68,14 +71,15 @@ class WorkerJournal:
     def _note(self, event: ShardEvent) -> None:
         """Write it; a journal that cannot be written costs no work."""
         logger.info("%s %s/%s (%d images)", event.event, event.stage, event.shard, event.images)
-        if len(self._lines) == SEGMENT:
-            self._lines, self._segment = [], self._segment + 1
-        self._lines.append(json.dumps(asdict(event)))
-        name = f"{FOLDER}/{self.worker}/{self._segment:05}.jsonl"
-        try:
-            self._storage.write_bytes(name, ("\n".join(self._lines) + "\n").encode())
-        except (StorageError, ValueError) as error:
-            logger.warning("the journal is not written: %s", error)
+        with self._lock:
+            if len(self._lines) == SEGMENT:
+                self._lines, self._segment = [], self._segment + 1
+            self._lines.append(json.dumps(asdict(event)))
+            name = f"{FOLDER}/{self.worker}/{self._segment:05}.jsonl"
+            try:
+                self._storage.write_bytes(name, ("\n".join(self._lines) + "\n").encode())
+            except (StorageError, ValueError) as error:
+                logger.warning("the journal is not written: %s", error)
 
 
 def read_journals(storage: Storage) -> Iterator[ShardEvent]:

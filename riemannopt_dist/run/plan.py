@@ -5,7 +5,7 @@ points, how many of them an image takes until a tolerance is met, and which imag
 """
 
 import math
-import time
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,9 +22,7 @@ from riemannopt_dist.estimators.base import Estimator, Placed, cost_together, sh
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.models.folding import channels_last, folded
 from riemannopt_dist.models.loading import RANDOM, is_published, load_model, weights_file
-from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import PathFamily, paths_an_image
 from riemannopt_dist.quadrature.optimize import optimize_schedules
 from riemannopt_dist.quadrature.profile import Profile
@@ -42,18 +40,18 @@ from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import located, map_output
 from riemannopt_dist.run.extension import Extension, extension_of
 from riemannopt_dist.run.grid import NONE, Cell, place_per_image
-from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
+from riemannopt_dist.run.memory import CPU_BATCH
+from riemannopt_dist.run.scaling import scaling_in
 from riemannopt_dist.run.shards import drawn_order, shards_of
+from riemannopt_dist.run.speed import Speed, converged_samples, own_samples, shared_samples
 from riemannopt_dist.run.status import StageStatus, read_status
 from riemannopt_dist.run.steps import cuts
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.redaction import without_secrets
 from riemannopt_dist.text import duration, table_lines
 
-PASSES_A_GRADIENT = 3.0
-"""Forward passes in the time of one gradient, where a rate of gradients alone is given."""
-MEASURED_BATCH = 8
-MEASURED_SECONDS = 1.0
+START_SECONDS = 20.0
+"""Until the first shard is begun: the model is checked, Ray starts, and workers import and load."""
 SAMPLE_ROWS = 2000
 LIST_LENGTH = 21
 
@@ -71,27 +69,27 @@ Those of equal shares are nested, and like those of Powell's method the same for
 
 @dataclass(frozen=True)
 class Work:
-    """One kind of work in a stage: on how many images, and what each of them costs."""
+    """One kind of work in a stage: on how many images, and what each of them costs.
+
+    `kind` is that of its gradients, where they take other than plain ones' time.
+    """
 
     stage: str
     name: str
     images: int
     gradients: int
     passes: int
+    kind: Cell | None = None
 
-    def cells(self) -> tuple[str, ...]:
+    def seconds(self, speed: Speed) -> float:
+        """What it takes on one device."""
+        return self.images * speed.seconds_of(self.kind, self.gradients, self.passes)
+
+    def cells(self, speed: Speed) -> tuple[str, ...]:
         """A row of the table of all work."""
         each_and_all = (self.gradients, self.images * self.gradients, self.passes, self.images * self.passes)
-        return (self.stage, self.name, str(self.images), *map(str, each_and_all))
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Gradients and forward passes of single images in a second on one device, and where that comes from."""
-
-    gradients: float
-    passes: float
-    source: str
+        numbers = (str(self.images), *map(str, each_and_all))
+        return (self.stage, self.name, *numbers, duration(self.seconds(speed)))
 
 
 @dataclass(frozen=True)
@@ -119,6 +117,7 @@ class Plan:
     extension: Extension | None = None
     there: int = 0
     stages: tuple[StageStatus, ...] = ()
+    workers: int = 1
 
     @property
     def kept_rows(self) -> int:
@@ -137,7 +136,24 @@ class Plan:
 
     def device_seconds(self, speed: Speed) -> float:
         """What the gradients and forward passes take on one device."""
-        return self.gradients / speed.gradients + self.passes / speed.passes
+        return sum(part.seconds(speed) for part in self.work)
+
+    def wall_seconds(self, speed: Speed) -> float:
+        """What the run takes here, from its start: stage by stage, until the last worker is done."""
+        return START_SECONDS + sum(self._rounds(part) * part.seconds(speed) for part in self.work)
+
+    def _rounds(self, part: Work) -> float:
+        """The share of a work's shards that the busiest worker does."""
+        images = {
+            work.stage: work.images for work in reversed(self.work)
+        }  # a stage's first work has them all
+        shards = max(1, math.ceil(images[part.stage] / self.config.shard_size))
+        return math.ceil(shards / self.workers) / shards
+
+    @property
+    def kinds(self) -> frozenset[Cell]:
+        """Those of its gradients that take other than plain ones' time."""
+        return frozenset(part.kind for part in self.work if part.kind is not None and part.images)
 
     def lines(self, speed: Speed) -> Iterator[str]:
         """For a terminal or a log."""
@@ -149,13 +165,16 @@ class Plan:
         yield f"images: {self.found} in {images}, {self.unusable} of them unusable"
         yield f"  {self.fit} to fit on, up to {self.evaluated} to evaluate (if classified correctly)"
         yield f"grid: {self.cells} cells, {len(config.controls)} controls"
-        heads = ("stage", "work", "images", "gradients each", "all gradients", "passes each", "all passes")
-        yield from table_lines([heads, *(part.cells() for part in self.work)], left=2)
+        each_and_all = ("gradients each", "all gradients", "passes each", "all passes")
+        heads = ("stage", "work", "images", *each_and_all, "device time")
+        yield from table_lines([heads, *(part.cells(speed) for part in self.work)], left=2)
         yield f"gradients: {self.gradients} in all; forward passes beside them: {self.passes}"
         yield (
             f"time: {seconds / 3600:.3g} device hours ({duration(seconds)}) with {speed.gradients:.3g} "
             f"gradients/s and {speed.passes:.3g} forward passes/s, {speed.source}"
         )
+        workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        yield f"  {duration(self.wall_seconds(speed))} with {workers}, which this machine has room for"
         size = self.result_bytes / 1e6
         stay = f", {self.kept_rows} rows of them as they are" if self.extension else ""
         yield f"results: {self.result_rows} rows in {self.result_files} files, about {size:.3g} MB{stay}"
@@ -171,7 +190,7 @@ class Plan:
                 f"{s.name} {s.done} of {'?' if s.images is None else s.images}" for s in self.stages
             )
             yield f"  images done there: {done}"
-            yield f"  the work below is {'what is added' if self.extension else 'that of the whole run'}"
+            yield f"  the work below is what is {'added' if self.extension else 'left'}"
 
 
 def make_plan(config: Config) -> Plan:
@@ -194,6 +213,8 @@ def make_plan(config: Config) -> Plan:
     there = _images_there(extension, len(drawn))
     steps = [*cuts(run), *([there] if extension else ())]
     rows = len(drawn) * len(config.row_cells())
+    stages = read_status(directory.storage).stages if begun else ()
+    work = _work(config, extension, sum(ref.reason is None for ref in refs), len(drawn))
     return Plan(
         config=config,
         found=len(refs),
@@ -201,7 +222,7 @@ def make_plan(config: Config) -> Plan:
         fit=config.fit.images,
         evaluated=len(drawn),
         cells=len(config.cells()),
-        work=tuple(_work(config, extension, sum(ref.reason is None for ref in refs), len(drawn))),
+        work=tuple(work if extension else _left(work, stages)),
         result_files=len(shards_of(drawn, config.shard_size, located, steps)),
         result_rows=rows,
         result_bytes=rows * _bytes_a_row(config),
@@ -209,8 +230,24 @@ def make_plan(config: Config) -> Plan:
         map_bytes=0 if stored is None else stored.bytes_of(image_ids, model.input_shape),
         extension=extension,
         there=there,
-        stages=read_status(directory.storage).stages if begun else (),
+        stages=stages,
+        workers=_workers_here(config),
     )
+
+
+def _workers_here(config: Config) -> int:
+    """How many workers this machine has room for."""
+    resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    return scaling_in(resources, config.scaling).workers
+
+
+def _left(work: Iterable[Work], stages: Iterable[StageStatus]) -> Iterator[Work]:
+    """What is left of each stage's work, by its images."""
+    shares = {stage.name: stage.left / stage.images for stage in stages if stage.left and stage.images}
+    done = {stage.name for stage in stages if stage.left == 0}
+    for part in work:
+        share = 0.0 if part.stage in done else shares.get(part.stage, 1.0)
+        yield replace(part, images=math.ceil(share * part.images))
 
 
 def _images_there(extension: Extension | None, evaluated: int) -> int:
@@ -278,7 +315,7 @@ def _fitting(config: Config, paths: Sequence[str]) -> Iterator[Work]:
             # A walk has a gradient a step, not one at its end.
             family = config.paths()[path]
             gradients = paths_an_image(family) * (config.fit.samples - family.walked)
-            yield Work(stage, path, config.fit.images, gradients, 0)
+            yield Work(stage, path, config.fit.images, gradients, 0, shared_samples(path))
 
 
 def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterator[Work]:
@@ -291,6 +328,7 @@ def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterato
     for label, path in config.paths().items():
         members = {cell: ESTIMATORS[cell.estimator] for cell in cells if cell.path == label}
         groups: dict[str, list[tuple[Estimator, Placed]]] = defaultdict(list)
+        kinds = {label: shared_samples(label), **{str(cell): own_samples(cell) for cell in members}}
         for cell, estimator in members.items():
             place = likely[cell]
             groups[label if shares(estimator, place) else str(cell)].append((estimator, place))
@@ -298,7 +336,7 @@ def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterato
             cost = cost_together(path, group, config.explain, at_once)
             trials += cost.gradients_a_batch
             shown = f"{name}, {len(group)} cells" if name == label else name
-            yield Work("results", shown, images, cost.gradients, cost.passes)
+            yield Work("results", shown, images, cost.gradients, cost.passes, kinds[name])
     if trials:
         yield Work("results", "trials of the Rescale rule", batches, trials, 0)
     if "reference" in config.metrics:
@@ -310,7 +348,8 @@ def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterato
                 if cell.path == label and ESTIMATORS[cell.estimator].tends_to_integral
             ]
             if gradients := path.reference_gradients(schedules, config.reference.intervals):
-                yield Work("results", f"reference {label}", compared, paths_an_image(path) * gradients, 0)
+                each, kind = paths_an_image(path) * gradients, converged_samples(label)
+                yield Work("results", f"reference {label}", compared, each, 0, kind)
 
 
 def _with_path(config: Config, cells: Iterable[Cell]) -> Iterator[tuple[Cell, PathFamily]]:
@@ -375,39 +414,3 @@ def _sample(kind: pa.DataType, rng: np.random.Generator) -> Any:
     if pa.types.is_string(kind):
         return ["n00000000/image_00000000.JPEG"] * SAMPLE_ROWS
     return rng.integers(0, 1000, SAMPLE_ROWS) if pa.types.is_integer(kind) else rng.random(SAMPLE_ROWS)
-
-
-def assumed_speed(gradients_per_second: float) -> Speed:
-    """A given rate of gradients; forward passes are taken to be three times as fast."""
-    if not 0 < gradients_per_second < math.inf:
-        raise ValueError(f"rate: expected finite gradients/s above 0, got {gradients_per_second!r}")
-    passes = PASSES_A_GRADIENT * gradients_per_second
-    return Speed(gradients_per_second, passes, "as given; a gradient is taken for three forward passes")
-
-
-def measure_speed(config: Config) -> Speed:
-    """The speed of this machine's device, from a second of each with random weights, which are as fast."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = channels_last(folded(load_model(config.model.name, RANDOM, **config.model.settings))).to(device)
-    batch = measured_batch_size(model, device, config.internal_batch_size)
-    if device.type == "cpu":
-        batch = min(batch, MEASURED_BATCH)
-    images = torch.rand(batch, *model.input_shape, device=device)
-    targets = torch.zeros(batch, dtype=torch.int64, device=device)
-    objective = Objective(model, targets, config.explain, batch, config.precision.maps)
-    scores = replace(objective, precision=config.precision.scores)
-    gradients = batch / _seconds(lambda: objective.gradients(images)[0])
-    passes = batch / _seconds(lambda: scores.values(images))
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    source = f"measured on this machine's {name} with random weights, {batch} images at once"
-    return Speed(gradients, passes, source)
-
-
-def _seconds(work: Callable[[], torch.Tensor]) -> float:
-    """What `work` takes once it has been done before, the mean over at least a second."""
-    work().cpu()
-    start, times = time.perf_counter(), 0
-    while (spent := time.perf_counter() - start) < MEASURED_SECONDS:
-        work().cpu()  # waits for the device
-        times += 1
-    return spent / times

@@ -5,10 +5,14 @@ that it is on `cuda:0`, and is not to be mixed with the rest. So autograd works 
 of the CPU. What makes a host wait for its GPU is counted by the place that does it.
 """
 
+import math
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
@@ -57,7 +61,7 @@ READS = frozenset(
 """Operations whose result, or its shape, the host has to know."""
 INDEXING = frozenset([aten.index, aten.index_put, aten.index_put_])
 
-TO_DEVICE, TO_HOST = "copy to the device", "copy to the host"
+TO_DEVICE, TO_HOST, EVENT = "copy to the device", "copy to the host", "event"
 
 
 class Wait(NamedTuple):
@@ -72,12 +76,14 @@ def emulated_cuda() -> Iterator[Counter[Wait]]:
     """Let tensors be moved to `cuda:0`, and say that they are there, in this thread.
 
     It gives the reads from the device, and the copies to it from memory that is not pinned, counted as they
-    come. Inside, RuntimeError is raised where tensors of the device and of the host are mixed, naming the
-    operation and the place, and TypeError where one of the device is taken for an array.
+    come; waits for an event count in this thread alone. Inside, RuntimeError is raised where tensors of the
+    device and of the host are mixed, naming the operation and the place, and TypeError where one of the
+    device is taken for an array.
     """
     waits: Counter[Wait] = Counter()
     operations = _Operations(waits)
-    with operations, _Calls(operations):
+    events = partial(_Event, operations, threading.get_ident())
+    with operations, _Calls(operations), patch.object(torch.cuda, "Event", events):
         yield waits
 
 
@@ -125,8 +131,8 @@ class _Calls(TorchFunctionMode):
         source = args[0] if isinstance(args[0], Tensor) and func is not Tensor.new_tensor else None
         before = source is not None and is_on_device(source)
         after = func is Tensor.cuda or (func is not Tensor.cpu and _on_device(args, kwargs))
-        pinned = source is not None and source in _PINNED and bool(kwargs.get("non_blocking"))
-        if before != after and not pinned:
+        pinned = source is not None and (source in _PINNED or not after)  # copies to the host pin their own
+        if before != after and not (pinned and kwargs.get("non_blocking")):
             self._operations.wait(TO_DEVICE if after else TO_HOST)
         result: Tensor = args[0]
         if func not in (Tensor.cuda, Tensor.cpu):
@@ -206,6 +212,27 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if index.dtype in (torch.bool, torch.uint8) and not single:
                 self.wait("boolean index")
         return [x for x in others if not any(x is index for index in indices)]
+
+
+class _Event:
+    """Stands for `torch.cuda.Event`: what comes before it is done at once."""
+
+    def __init__(self, operations: _Operations, thread: int, enable_timing: bool = False) -> None:
+        self._operations, self._thread = operations, thread
+        self._time = math.nan
+
+    def record(self) -> None:
+        """Note the time."""
+        self._time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        """Count a wait, but in threads beside that of the emulation."""
+        if threading.get_ident() == self._thread:
+            self._operations.wait(EVENT)
+
+    def elapsed_time(self, end: "_Event") -> float:
+        """Milliseconds until another event."""
+        return 1000 * (end._time - self._time)
 
 
 class _Memory:

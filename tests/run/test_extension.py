@@ -28,10 +28,11 @@ from riemannopt_dist.run.errors import Stopped
 from riemannopt_dist.run.examples import Example
 from riemannopt_dist.run.extension import Extension, extend
 from riemannopt_dist.run.grid import place
-from riemannopt_dist.run.plan import assumed_speed, make_plan
+from riemannopt_dist.run.plan import make_plan
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.shards import Location, shards_of
+from riemannopt_dist.run.speed import assumed_speed
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.evaluate import Evaluation
 from riemannopt_dist.run.stages.tally import Tally, Timings

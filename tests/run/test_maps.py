@@ -18,8 +18,9 @@ from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.outputs.maps import MapOutput, about_maps, maps_of
-from riemannopt_dist.run.plan import assumed_speed, make_plan
+from riemannopt_dist.run.plan import make_plan
 from riemannopt_dist.run.ray.driver import evaluate
+from riemannopt_dist.run.speed import assumed_speed
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.testing.s3_server import Bucket

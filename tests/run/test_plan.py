@@ -4,6 +4,8 @@ import math
 import re
 import subprocess
 import sys
+from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,16 @@ from riemannopt_dist.commands import app
 from riemannopt_dist.paths.table import PATHS
 from riemannopt_dist.run.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.plan import Plan, assumed_speed, make_plan, measure_speed
+from riemannopt_dist.run.grid import Cell
+from riemannopt_dist.run.plan import START_SECONDS, Plan, make_plan
 from riemannopt_dist.run.ray.driver import evaluate
+from riemannopt_dist.run.speed import (
+    assumed_speed,
+    converged_samples,
+    measure_speed,
+    own_samples,
+    shared_samples,
+)
 from riemannopt_dist.run.stages.tally import Timings
 from riemannopt_dist.testing.small_world import FIT, PICTURES, SIDE, make_pictures, small_config
 
@@ -119,7 +129,9 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
         assert work_planned(plan, stage) == work_done(directory, stage), stage
     assert plan.result_rows == len(directory.shard_rows("results"))
     assert plan.result_files == len(directory.done_shards("results"))
-    assert make_plan(config).begun
+    again = make_plan(config)
+    assert again.begun
+    assert again.gradients == again.passes == 0
 
 
 @pytest.mark.usefixtures("ray_here")
@@ -166,10 +178,58 @@ def test_hours_follow_from_the_rate(pictures: Path, tmp_path: Path) -> None:
     for rate in (0.0, math.inf, math.nan):
         with pytest.raises(ValueError, match=f"rate: expected finite gradients/s above 0, got {rate}"):
             assumed_speed(rate)
-    measured = measure_speed(plan.config)
-    assert measured.gradients > 0
-    assert measured.passes > 0
-    assert "measured on this machine's" in measured.source
+
+
+def test_each_kind_of_map_has_its_own_time(pictures: Path, tmp_path: Path) -> None:
+    blocks = [
+        {"paths": ["ig", "guided_ig"], "placements": ["linear"], "estimators": ["left"], "samples": [4, 8]},
+        {"paths": ["ig"], "placements": ["linear", "adaptive"], "estimators": ["rescale"], "samples": [9, 5]},
+    ]
+    config = small_config(
+        pictures,
+        tmp_path / "run",
+        grid=blocks,
+        metrics=["reference"],
+        reference={"intervals": 16},
+        fit={"profiles": "demo:"},
+    )
+    plan = make_plan(config)
+    kinds = {
+        shared_samples("ig"),
+        shared_samples("guided_ig"),
+        own_samples(Cell("ig", "rescale", "linear", 5)),
+        own_samples(Cell("ig", "rescale", "adaptive", 9)),
+        converged_samples("ig"),
+        converged_samples("guided_ig"),
+    }
+    assert plan.kinds == kinds
+    speed = measure_speed(config, plan.kinds)
+    assert speed.seconds.keys() == kinds
+    assert all(
+        0 < seconds < 1 for seconds in (1 / speed.gradients, 1 / speed.passes, *speed.seconds.values())
+    )
+    assert "measured on this machine's" in speed.source
+    plain = replace(speed, seconds={})
+    walked = next(part for part in plan.work if part.kind == shared_samples("guided_ig"))
+    slow = replace(plain, seconds={walked.kind: 1 + 1 / plain.gradients})
+    more = plan.device_seconds(slow) - plan.device_seconds(plain)
+    assert more == pytest.approx(walked.images * walked.gradients)
+
+
+def test_workers_share_the_shards_of_a_stage(pictures: Path, tmp_path: Path) -> None:
+    """Five shards of three images to select from, one to fit on and four to evaluate."""
+    plan, speed = make_plan(small_config(pictures, tmp_path / "run")), assumed_speed(10.0)
+    stages: dict[str, float] = defaultdict(float)
+    for part in plan.work:
+        stages[part.stage] += part.seconds(speed)
+    for workers, rounds in ((1, (5, 1, 4)), (2, (3, 1, 2)), (9, (1, 1, 1))):
+        shares = dict(
+            zip(("selection", "fit", "results"), (rounds[0] / 5, rounds[1], rounds[2] / 4), strict=True)
+        )
+        shares["refine"] = shares["fit"]
+        wall = START_SECONDS + sum(shares[stage] * seconds for stage, seconds in stages.items())
+        assert replace(plan, workers=workers).wall_seconds(speed) == pytest.approx(wall)
+    assert plan.workers == 1
 
 
 @pytest.mark.parametrize(

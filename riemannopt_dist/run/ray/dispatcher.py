@@ -1,6 +1,7 @@
 """Tasks over a pool of replaceable Ray actors: every item done once or given up on with a reason.
 
-An actor class that takes part has two methods, called one at a time in the order they were sent:
+An actor class that takes part has two methods, whose calls are settled in the order they were sent, whether
+they run one after the other or several at a time:
 
 - `process(*arguments, key, items) -> result` does the items of a task and commits them, whole, under `key`;
   doing it twice must be harmless. `result` is small, a dict for instance: data go to storage, not here.
@@ -157,7 +158,7 @@ class _Dispatch:
         self._tracker, self._pool, self._arguments = tracker, pool, arguments
         self._pace, self._stop = pace, stop
         self._refs: dict[Call, ObjectRef[Any]] = {}
-        # A later call ends after its worker's head, so heads alone are watched.
+        # Calls are settled in order, so heads alone are watched.
         self._heads: dict[ObjectRef[Any], int] = {}
         self._told: set[Call] = set()
 

@@ -1,13 +1,11 @@
 """The driver: select the images, fit the schedules, evaluate, each stage's shards over Ray actors."""
 
 import logging
-import math
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -49,7 +47,8 @@ from riemannopt_dist.run.ray.cluster import check_cluster, start_alone
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.stage_run import Run, run_stage
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
-from riemannopt_dist.run.ray.worker import Payload, ShardWorker
+from riemannopt_dist.run.ray.worker import AT_A_TIME, Payload, ShardWorker
+from riemannopt_dist.run.scaling import Scaling, scaling_in
 from riemannopt_dist.run.stages.evaluate import Evaluation
 from riemannopt_dist.run.stages.fit import Fitting
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
@@ -65,19 +64,11 @@ LATER_STAGES = (FIT, REFINE, RESULTS)
 # A process that frees and takes the same large blocks for every gradient spends a third of its time on page
 # faults unless the C library keeps them (glibc; ignored elsewhere).
 KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",  # one for all threads: each would keep blocks of its own, and only small ones
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """How many workers there may be, and what each one takes."""
-
-    workers: int
-    cpus: int
-    gpus: float
 
 
 def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda directory: None) -> RunDirectory:
@@ -190,7 +181,10 @@ def _spawner(
     files, name, batch = source_files(config.images), config.model.name, config.internal_batch_size
     payload = ray.put(Payload(name, state, storage, files, scaling.cpus, scaling.gpus, batch, origin))
     actor: Any = ray.remote(ShardWorker).options(
-        num_cpus=scaling.cpus, num_gpus=scaling.gpus, runtime_env={"env_vars": KEEP_MEMORY}
+        num_cpus=scaling.cpus,
+        num_gpus=scaling.gpus,
+        max_concurrency=AT_A_TIME,
+        runtime_env={"env_vars": KEEP_MEMORY},
     )
     return lambda: actor.remote([payload])
 
@@ -223,14 +217,7 @@ def ray_session() -> Iterator[None]:
 def find_scaling(config: ScalingConfig) -> Scaling:
     """One worker a GPU where the cluster has any, else one for every `cpus_per_worker` CPUs."""
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    gpus = config.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
-    room = math.floor(
-        resources.get("GPU", 0) / gpus if gpus else resources.get("CPU", 1) / config.cpus_per_worker
-    )
-    workers = max(config.min_workers, min(room, config.max_workers or room))
-    return Scaling(workers, config.cpus_per_worker, gpus)
+    return scaling_in(resources, config)
 
 
 def scaling_now(scaling: Scaling, config: ScalingConfig) -> Scaling:

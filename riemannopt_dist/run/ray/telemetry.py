@@ -46,7 +46,10 @@ SECONDS = Series(
     Counter, "riemannopt_seconds_total", "time that goes into a part of the work", ("run", "stage", "part")
 )
 BUSY = Series(
-    Gauge, "riemannopt_device_busy_fraction", "share of time in the model, from shard to shard", ("run",)
+    Gauge,
+    "riemannopt_device_busy_fraction",
+    "share of time that the device spends in the model, from shard to shard",
+    ("run",),
 )
 SERIES = (IMAGES_DONE, FAILURES, RETRIES, WORKERS, GRADIENTS, SECONDS, BUSY)
 
@@ -88,8 +91,8 @@ class WorkerTelemetry:
         self._gradients, self._seconds, self._busy = GRADIENTS.make(), SECONDS.make(), BUSY.make()
         self._since = time.perf_counter()
 
-    def shard(self, stage: str, timings: Timings, write_seconds: float) -> None:
-        """A shard was just written, for which it took so many seconds."""
+    def shard(self, stage: str, timings: Timings, write_seconds: float, device_seconds: float) -> None:
+        """A shard was just written, for which it took so many seconds, and its model's passes so many."""
         tags = {"run": self._run, "stage": stage}
         if timings.gradient_evaluations:
             self._gradients.inc(timings.gradient_evaluations, tags)
@@ -101,7 +104,7 @@ class WorkerTelemetry:
         for part, seconds in parts.items():
             self._seconds.inc(seconds, {**tags, "part": part})
         now = time.perf_counter()
-        self._busy.set(min(1.0, timings.compute_seconds / (now - self._since)), {"run": self._run})
+        self._busy.set(min(1.0, device_seconds / (now - self._since)), {"run": self._run})
         self._since = now
 
 

@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from riemannopt_dist.data.files import Files
 from riemannopt_dist.data.reading import ImageReader
 from riemannopt_dist.models.folding import fast_classifier
 from riemannopt_dist.precision import use_ieee_float32
+from riemannopt_dist.run.device_clock import DeviceClock
 from riemannopt_dist.run.examples import image_of
 from riemannopt_dist.run.journal import WorkerJournal
 from riemannopt_dist.run.memory import measured_batch_size
@@ -25,15 +28,19 @@ from riemannopt_dist.run.outputs.maps import joined
 from riemannopt_dist.run.ray.telemetry import WorkerTelemetry
 from riemannopt_dist.run.shards import Piece
 from riemannopt_dist.run.stages.arithmetic import Arithmetic, arithmetic_of
-from riemannopt_dist.run.stages.base import SHARD, Part, Stage, as_table, files_beside
+from riemannopt_dist.run.stages.base import SHARD, Part, Row, Stage, as_table, files_beside
 from riemannopt_dist.run.stages.completion import completed, key_fields, lacking_parts, row_keys, staying_rows
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.evaluate import Evaluation
 from riemannopt_dist.run.stages.tally import Tally, Timings
+from riemannopt_dist.run.stages.turn import Turn
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
 
 logger = logging.getLogger(__name__)
+
+AT_A_TIME = 2
+"""Shards of a worker that are begun and not written."""
 
 
 @dataclass(frozen=True)
@@ -50,69 +57,109 @@ class Payload:
     origin: Origin | None = None
 
 
+@dataclass(frozen=True)
+class _Computed:
+    """What a stage made of a shard's items, and the time that it took, and its model's passes."""
+
+    rows: Sequence[Row]
+    tables: Mapping[str, Sequence[pa.Table]]
+    timings: Timings
+    device_seconds: float
+
+
 class ShardWorker:
-    """Does shards one at a time. `payload` holds one object reference, so that Ray does not copy it in."""
+    """Turns shards into files: one has the device while another's images are read, or its files are written.
+
+    Calls may come from as many threads as shards are done AT_A_TIME. `payload` holds one object reference, so
+    that Ray does not copy it in.
+    """
 
     def __init__(self, payload: Sequence["ray.ObjectRef[Payload]"]) -> None:
         content: Payload = ray.get(payload[0])
         torch.set_num_threads(content.threads)
         use_ieee_float32()
-        device = torch.device("cuda" if content.gpus and torch.cuda.is_available() else "cpu")
+        self._device = torch.device("cuda" if content.gpus and torch.cuda.is_available() else "cpu")
         # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = content
-        model = fast_classifier(content.model_name, content.state).to(device)
-        size = measured_batch_size(model, device, content.internal_batch_size)
-        self._engine = Engine(model, device, content.files, size, Tally())
+        self._model = fast_classifier(content.model_name, content.state).to(self._device)
+        self._batch = measured_batch_size(self._model, self._device, content.internal_batch_size)
+        self._turn: Turn[Tally] = Turn()
+        self._clock = DeviceClock(self._model, self._device)
+        self._shards = ThreadPoolExecutor(AT_A_TIME, "shards")
         self._telemetry = WorkerTelemetry(content.storage.root)
         self._journal = WorkerJournal(content.storage, ray.get_runtime_context().get_node_id())
         self._arithmetic: Arithmetic | None = None
-        model.register_forward_pre_hook(self._count)
+        self._trying = Lock()
+        self._model.register_forward_pre_hook(self._count)
 
     def process(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> dict[str, float]:
         """Do what is lacking of `items` and commit each shard's rows as one file.
 
         Rows that are there stay: a shard may be done in part. Gives the number of rows made, and the seconds.
+        What one shard raises is raised once no other is being written.
         """
-        rows, seconds = 0, 0.0
-        for shard, pieces in self._shards(items):
-            self._journal.began(stage.name, shard, len(pieces))
-            made, spent = self._complete(stage, shard, pieces)
-            self._journal.ended(stage.name, shard, len(pieces))
-            rows, seconds = rows + made, seconds + spent
-        return {"rows": rows, "seconds": seconds}
+        with self._reader(items) as reader:
+            shards = [
+                self._shards.submit(self._done, stage, shard, [piece.item for piece in pieces], reader)
+                for shard, pieces in groupby(items, attrgetter("shard"))
+            ]
+            try:
+                rows, seconds = zip(*(shard.result() for shard in shards), strict=True)
+            finally:
+                for shard in shards:
+                    shard.cancel()
+                wait(shards)
+        return {"rows": sum(rows), "seconds": sum(seconds)}
 
     def probe(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> None:
         """Do `items` without committing anything."""
-        for shard, pieces in self._shards(items):
-            self._journal.began(stage.name, shard, len(pieces))
-            self._rows(stage, pieces)
-
-    def _shards(self, items: Sequence[Piece[Any]]) -> Iterator[tuple[str, list[Any]]]:
-        """The items of each shard; meanwhile their containers stay open, where the last shard left off."""
-        with ImageReader(self._payload.files, map(image_of, (piece.item for piece in items))) as reader:
-            self._engine = replace(self._engine, reader=reader)
+        with self._reader(items) as reader:
             for shard, pieces in groupby(items, attrgetter("shard")):
-                yield shard, [piece.item for piece in pieces]
+                part = [piece.item for piece in pieces]
+                self._journal.began(stage.name, shard, len(part))
+                self._computed(stage, part, reader)
 
-    def _complete(self, stage: Stage, shard: str, items: Sequence[Any]) -> tuple[int, float]:
+    def _reader(self, items: Sequence[Piece[Any]]) -> ImageReader:
+        """What keeps the containers of all shards' images open, where the last shard left off."""
+        return ImageReader(self._payload.files, map(image_of, (piece.item for piece in items)))
+
+    def _done(self, stage: Stage, shard: str, items: Sequence[Any], reader: ImageReader) -> tuple[int, float]:
+        """Complete a shard, and note it."""
+        self._journal.began(stage.name, shard, len(items))
+        done = self._complete(stage, shard, items, reader)
+        self._journal.ended(stage.name, shard, len(items))
+        return done
+
+    def _complete(
+        self, stage: Stage, shard: str, items: Sequence[Any], reader: ImageReader
+    ) -> tuple[int, float]:
         """Make what a shard lacks and commit it with what is there: the number of rows, and the seconds."""
         image_ids = [image_of(item).image_id for item in items]
         there, earlier = self._there(stage, shard)
         parts = self._lacking(stage, shard, there, image_ids)
         if not parts:
             return 0, 0.0
-        if isinstance(stage, Evaluation) and self._arithmetic is None:
-            self._arithmetic = arithmetic_of(stage, self._engine, items)
-        self._engine = replace(self._engine, tally=Tally())
-        made = as_table(stage, self._rows(stage.only(parts), items))
-        timings = self._engine.tally.timings(items)
+        self._try_arithmetic(stage, items, reader)
+        computed = self._computed(stage.only(parts), items, reader)
+        made, timings = as_table(stage, computed.rows), computed.timings
         # The rows last: their file says that the shard is done.
-        files = {name.replace(SHARD, shard): joined(part) for name, part in self._engine.tables.items()}
+        files = {name.replace(SHARD, shard): joined(part) for name, part in computed.tables.items()}
         whole = completed(stage, there, made, image_ids)
         files[shard_name(stage, shard)] = timings.after(earlier).in_table(whole)
         write_seconds = sum(self._commit(name, part) for name, part in files.items())
-        self._telemetry.shard(stage.name, timings, write_seconds)
+        self._telemetry.shard(stage.name, timings, write_seconds, computed.device_seconds)
         return made.num_rows, timings.seconds + write_seconds
+
+    def _try_arithmetic(self, stage: Stage, items: Sequence[Any], reader: ImageReader) -> None:
+        """Find out once how exact this device's gradients are, when it is its turn."""
+        with self._trying:
+            if self._arithmetic is not None or not isinstance(stage, Evaluation):
+                return
+            files, tally = self._payload.files, Tally(self._turn)
+            engine = Engine(self._model, self._device, files, self._batch, tally, reader)
+            with tally:
+                self._arithmetic = arithmetic_of(stage, engine, items)
+                self._clock.taken()  # nobody's
 
     def _there(self, stage: Stage, shard: str) -> tuple[pa.Table, Timings | None]:
         """The rows of a shard that are there and stay, none mostly; and what they took."""
@@ -143,23 +190,27 @@ class ShardWorker:
         self._payload.storage.write_table(name, table)
         return time.perf_counter() - start
 
-    def _rows(self, stage: Stage, items: Sequence[Any]) -> list[dict[str, Any]]:
-        """The rows of `items`; with half the micro-batch where memory runs out."""
+    def _computed(self, stage: Stage, items: Sequence[Any], reader: ImageReader) -> _Computed:
+        """What a stage makes of `items`; with half the micro-batch where memory runs out."""
         while True:
-            self._engine = replace(self._engine, tables={})
+            size = self._batch
+            engine = Engine(self._model, self._device, self._payload.files, size, Tally(self._turn), reader)
             try:
-                return list(stage.rows(self._engine, items))
+                with engine.tally as tally:
+                    rows = list(stage.rows(engine, items))
+                    device_seconds = self._clock.taken()
+                return _Computed(rows, engine.tables, tally.timings(items), device_seconds)
             except torch.OutOfMemoryError:
-                size = self._engine.internal_batch_size
                 if size == 1:
                     raise
                 logger.warning("out of memory with %d gradients at once: going on with %d", size, size // 2)
-                self._engine = replace(self._engine, internal_batch_size=size // 2)
+                self._batch = size // 2
             # Outside of the handler, whose exception holds on to the tensors that filled the memory.
             torch.cuda.empty_cache()
 
     def _count(self, model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._engine.tally.saw(len(inputs[0]), gradient=torch.is_grad_enabled())
+        if (tally := self._turn.holder) is not None:
+            tally.saw(len(inputs[0]), gradient=torch.is_grad_enabled())
 
 
 def shard_name(stage: Stage, key: str) -> str:

@@ -56,7 +56,7 @@ def arithmetic_of(stage: Evaluation, engine: Engine, examples: Sequence[Example]
 
 def _tried(stage: Evaluation, engine: Engine, examples: Sequence[Example]) -> float | None:
     try:
-        ((_, images, targets),) = example_batches(examples, engine, TRIED)
+        ((_, images, targets),) = engine.tally.awaited(example_batches(examples, engine, TRIED))
         objective = Objective(engine.model, targets, stage.explain, TRIED, stage.precision)
         error = gradient_error(objective, images)
         return error if math.isfinite(error) else None

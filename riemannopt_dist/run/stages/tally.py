@@ -1,13 +1,16 @@
 """What a shard took: seconds, gradients and where, counted while its rows are made and kept in its file."""
 
+import math
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 import pyarrow as pa
 
+from riemannopt_dist.run.stages.turn import Turn
 from riemannopt_dist.storage.notes import note_of, noted
 
 T = TypeVar("T")
@@ -60,19 +63,38 @@ class Timings:
 
 
 class Tally:
-    """Counts one shard's work while it is done. `saw` is a forward pre-hook of the model."""
+    """Counts one shard's work while it is done, from its turn on the device to its end as a context.
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
+    `saw` is for a forward pre-hook of the model.
+    """
+
+    def __init__(self, turn: "Turn[Tally] | None" = None) -> None:
+        self._turn: Turn[Tally] = turn or Turn()
+        self._start, self._end = time.perf_counter(), math.nan
         self._decode_seconds = 0.0
         self._passes = {True: 0, False: 0}
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end = time.perf_counter()
+        if self._turn.holder is self:
+            self._turn.end()
+
     def awaited(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches; the time until each is there counts as that of reading and decoding."""
+        """The same batches, the first of them once it is the shard's turn.
+
+        Time in which the device waits for a batch counts as that of reading and decoding.
+        """
         waiting = iter(batches)
         while True:
             start = time.perf_counter()
             batch = next(waiting, None)
+            if self._turn.holder is not self:
+                self._start = start = self._turn.take(self, start)
             self._decode_seconds += time.perf_counter() - start
             if batch is None:
                 return
@@ -84,10 +106,11 @@ class Tally:
 
     def timings(self, items: Sequence[object]) -> Timings:
         """What the work so far, on `items`, took."""
+        end = time.perf_counter() if math.isnan(self._end) else self._end
         return Timings(
             len(items),
             self._decode_seconds,
-            time.perf_counter() - self._start - self._decode_seconds,
+            end - self._start - self._decode_seconds,
             self._passes[True],
             self._passes[False],
             platform.node(),
