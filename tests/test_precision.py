@@ -78,7 +78,7 @@ def test_every_public_function_that_takes_a_model_is_among_the_calls() -> None:
         for name in ro.__all__
         if inspect.isfunction(found := getattr(ro, name))
         and {"model", "objective"} & inspect.signature(found).parameters.keys()
-    }
+    } - {"batches"}  # which asks a model for the shape of its images alone
     assert takes_a_model <= {name.split()[0] for name in CALLS}
 
 

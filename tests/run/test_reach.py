@@ -66,7 +66,7 @@ def test_images_that_go_away_and_files_that_are_damaged_cost_nothing(
         pictures.rename(away)
         wait_for(lambda: "selection waits for a storage" in caplog.text)
         away.rename(pictures)
-        wait_for(second.exists)
+        wait_for(lambda: first.exists() and second.exists())
         first.unlink()
 
     assert re.match(

@@ -27,7 +27,7 @@ from riemannopt_dist.reports.run_page import INDEX
 from riemannopt_dist.run.config import Config, make_config
 from riemannopt_dist.run.examples import example_of
 from riemannopt_dist.run.grid import cell_of
-from riemannopt_dist.run.outputs.maps import Channels, MapOutput, Precision, maps_of
+from riemannopt_dist.run.outputs.maps import Channels, MapOutput, StoredType, maps_of
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.batches import read_tensor
@@ -104,7 +104,7 @@ def assert_alike(table: pa.Table, expected: pa.Table) -> None:
                 assert value == other, name
 
 
-def stored_as(reader: RunReader, output: Path, channels: Channels, dtype: Precision) -> RunReader:
+def stored_as(reader: RunReader, output: Path, channels: Channels, dtype: StoredType) -> RunReader:
     """The same run with its maps stored otherwise."""
     shutil.copytree(reader.directory.storage.root, output, ignore=shutil.ignore_patterns("scores"))
     copy = ro.open_run(str(output))

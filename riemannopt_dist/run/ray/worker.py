@@ -5,9 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from riemannopt_dist.data.files import Files
 from riemannopt_dist.data.reading import ImageReader
 from riemannopt_dist.models.folding import fast_classifier
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.precision import use_ieee_float32
 from riemannopt_dist.run.device_clock import DeviceClock
 from riemannopt_dist.run.examples import image_of
@@ -89,7 +90,7 @@ class ShardWorker:
         self._telemetry = WorkerTelemetry(content.storage.root)
         self._journal = WorkerJournal(content.storage, ray.get_runtime_context().get_node_id())
         self._arithmetic: Arithmetic | None = None
-        self._trying = Lock()
+        self._counts = True
         self._model.register_forward_pre_hook(self._count)
 
     def process(self, stage: Stage, key: str, items: Sequence[Piece[Any]]) -> dict[str, float]:
@@ -139,7 +140,6 @@ class ShardWorker:
         parts = self._lacking(stage, shard, there, image_ids)
         if not parts:
             return 0, 0.0
-        self._try_arithmetic(stage, items, reader)
         computed = self._computed(stage.only(parts), items, reader)
         made, timings = as_table(stage, computed.rows), computed.timings
         # The rows last: their file says that the shard is done.
@@ -150,16 +150,15 @@ class ShardWorker:
         self._telemetry.shard(stage.name, timings, write_seconds, computed.device_seconds)
         return made.num_rows, timings.seconds + write_seconds
 
-    def _try_arithmetic(self, stage: Stage, items: Sequence[Any], reader: ImageReader) -> None:
-        """Find out once how exact this device's gradients are, when it is its turn."""
-        with self._trying:
-            if self._arithmetic is not None or not isinstance(stage, Evaluation):
-                return
-            files, tally = self._payload.files, Tally(self._turn)
-            engine = Engine(self._model, self._device, files, self._batch, tally, reader)
-            with tally:
-                self._arithmetic = arithmetic_of(stage, engine, items)
-                self._clock.taken()  # nobody's
+    def _try_arithmetic(self, stage: Stage, objective: Objective, images: torch.Tensor) -> None:
+        """Find out once how exact this device's gradients are, which is no work of a shard."""
+        if self._arithmetic is not None or not isinstance(stage, Evaluation):
+            return
+        self._counts = False
+        try:
+            self._arithmetic = arithmetic_of(objective, images, stage.scores)
+        finally:
+            self._counts = True
 
     def _there(self, stage: Stage, shard: str) -> tuple[pa.Table, Timings | None]:
         """The rows of a shard that are there and stay, none mostly; and what they took."""
@@ -194,7 +193,15 @@ class ShardWorker:
         """What a stage makes of `items`; with half the micro-batch where memory runs out."""
         while True:
             size = self._batch
-            engine = Engine(self._model, self._device, self._payload.files, size, Tally(self._turn), reader)
+            engine = Engine(
+                self._model,
+                self._device,
+                self._payload.files,
+                size,
+                Tally(self._turn),
+                reader,
+                observe=partial(self._try_arithmetic, stage),
+            )
             try:
                 with engine.tally as tally:
                     rows = list(stage.rows(engine, items))
@@ -209,7 +216,7 @@ class ShardWorker:
             torch.cuda.empty_cache()
 
     def _count(self, model: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        if (tally := self._turn.holder) is not None:
+        if self._counts and (tally := self._turn.holder) is not None:
             tally.saw(len(inputs[0]), gradient=torch.is_grad_enabled())
 
 

@@ -1,7 +1,6 @@
 """What a worker computes in: its device, its precision, and how far its gradients are from float64's."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -9,13 +8,8 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.choices import Precision
-from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.estimators.converged import relative_distance
 from riemannopt_dist.objective import Objective, explained_output
-from riemannopt_dist.run.examples import Example
-from riemannopt_dist.run.stages.batches import example_batches
-from riemannopt_dist.run.stages.engine import Engine
-from riemannopt_dist.run.stages.evaluate import Evaluation
 from riemannopt_dist.storage.notes import note_of, noted
 
 ARITHMETIC = b"arithmetic"
@@ -47,21 +41,16 @@ class Arithmetic:
         return note_of(schema, ARITHMETIC, cls)
 
 
-def arithmetic_of(stage: Evaluation, engine: Engine, examples: Sequence[Example]) -> Arithmetic:
-    """That of a worker, tried on the first of `examples`."""
-    device = engine.device
+def arithmetic_of(objective: Objective, images: Tensor, scores: Precision) -> Arithmetic:
+    """That of a worker which makes maps of images (B, C, H, W), tried on the first of them."""
+    device = images.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
-    return Arithmetic(name, stage.precision, stage.scores, _tried(stage, engine, examples[:TRIED]))
-
-
-def _tried(stage: Evaluation, engine: Engine, examples: Sequence[Example]) -> float | None:
+    few = images[:TRIED]
     try:
-        ((_, images, targets),) = engine.tally.awaited(example_batches(examples, engine, TRIED))
-        objective = Objective(engine.model, targets, stage.explain, TRIED, stage.precision)
-        error = gradient_error(objective, images)
-        return error if math.isfinite(error) else None
-    except (UnreadableImage, RuntimeError, TypeError):  # what is wrong the stage itself finds out
-        return None
+        error = gradient_error(objective.of([*range(len(few))]), few)
+    except (RuntimeError, TypeError):  # no float64
+        error = math.nan
+    return Arithmetic(name, objective.precision, scores, error if math.isfinite(error) else None)
 
 
 def gradient_error(objective: Objective, images: Tensor) -> float:

@@ -89,6 +89,7 @@ class Evaluation:
             boxes = [example.framed_boxes(engine.model.framing) for example in examples]
             objective = Objective(engine.model, targets, self.explain, size, self.precision)
             batch = _Batch(images, objective, boxes)
+            engine.observe(objective, images)
             mapped = list(self._mapped(batch))
             mapped += [_control(batch, name, mapped) for name in self.controls]
             places = [n for n, s in enumerate(examples) if s.image.image_id in self.reference_images]
