@@ -65,19 +65,17 @@ def test_the_library_example_runs(place: Path) -> None:
 
 
 def test_every_command_runs_one_after_the_other(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ray_here: None
 ) -> None:
-    """The first as a process of its own; the others in this one, which has imported torch already."""
+    """In this process, which has imported torch already; test_commands.py starts some of their own."""
     monkeypatch.chdir(place)
     ran: list[str] = []
     for program, *arguments in commands():
         if program in ELSEWHERE:
             continue
-        if ran:
-            ended = CliRunner().invoke(app, [*arguments, *CUT_OPTIONS.get(arguments[0], [])])
-            assert ended.exit_code == 0, f"{program} {arguments}: {ended.output}"
-        else:
-            subprocess.run([str(BIN / program), *arguments], check=True, cwd=place)
+        assert program == "riemannopt"
+        ended = CliRunner().invoke(app, [*arguments, *CUT_OPTIONS.get(arguments[0], [])])
+        assert ended.exit_code == 0, f"{program} {arguments}: {ended.output}"
         ran.append(arguments[0])
     assert ran == [
         *("evaluate", "summarize", "verify", "report", "export", "score", "audit"),

@@ -3,14 +3,15 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from riemannopt_dist.run.config import Config, make_config
+if TYPE_CHECKING:
+    from riemannopt_dist.run.config import Config
 
 SIDE = 12
 PICTURES = 14
@@ -51,8 +52,10 @@ def small_fields(images: Path, output: Path, /, **changes: Any) -> dict[str, Any
     }
 
 
-def small_config(images: Path, output: Path, /, **changes: Any) -> Config:
+def small_config(images: Path, output: Path, /, **changes: Any) -> "Config":
     """`small_fields` as a Config."""
+    from riemannopt_dist.run.config import make_config  # which the workers of these classifiers do without
+
     return make_config(small_fields(images, output, **changes), "test")
 
 

@@ -32,8 +32,13 @@ TOLD = {
 }
 
 
-def test_what_is_small_takes_little_and_is_told_in_a_line(tmp_path: Path) -> None:
-    found = outcomes(list(TOLD), tmp_path)
+LARGE = ("two 16-bit PNG", "Parquet, a value in 16 rows", "Parquet, one long value", "Parquet, nulls")
+"""Those that take seconds to make."""
+
+
+@pytest.mark.parametrize("large", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_what_is_small_takes_little_and_is_told_in_a_line(large: bool, tmp_path: Path) -> None:
+    found = outcomes([name for name in TOLD if (name in LARGE) == large], tmp_path)
     assert all(one.size < 16 << 20 for one in found)
     for one in found:
         assert TOLD[one.name] in one.told

@@ -152,6 +152,7 @@ def test_its_maps_are_scored_exported_and_audited(at_grey: Path) -> None:
     assert (at_grey / "photo.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.long
 def test_a_folder_of_hugging_face(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders bear the names of its classes, and one class is explained for all images."""
     saved(tmp_path / "vit", vit(), PREPROCESSING)

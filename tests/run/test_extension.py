@@ -325,6 +325,7 @@ def test_half_way_it_is_told_what_is_left(extended: RunDirectory) -> None:
     assert again.exit_code == 0, again.output
 
 
+@pytest.mark.long
 def test_what_is_there_is_not_computed_again(extended: RunDirectory) -> None:
     """A path that had none, with its profile, and a control: other rows stay to the last bit."""
     before, work = keyed(extended), work_done(extended)

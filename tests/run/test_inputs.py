@@ -130,6 +130,7 @@ def tar_of(pictures: Path) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.long
 def test_a_run_on_s3_keeps_to_its_listing_and_keeps_no_secrets(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -130,6 +130,7 @@ def test_what_is_lost_or_damaged_is_told_and_nothing_else_made_again(
     assert "shard-00001.parquet: damaged" in told
 
 
+@pytest.mark.long
 def test_storing_maps_later_does_the_shards_again_and_changes_no_row(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path / "pictures", 7)
     config = small_config(pictures, tmp_path / "run")

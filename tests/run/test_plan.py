@@ -134,6 +134,7 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
     assert again.gradients == again.passes == 0
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_here")
 def test_what_only_the_run_can_tell_is_a_bound(pictures: Path, tmp_path: Path) -> None:
     block = {

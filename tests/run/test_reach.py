@@ -131,6 +131,7 @@ def damage(output: Path) -> None:
         shutil.copy(results / "shard-00003.parquet", results / folder)
 
 
+@pytest.mark.long
 def test_an_image_out_of_reach_at_first_is_drawn_later_and_one_replaced_is_told(tmp_path: Path) -> None:
     pictures, output = make_pictures(tmp_path / "pictures", 10), tmp_path / "run"
     config = short_config(pictures, output, patience=0.2, max_given_up=0.2)

@@ -189,6 +189,7 @@ def test_schedules_stay_when_a_fit_image_can_be_read_again(tmp_path: Path) -> No
     assert directory.read_failures() == []
 
 
+@pytest.mark.long
 def test_a_fit_subset_of_which_nothing_can_be_read_is_one_line(
     finished: tuple[Config, RunDirectory], pictures: Path, tmp_path: Path
 ) -> None:

@@ -229,6 +229,7 @@ def test_what_cannot_be_scored_is_refused_by_name(reader: RunReader, tmp_path: P
         score_run(copy, ["insertion"])
 
 
+@pytest.mark.long
 def test_a_run_in_a_bucket_is_scored_and_exported_too(
     reader: RunReader, bucket: Bucket, tmp_path: Path
 ) -> None:
