@@ -28,9 +28,15 @@ class ObjectStore:
             stream.write(data)
 
     def read(self, name: str) -> bytes:
-        """The content of `name`."""
+        """The content of `name`. Raises OSError where it was replaced meanwhile by more or less.
+
+        Arrow asks for the size first and reads so many bytes then, of another object perhaps.
+        """
         with self._opened(name) as file:
-            return file.read()
+            data = file.read()
+        if self._file_system.get_file_info(str(self._root / name)).size != len(data):
+            raise OSError("it was replaced while it was read")
+        return data
 
     def open(self, name: str) -> pa.NativeFile:
         """`name`, to be read in parts."""

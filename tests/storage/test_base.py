@@ -14,7 +14,9 @@ import pytest
 
 from riemannopt_dist.storage import errors
 from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.bucket_file import BucketFile
 from riemannopt_dist.storage.errors import StorageError
+from riemannopt_dist.storage.object import ObjectStore
 from riemannopt_dist.testing.s3_server import Bucket
 
 NAMES = ["run.json", "schedules/ig.json", "results/shard-00042.parquet", "results/a b%20#é?.bin"]
@@ -209,6 +211,7 @@ WRITER = """
 import sys
 from riemannopt_dist.storage import errors
 from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.storage.bucket_file import BucketFile
 storage, count = Storage(sys.argv[1]), 0
 while True:
     count += 1
@@ -240,6 +243,25 @@ def test_a_small_object_is_one_put(bucket: Bucket) -> None:
     bucket.log.clear()
     storage.write_bytes("results/shard-00000.parquet", b"x" * 100_000)
     assert bucket.log == [("PUT", "/bucket/one-put/results/shard-00000.parquet")]
+
+
+def test_what_is_replaced_while_it_is_read_is_whole(
+    bucket: Bucket, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that is renewed is a few bytes longer at times."""
+    storage, other = (Storage(bucket.uri("bucket/replaced")) for _ in range(2))
+    opened, contents = ObjectStore._opened, iter([b"renewals: 10", b"renewals: 9"])
+
+    def replaced_then(store: ObjectStore, name: str) -> BucketFile:
+        file = opened(store, name)
+        if (content := next(contents, None)) is not None:
+            other.write_bytes(name, content)
+        return file
+
+    storage.write_bytes("lock.json", b"renewals: 9")
+    monkeypatch.setattr(ObjectStore, "_opened", replaced_then)
+    assert storage.read_bytes("lock.json") == b"renewals: 9"
+    assert next(contents, None) is None
 
 
 @pytest.fixture
