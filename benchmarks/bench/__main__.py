@@ -36,6 +36,7 @@ from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, folded
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.objective import micro_batches
+from riemannopt_dist.run.memory import CPU_BATCH, KEEP_MEMORY
 from riemannopt_dist.run.profiles import read_profiles
 from riemannopt_dist.run.stages.batches import read_tensor
 
@@ -55,7 +56,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
-    parser.add_argument("--batch", type=int, default=32, help="gradients at once")
+    parser.add_argument("--batch", type=int, default=CPU_BATCH, help="gradients at once, as a CPU's worker")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--photos", type=int, default=4, help="photos of the parts equal and grid")
     parser.add_argument("--intervals", type=int, default=256, help="of the converged maps")
@@ -78,7 +79,10 @@ def main() -> None:
 
 
 def with_saliency() -> None:
-    """Go on as a process that finds PACKAGES first, which are fetched where they are not there."""
+    """Go on as a process that finds PACKAGES first, fetched where they are not there, and keeps its memory.
+
+    So do workers: without it a CPU spends a good part of its time on clearing pages.
+    """
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(FOLDER.resolve()) in paths:
         return
@@ -86,6 +90,7 @@ def with_saliency() -> None:
         fetch = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(FOLDER)]
         subprocess.run([*fetch, *PACKAGES], check=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(FOLDER.resolve()), str(Path.cwd()), *paths])
+    os.environ |= KEEP_MEMORY
     os.execv(sys.executable, [sys.executable, "-m", "benchmarks.bench", *sys.argv[1:]])
 
 

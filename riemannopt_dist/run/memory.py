@@ -1,4 +1,4 @@
-"""How many gradients a device takes at once."""
+"""How many gradients a device takes at once, and how a process keeps the memory that they take."""
 
 import math
 
@@ -7,6 +7,14 @@ import torch
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.objective import Objective
 
+# A process that frees and takes the same large blocks for every gradient spends a third of its time on page
+# faults unless the C library keeps them (glibc; ignored elsewhere).
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",  # one for all threads: each would keep blocks of its own, and only small ones
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
 CPU_BATCH = 16
 """On a CPU: more do not make a gradient cheaper."""
 LARGEST = 256

@@ -40,6 +40,7 @@ from riemannopt_dist.run.examples import (
 from riemannopt_dist.run.extension import extend, kept_cells
 from riemannopt_dist.run.grid import Cell, cell_of, place
 from riemannopt_dist.run.lock import hold
+from riemannopt_dist.run.memory import KEEP_MEMORY
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles
@@ -61,14 +62,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 LATER_STAGES = (FIT, REFINE, RESULTS)
 """What rests on the images selected."""
-# A process that frees and takes the same large blocks for every gradient spends a third of its time on page
-# faults unless the C library keeps them (glibc; ignored elsewhere).
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",  # one for all threads: each would keep blocks of its own, and only small ones
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
 
 
 def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda directory: None) -> RunDirectory:
