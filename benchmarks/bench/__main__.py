@@ -279,7 +279,7 @@ def at_equal_error(
     limit = mean_error(theirs(), converged)
     best: dict[str, Any] = {"their_error": limit}
     for estimator in ("rescale", "softmax_trapezoid"):
-        for samples in (2, 3, 4, 6, 8, 10, 12, 16, 24, 32):
+        for samples in (2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32):
             work = partial(
                 ro.attribute, model, images, targets, path=path, estimator=estimator, placement="adaptive",
                 samples=samples, profile=profile, internal_batch_size=options.batch,
