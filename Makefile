@@ -33,7 +33,7 @@ test: install
 tests: install
 	$(PYTEST) -m 'not long'
 
-# Speed against the bare model and others, in ten minutes on a quiet machine.
+# Speed against the bare model and others, in about 25 minutes on a quiet machine of two cores.
 bench: install
 	$(BIN)/python -m benchmarks.bench --json bench.json --docs docs/bench.md
 
