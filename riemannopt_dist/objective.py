@@ -26,7 +26,7 @@ from riemannopt_dist.choices import Output as Output
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.logits import check_logits, check_two_classes
 from riemannopt_dist.paths.base import Path
-from riemannopt_dist.precision import products_in, relative_rounding, rounding_type, sum_type
+from riemannopt_dist.precision import ROUNDED, products_in, relative_rounding, sum_type
 from riemannopt_dist.transfer import on_device
 
 Index = NDArray[np.int64]
@@ -104,7 +104,7 @@ class Objective:
 
     def rounding_type(self, dtype: torch.dtype) -> torch.dtype:
         """The type that rounds as f does of images in `dtype`."""
-        return rounding_type(dtype, self.precision)
+        return ROUNDED.get(self.precision, dtype)
 
     def logits(self, images: Tensor) -> Tensor:
         """The model's logits (N, classes) of images (N, C, H, W)."""

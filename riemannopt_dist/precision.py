@@ -37,13 +37,8 @@ def relative_rounding(dtype: torch.dtype) -> float:
 
 HALF: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 """What torch computes products of these precisions in."""
-ROUNDED = {"tf32": torch.float16, **HALF}
+ROUNDED: dict[Precision, torch.dtype] = {"tf32": torch.float16, **HALF}
 """The types that round as they do: TF32 has the ten bits of float16."""
-
-
-def rounding_type(dtype: torch.dtype, precision: Precision) -> torch.dtype:
-    """The type that rounds as outputs of a model of type `dtype` do, computed in `precision`."""
-    return dtype if precision == "fp32" else ROUNDED[precision]
 
 
 @contextmanager

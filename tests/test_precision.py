@@ -254,6 +254,23 @@ def test_scores_are_those_of_the_rounded_model(precision: Precision, small: Tens
     assert 0 < float((values - exact).abs().max()) < 16 * eps * float(exact.abs().max())
 
 
+class Nearly(nn.Module):
+    """The second logit is a hundredth of the images' mean."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean = images.flatten(1).mean(1)
+        return torch.stack([torch.zeros_like(mean), 0.01 * mean], 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_nothing_is_told_by_the_precision(precision: Precision, small: Tensor) -> None:
+    """A logit of 0.005 is a number in float32, and in bfloat16 less than the rounding of logits near 1."""
+    objective = Objective(Nearly().eval(), torch.ones(3, dtype=torch.int64), "logit", precision=precision)
+    curve = ro.insertion(objective, small, torch.rand(small.shape))
+    assert bool(curve.normalized.isnan().all()) == (precision == "bf16")
+    assert curve.score.isfinite().all()
+
+
 def test_a_precision_that_is_none_is_named(small: Tensor, classes: Tensor) -> None:
     with pytest.raises(ValueError, match="precision: expected one of fp32, tf32, fp16, bf16, got 'fp8'"):
         Objective(network(), classes, precision="fp8").check(small)  # type: ignore[arg-type]

@@ -187,7 +187,7 @@ def information_curve(
         )
         if how.encoding is None:
             start[0] = 0.0
-        start[1] = _snapped(start[1], end[1], images.dtype)
+        start[1] = _snapped(start[1], end[1], objective.rounding_type(images.dtype))
         gain = end - start
         sic_skipped, aic_skipped = (
             tuple(map(_skip_reason, end[1], gain[0], gain[curve])) for curve in (1, 2)
@@ -196,8 +196,9 @@ def information_curve(
         saliency = pixel_saliency(stacked[:, rows]).flatten(0, 1)
         chunks = _step_chunks(pool, blurred, rows * len(stacked), saliency, how, size)
         steps = _observe(objective, images, chunks).reshape(3, len(stacked), len(rows), how.steps)
+    dtype = objective.rounding_type(sum_type(images.dtype))
     for side in (start, end):
-        steps[1] = _snapped(steps[1], side[1, rows, None], sum_type(images.dtype))
+        steps[1] = _snapped(steps[1], side[1, rows, None], dtype)
     progress = np.full((3, len(stacked), len(images), how.steps), np.nan)
     progress[:, :, rows] = _progress(steps, start[:, rows], gain[:, rows])
     information, probability, correct = torch.from_numpy(progress.reshape(3, *maps.shape[:-3], how.steps))

@@ -41,13 +41,14 @@ class Curve:
 
     `fractions` (K,) is the share of pixels replaced, from 0 to 1; `curve` (…, B, K) is f there, and
     `f_input` (…, B) is f(x): the end of an insertion, the start of a deletion. All are float32 or wider;
-    `output` says what f is.
+    `output` says what f is, `computed_in` which type rounds as f does: that of the curve unless given.
     """
 
     fractions: Tensor
     curve: Tensor
     f_input: Tensor
     output: Output = "probability"
+    computed_in: torch.dtype | None = None
 
     @property
     def score(self) -> Tensor:
@@ -58,7 +59,8 @@ class Curve:
     @property
     def normalized(self) -> Tensor:
         """The score over f(x), not clipped: (…, B). NaN where f(x) is 0 up to the rounding of the curve."""
-        rounding = output_rounding(self.curve.abs().amax(-1), self.curve.dtype, self.output)
+        dtype = self.computed_in or self.curve.dtype
+        rounding = output_rounding(self.curve.abs().amax(-1), dtype, self.output)
         return torch.where(self.f_input.abs() <= rounding, torch.nan, self.score / self.f_input)
 
 
@@ -97,7 +99,7 @@ def insertion(
     start = rise_blur(images) if convention == "rise" else torch.zeros_like(images)
     replacement = Replacement(start, images, f_start, f_input)
     fractions, curve = _replacement_curve(objective, replacement, maps, convention)
-    return Curve(fractions, curve, curve[..., -1], objective.output)
+    return Curve(fractions, curve, curve[..., -1], objective.output, objective.rounding_type(curve.dtype))
 
 
 def smoothed_insertion(
@@ -152,7 +154,7 @@ def deletion(
     black = torch.zeros_like(images)
     replacement = Replacement(images, black, f_input, f_end)
     fractions, curve = _replacement_curve(objective, replacement, maps, convention)
-    return Curve(fractions, curve, curve[..., 0], objective.output)
+    return Curve(fractions, curve, curve[..., 0], objective.output, objective.rounding_type(curve.dtype))
 
 
 def _replacement_curve(

@@ -62,7 +62,7 @@ def road(
     curve = torch.cat([f_input[rows, None], torch.cat(values).view(-1, len(ranks)).T], dim=1)
     fractions = torch.cat([counts.new_zeros(1), counts]).to(curve.dtype) / pixels
     curve = curve.view(*maps.shape[:-3], STEPS)
-    return Curve(fractions, curve, curve[..., 0], objective.output)
+    return Curve(fractions, curve, curve[..., 0], objective.output, objective.rounding_type(curve.dtype))
 
 
 def impute(images: Tensor, missing: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ def _run_stages(run: Run) -> None:
         batch_size=config.batch_size,
         seed=config.seed,
         precision=config.precision.maps,
-        scores=config.precision.scores,
+        score_precision=config.precision.scores,
         box_tolerance=BOX_TOLERANCE if config.boxes is None else config.boxes.tolerance,
         maps=map_output(config, image_ids),
         kept_cells=kept_cells(about, config),

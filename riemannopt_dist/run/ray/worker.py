@@ -156,7 +156,7 @@ class ShardWorker:
             return
         self._counts = False
         try:
-            self._arithmetic = arithmetic_of(objective, images, stage.scores)
+            self._arithmetic = arithmetic_of(objective, images, stage.score_precision)
         finally:
             self._counts = True
 

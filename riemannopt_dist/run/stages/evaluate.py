@@ -36,7 +36,7 @@ from riemannopt_dist.run.stages.names import RESULTS
 class Evaluation:
     """Attributions and metrics of every image under every cell of the grid.
 
-    Maps are computed in `precision`, and what metrics ask of the model in that of `scores`.
+    Maps are computed in `precision`, and what metrics ask of the model in `score_precision`.
     `kept_cells` are, by the fingerprint that a shard's file tells, those whose rows in it stay.
     """
 
@@ -50,7 +50,7 @@ class Evaluation:
     batch_size: int
     seed: int
     precision: Precision = "fp32"
-    scores: Precision = "fp32"
+    score_precision: Precision = "fp32"
     box_tolerance: float = BOX_TOLERANCE
     maps: MapOutput | None = None
     kept_cells: Mapping[str, frozenset[Cell]] = field(default_factory=dict)
@@ -185,7 +185,7 @@ class Evaluation:
         maps = torch.stack([mapping.attribution.maps for mapping in mapped])
         check_maps([mapping.cell for mapping in mapped], maps, converged)
         measured = MapBatch(
-            replace(batch.objective, precision=self.scores),
+            replace(batch.objective, precision=self.score_precision),
             batch.images,
             maps,
             f_input=mapped[0].attribution.f_input,
