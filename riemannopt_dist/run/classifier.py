@@ -42,18 +42,26 @@ def check_for_run(model: Classifier, config: Config) -> int:
     Raises ValueError, before a worker is started, where its output cannot be explained, workers cannot build
     it, an estimator in the grid cannot explain it, or a baseline's pictures cannot be read.
     """
-    check_metrics(config)
-    config.baseline_digests()
+    check_choices(config)
     classes = check_classifier(model, config.explain)
-    check_operations(model, config)
-    for family in config.paths().values():
-        family.through(noise(model)[:1])  # a baseline has as many channels as the images
+    check_suitability(model, config)
     _check_rebuilding(model)
     return classes
 
 
-def check_operations(model: Classifier, config: Config) -> None:
-    """Raise ValueError where an estimator in the grid of `config` cannot explain the model."""
+def check_choices(config: Config) -> None:
+    """Raise ValueError for metrics that lack something, and a baseline whose pictures cannot be read."""
+    check_metrics(config)
+    config.baseline_digests()
+
+
+def check_suitability(model: Classifier, config: Config) -> None:
+    """Raise ValueError where an estimator or a path in `config` does not go with the model.
+
+    Whatever the model's weights are: a baseline has as many channels as the images, for example.
+    """
+    for family in config.paths().values():
+        family.through(noise(model)[:1])
     for name in dict.fromkeys(cell.estimator for cell in config.cells()):
         ESTIMATORS[name].check(model)
 

@@ -29,8 +29,9 @@ from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import intervals, linear_schedule
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.classifier import (
+    check_choices,
     check_for_run,
-    check_operations,
+    check_suitability,
     class_names,
     labelled_images,
     with_class_index,
@@ -300,7 +301,8 @@ def _checked_model(config: Config) -> tuple[Classifier, int]:
         # Random weights stand in for published ones: their values say nothing.
         model = load_model(name, RANDOM, **settings)
         assert model.classes is not None
-        check_operations(model, config)
+        check_choices(config)
+        check_suitability(model, config)
         return model, model.classes
     model = load_model(name, weights, **settings)
     return model, check_for_run(model, config)

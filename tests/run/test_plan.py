@@ -306,6 +306,24 @@ def test_the_recommendation_costs_what_it_says(tmp_path: Path) -> None:
     assert gradients["reference guided_ig"] == sum(8 * (samples - 1) + 1 for samples in (16, 32, 64))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"metrics": ["pointing_game"]}, "metrics: pointing_game needs the boxes of objects"),
+        ({"grid": [{"paths": [{"path": "ig", "baseline": "gone/black.png"}]}]}, "baseline: "),
+        ({"grid": [{"paths": [{"path": "ig", "baseline": [0.5, 0.5]}]}]}, "baseline: "),
+    ],
+    ids=["no boxes", "no picture", "two channels"],
+)
+def test_what_does_not_depend_on_weights_is_refused_without_them(
+    changes: dict[str, Any], told: str, pictures: Path, tmp_path: Path
+) -> None:
+    """Of a published network, for which random weights stand in."""
+    config = small_config(pictures, tmp_path / "run", model={"name": "resnet18"}, **changes)
+    with pytest.raises(ValueError, match=f"^{told}"):
+        make_plan(config)
+
+
 def test_a_dry_run_starts_no_ray_and_refuses_what_the_run_would(pictures: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from riemannopt_dist.commands import app\n"
