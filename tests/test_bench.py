@@ -80,7 +80,9 @@ def test_the_page_has_every_number() -> None:
             for name, other in (("ig", "loop"), ("ig", "captum"), ("blur_ig", "pair"), ("guided_ig", "pair"))
         },
         "grid": NUMBERS | {"gradients_an_image": 900, "passes_an_image": 500, "gradients_of_a_loop": 1440},
-        "equal": {"ig": {"their_error": 0.125, "rescale": NUMBERS | {"samples": 6, "error": 0.1}}},
+        "equal": {
+            "ig": {"photos": 20, "their_error": 0.125, "rescale": NUMBERS | {"samples": 6, "error": 0.1}}
+        },
         "scale": {"ms_an_evaluation_by_images": {"1": 9.5}},
     }
     text = page(found)

@@ -47,7 +47,11 @@ MODELS = {"efficientnet_lite0": (8, 16), "inception_v3": (4, 8)}
 """How many images and samples each is measured with, so that its turn takes seconds."""
 CAPTUM_STEPS, PAIR_STEPS = 50, 100
 """Of their defaults: Gauss-Legendre points, and steps of the blur."""
+TIMED = 4
+"""How many photos are timed, of those whose errors are compared."""
 Section = Callable[[argparse.Namespace], dict[str, Any]]
+Attribution = Callable[[Tensor, Tensor], Tensor]
+"""Maps of images and targets."""
 
 
 def main() -> None:
@@ -59,6 +63,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=CPU_BATCH, help="gradients at once, as a CPU's worker")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--photos", type=int, default=4, help="photos of the parts equal and grid")
+    parser.add_argument("--images", default="demo:", help="where those of equal are")
     parser.add_argument("--intervals", type=int, default=256, help="of the converged maps")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[*SECTIONS])
@@ -92,6 +97,11 @@ def with_saliency() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(FOLDER.resolve()), str(Path.cwd()), *paths])
     os.environ |= KEEP_MEMORY
     os.execv(sys.executable, [sys.executable, "-m", "benchmarks.bench", *sys.argv[1:]])
+
+
+def progress(line: str) -> None:
+    """Tell of what is measured, beside the results."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
@@ -159,8 +169,9 @@ def bare(name: str, options: argparse.Namespace) -> dict[str, Any]:
     }
     for piece_name, piece in pieces(model, images[:count], targets[:count], samples, options.batch).items():
         limit = partial(needed, model, images, targets, piece)
-        table[piece_name] = asdict(ratio(piece.work, limit, device, options.turns))
-        table[piece_name]["peak_gib"] = _peak(device)
+        measured = ratio(piece.work, limit, device, options.turns)
+        table[piece_name] = asdict(measured) | {"peak_gib": _peak(device)}
+        progress(f"{name}, {piece_name}: {measured}")
     return table
 
 
@@ -217,6 +228,7 @@ def others_section(options: argparse.Namespace) -> dict[str, Any]:
     for name, (theirs, ours) in works.items():
         measured = ratio(theirs, ours, images.device, options.turns)
         table[name] = asdict(measured) | {"maps_apart": apart(theirs(), ours())}
+        progress(f"{name}: {measured}")
     return table
 
 
@@ -245,21 +257,23 @@ def equal_section(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds a map where the mean true error is no larger than that of captum's and PAIR's defaults."""
     plain = loaded("efficientnet_lite0", options)
     model = fast(plain)
-    images = torch.stack([read_tensor(ref, model) for ref in some_photos(options.photos)]).to(options.device)
+    images = torch.stack([read_tensor(ref, model) for ref in some_photos(options)]).to(options.device)
     targets = model(images).argmax(1)
     pair, batch = Pair(plain, options.batch), options.batch
-    theirs = {
-        "ig": partial(captum, plain, images, targets, CAPTUM_STEPS, batch, "gausslegendre"),
-        "blur_ig": partial(pair.blur_ig, images, targets, PAIR_STEPS),
+    theirs: dict[str, Attribution] = {
+        "ig": lambda images, targets: captum(plain, images, targets, CAPTUM_STEPS, batch, "gausslegendre"),
+        "blur_ig": lambda images, targets: pair.blur_ig(images, targets, PAIR_STEPS),
     }
     return {
         path: at_equal_error(model, images, targets, path, options, work) for path, work in theirs.items()
     }
 
 
-def some_photos(count: int) -> list[ImageRef]:
-    """The first of scikit-image's colour photos."""
-    return list_images("demo:")[:count]
+def some_photos(options: argparse.Namespace) -> list[ImageRef]:
+    """As many as asked for, evenly out of all that there are: a folder has them by class."""
+    photos = list_images(options.images)
+    step = max(1, len(photos) // options.photos)
+    return photos[::step][: options.photos]
 
 
 def at_equal_error(
@@ -268,26 +282,31 @@ def at_equal_error(
     targets: Tensor,
     path: str,
     options: argparse.Namespace,
-    theirs: Callable[[], Tensor],
+    theirs: Attribution,
 ) -> dict[str, Any]:
-    """Our estimators with the fewest samples that are as near to the converged maps, and their seconds."""
+    """Our estimators with the fewest samples that are as near to the converged maps, and their seconds.
+
+    Errors are those of all images, seconds those of the first TIMED.
+    """
     profile = read_profiles("demo:", [path])[path]
     line = ro.BlurPath(images) if path == "blur_ig" else ro.StraightPath.from_black(images)
     objective = ro.Objective(model, targets, internal_batch_size=options.batch)
     density = partial(_edges, profile)
     converged = ro.converge(objective, line, options.intervals, partition=density).maps
-    limit = mean_error(theirs(), converged)
-    best: dict[str, Any] = {"their_error": limit}
+    limit = mean_error(theirs(images, targets), converged)
+    best: dict[str, Any] = {"photos": len(images), "their_error": limit}
+    few = images[:TIMED], targets[:TIMED]
     for estimator in ("rescale", "softmax_trapezoid"):
         for samples in (2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32):
-            work = partial(
-                ro.attribute, model, images, targets, path=path, estimator=estimator, placement="adaptive",
+            ours = partial(
+                ro.attribute, model, path=path, estimator=estimator, placement="adaptive",
                 samples=samples, profile=profile, internal_batch_size=options.batch,
             )  # fmt: skip
-            error = mean_error(work().maps, converged)
+            error = mean_error(ours(images, targets).maps, converged)
             if error <= limit:
-                measured = ratio(work, theirs, images.device, options.turns)
+                measured = ratio(partial(ours, *few), partial(theirs, *few), images.device, options.turns)
                 best[estimator] = asdict(measured) | {"samples": samples, "error": error}
+                progress(f"{path}, {estimator}, {samples} samples: {measured}")
                 break
     return best
 
@@ -317,7 +336,9 @@ def scale_section(options: argparse.Namespace) -> dict[str, Any]:
             internal_batch_size=options.batch,
         )  # fmt: skip
         seconds(work, device)
-        return 1000 * min(seconds(work, device) for _ in range(options.turns)) / (images * samples)
+        least = 1000 * min(seconds(work, device) for _ in range(options.turns)) / (images * samples)
+        progress(f"{images} images, {samples} samples, size {size or model.input_size}: {least:.1f} ms")
+        return least
 
     actors = {}
     for count in (10, 100, 1000):

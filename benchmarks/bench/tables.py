@@ -71,6 +71,7 @@ def _equal(found: Mapping[str, Any]) -> Iterator[str]:
     rows = [
         [
             f"`{path}`, `{name}`",
+            str(table["photos"]),
             f"{table['their_error']:.3f}",
             f"{value['error']:.3f}",
             str(value["samples"]),
@@ -80,7 +81,7 @@ def _equal(found: Mapping[str, Any]) -> Iterator[str]:
         for name, value in table.items()
         if isinstance(value, dict)
     ]
-    yield from _table(["maps", "their error", "ours", "samples", "ours over theirs"], rows)
+    yield from _table(["maps", "photos", "their error", "ours", "samples", "ours over theirs"], rows)
 
 
 def _scale(found: Mapping[str, Any]) -> Iterator[str]:

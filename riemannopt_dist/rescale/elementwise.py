@@ -13,16 +13,18 @@ SLAB = 1 << 18
 
 
 def ramp(recording: Recording, x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
-    """x between two bounds. Exact in floating point: with both ends on the rising piece the slope is 1."""
+    """x between two bounds. Exact in floating point: with both ends on the rising piece the slope is 1.
+
+    The end is moved by 2 ε of itself, no more than rounding has moved it: so equal ends have the derivative
+    there. What is 0 / 0 all the same, as for two zeros, counts as rising.
+    """
 
     def mean_vjp(before: Ends, after: Ends, grad: Tensor, gradients: Ends) -> None:
         for a, b, upstream, result in _slabs(*before, *after, grad, *gradients):
-            step = b - a
-            clamped = a.clamp(low, high)
-            slope = b.clamp(low, high).sub_(clamped).div_(step)
-            # The derivative, already as a number: to convert from bool takes as long as all the rest.
-            inside = torch.eq(a, clamped, out=clamped)
-            torch.mul(upstream, torch.where(step == 0, inside, slope, out=slope), out=result)
+            end = torch.add(b, b, alpha=2 * torch.finfo(b.dtype).eps)
+            step = end - a
+            slope = end.clamp_(low, high).sub_(a.clamp(low, high)).div_(step)
+            torch.mul(upstream, slope.nan_to_num_(1.0), out=result)
 
     return recording.operation("clamp", x.detach().clamp(low, high), mean_vjp, x)
 
@@ -42,8 +44,7 @@ def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         return
     flat = [x.view(len(x) if x.ndim else 1, -1) for x in tensors]
     width = max(SLAB // len(flat[0]), 1)
-    for start in range(0, flat[0].shape[1], width):
-        yield tuple(x[:, start : start + width] for x in flat)
+    yield from zip(*(x.split(width, dim=1) for x in flat), strict=True)
 
 
 def smooth(function: Callable[..., Tensor]) -> Rule:
