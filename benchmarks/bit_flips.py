@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.results import read_results

@@ -33,10 +33,10 @@ from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.run.config.yaml_text import parse_yaml
 from riemannopt_dist.run.stages.batches import image_batches
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.tally import Tally
-from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.storage import errors as stores
 
 ALLOWED = 2 << 30

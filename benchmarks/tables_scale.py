@@ -24,7 +24,8 @@ import pyarrow as pa
 from riemannopt_dist.commands import app
 from riemannopt_dist.metrics.metric import Column
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.run.config import Config, make_config
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.directory import IMAGES, LISTING, RUN, RunDirectory
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.schemas import IMAGES as IMAGE_COLUMNS

@@ -24,7 +24,9 @@ from riemannopt_dist.models.loading import model_state, weights_digest
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.reader import SCORES, RunReader, StoredMaps
 from riemannopt_dist.run.classifier import checked_classifier
-from riemannopt_dist.run.config import Config, check_metrics, make_config
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.loading import make_config
+from riemannopt_dist.run.config.requirements import check_metrics
 from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.examples import Example, example_of, with_boxes
 from riemannopt_dist.run.finiteness import check_row

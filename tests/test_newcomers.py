@@ -18,7 +18,7 @@ from riemannopt_dist.paths.table import PATHS, Straight
 from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.reports.summary import comparison_files, summarize
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import Example, evaluated_examples
 from riemannopt_dist.run.ray.driver import evaluate

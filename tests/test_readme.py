@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import riemannopt_dist
 from riemannopt_dist.commands import app
-from riemannopt_dist.run.config import make_config
-from riemannopt_dist.run.yaml_text import parse_yaml
+from riemannopt_dist.run.config.loading import make_config
+from riemannopt_dist.run.config.yaml_text import parse_yaml
 
 README = Path("README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent

@@ -16,7 +16,7 @@ from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.quadrature.profile import equispaced
 from riemannopt_dist.quadrature.variation import path_variation
-from riemannopt_dist.run.config import load_config, make_config
+from riemannopt_dist.run.config.loading import load_config, make_config
 from riemannopt_dist.run.examples import Example
 from riemannopt_dist.run.grid import place
 from riemannopt_dist.run.profiles import read_profiles

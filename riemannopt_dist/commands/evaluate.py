@@ -19,7 +19,7 @@ from riemannopt_dist.commands.options import (
 from riemannopt_dist.commands.summarize import print_summary
 
 if TYPE_CHECKING:
-    from riemannopt_dist.run.config import Config
+    from riemannopt_dist.run.config.config import Config
     from riemannopt_dist.run.directory import RunDirectory
 
 
@@ -57,7 +57,7 @@ def evaluate(
     given more images, cells or metrics with these. On a Ray cluster (RAY_ADDRESS set, or under `ray job
     submit`) it uses that; else this machine's GPUs or CPUs.
     """
-    from riemannopt_dist.run.config import load_config
+    from riemannopt_dist.run.config.loading import load_config
 
     with errors():
         scaling = {"min_workers": workers, "max_workers": workers, "gpus_per_worker": gpus_per_worker}

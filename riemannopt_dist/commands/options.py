@@ -68,7 +68,7 @@ def chosen_classifier(
     Raises ValueError for both, and as `checked_classifier` does.
     """
     from riemannopt_dist.run.classifier import checked_classifier
-    from riemannopt_dist.run.config import load_config
+    from riemannopt_dist.run.config.loading import load_config
 
     if config is None:
         return checked_classifier(model, weights, output)

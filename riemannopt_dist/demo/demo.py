@@ -15,7 +15,9 @@ from riemannopt_dist.reader import RunReader
 from riemannopt_dist.reports.efficiency import sample_efficiency
 from riemannopt_dist.reports.figures import overlay_figure, picture
 from riemannopt_dist.reports.table_one import METHODS
-from riemannopt_dist.run.config import Config, FitConfig, load_config, make_config
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.fit import FitConfig
+from riemannopt_dist.run.config.loading import load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.outputs.maps import CONVERGED

@@ -23,7 +23,8 @@ from riemannopt_dist.models.soundness import (
     run_model,
 )
 from riemannopt_dist.objective import Output
-from riemannopt_dist.run.config import Config, check_metrics
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.requirements import check_metrics
 from riemannopt_dist.storage.redaction import one_line
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from riemannopt_dist.data.image_ref import ImageRef
     from riemannopt_dist.quadrature.profile import Profile
     from riemannopt_dist.quadrature.schedule import Schedule
-    from riemannopt_dist.run.config import Config
+    from riemannopt_dist.run.config.config import Config
     from riemannopt_dist.run.grid import Cell
 
 logger = logging.getLogger(__name__)
@@ -365,7 +365,7 @@ def _differences(
     run: Mapping[str, Any], config: Config, weights_digest: str | None, source: str
 ) -> Iterator[str]:
     """What keeps the run that run.json, at `source`, tells of from going on as one of `config`."""
-    from riemannopt_dist.run.config import make_config  # late: whoever reads a run needs none of it
+    from riemannopt_dist.run.config.loading import make_config  # late: whoever reads a run needs none of it
 
     earlier = make_config(run["config"], source)
     yield from config.differences(earlier)

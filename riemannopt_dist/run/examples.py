@@ -17,7 +17,7 @@ from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.storage.redaction import without_secrets
 
 if TYPE_CHECKING:  # workers, which need neither, are spared the schemas
-    from riemannopt_dist.run.config import Config
+    from riemannopt_dist.run.config.config import Config
     from riemannopt_dist.run.directory import RunDirectory
 
 # What images.parquet keeps of an ImageRef.

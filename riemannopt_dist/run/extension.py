@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from riemannopt_dist.estimators.table import ESTIMATORS
-from riemannopt_dist.run.config import Config, make_config
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.grid import NONE, Cell
 from riemannopt_dist.run.stages.names import FIT, RESULTS

@@ -36,7 +36,7 @@ from riemannopt_dist.run.classifier import (
     labelled_images,
     with_class_index,
 )
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import located, map_output
 from riemannopt_dist.run.extension import Extension, extension_of

@@ -21,7 +21,7 @@ from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.soundness import run_model
 from riemannopt_dist.precision import ieee_float32, relative_rounding
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import Probe, RunDirectory, last_maker, maker_now
 from riemannopt_dist.storage.errors import StorageError
 

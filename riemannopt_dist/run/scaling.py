@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from riemannopt_dist.run.config import ScalingConfig
+from riemannopt_dist.run.config.scaling import ScalingConfig
 
 
 @dataclass(frozen=True)

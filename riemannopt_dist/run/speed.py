@@ -19,7 +19,7 @@ from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import PathFamily, paths_an_image
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.grid import Cell, place_per_image
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.outputs.maps import CONVERGED

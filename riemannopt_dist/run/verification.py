@@ -7,7 +7,7 @@ from typing import Any
 from riemannopt_dist.metrics.metric import Metric
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.config import make_config
+from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.directory import IMAGES, LISTING, PROBES, RUN, RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples, located, map_output
 from riemannopt_dist.run.finiteness import faulty_column

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 if TYPE_CHECKING:
-    from riemannopt_dist.run.config import Config
+    from riemannopt_dist.run.config.config import Config
 
 SIDE = 12
 PICTURES = 14
@@ -54,7 +54,7 @@ def small_fields(images: Path, output: Path, /, **changes: Any) -> dict[str, Any
 
 def small_config(images: Path, output: Path, /, **changes: Any) -> "Config":
     """`small_fields` as a Config."""
-    from riemannopt_dist.run.config import make_config  # which the workers of these classifiers do without
+    from riemannopt_dist.run.config.loading import make_config  # late: workers do without it
 
     return make_config(small_fields(images, output, **changes), "test")
 

@@ -21,9 +21,9 @@ from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.reports.figures import picture, profile_figure, single_profiles_figure
 from riemannopt_dist.reports.summary import csv_of
 from riemannopt_dist.run import verification
+from riemannopt_dist.run.config.yaml_text import parse_yaml
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.ray import driver
-from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.run_data import data as run_data
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.testing.small_world import make_pictures, small_fields

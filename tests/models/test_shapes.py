@@ -19,7 +19,7 @@ from riemannopt_dist.models.loading import RANDOM, assemble_model, load_model, m
 from riemannopt_dist.models.logits import part_of
 from riemannopt_dist.models.soundness import check_classifier
 from riemannopt_dist.run.classifier import check_for_run
-from riemannopt_dist.run.config import make_config
+from riemannopt_dist.run.config.loading import make_config
 from tests.unsound import Net
 
 GREY = {"channels": 1, "mean": [0.5], "std": [0.25]}

@@ -13,7 +13,7 @@ from PIL import Image
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.reports.data import RunData
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples, map_output
 from riemannopt_dist.run.grid import Cell, control_cell

@@ -22,10 +22,10 @@ from riemannopt_dist.reports.line_charts import error_charts
 from riemannopt_dist.reports.page.heat_maps import overlay, scale_of, smooth
 from riemannopt_dist.reports.page.parts import Block, shown
 from riemannopt_dist.reports.run_page import INDEX, run_page
-from riemannopt_dist.run.config import make_config
+from riemannopt_dist.run.config.loading import make_config
+from riemannopt_dist.run.config.yaml_text import parse_yaml
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.run.yaml_text import parse_yaml
 from riemannopt_dist.run_data.data import results_so_far, run_data
 from tests.reports.small_run import data_of, halved, make_run
 

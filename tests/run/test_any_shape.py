@@ -15,7 +15,7 @@ from riemannopt_dist.commands import app
 from riemannopt_dist.data.decoding import decode_image, prepare_image
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.run.config import load_config
+from riemannopt_dist.run.config.loading import load_config
 from riemannopt_dist.run.plan import make_plan
 from tests.hugging_face import NAMES, PREPROCESSING, saved, vit
 

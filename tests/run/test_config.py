@@ -12,7 +12,9 @@ import pytest
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.table import PATHS
-from riemannopt_dist.run.config import Config, check_metrics, load_config, make_config
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.loading import load_config, make_config
+from riemannopt_dist.run.config.requirements import check_metrics
 from riemannopt_dist.testing.small_world import small_fields
 
 BASE = {"images": "photos", "output": "run", "model": {"name": "resnet50"}}
@@ -280,7 +282,7 @@ def test_it_is_checked_without_torch_and_ray(tmp_path: Path) -> None:
     good.write_text(json.dumps(fields))
     bad.write_text(json.dumps({**fields, "limit": 0}))
     code = (
-        "import sys; from riemannopt_dist.run.config import load_config; "
+        "import sys; from riemannopt_dist.run.config.loading import load_config; "
         f"load_config({str(good)!r}).cells(); assert not {{'torch', 'ray'}} & {{*sys.modules}}; "
         "from typer.testing import CliRunner; from riemannopt_dist.commands import app; "
         f"ended = CliRunner().invoke(app, ['evaluate', '-c', {str(bad)!r}]); print(ended.output); "

@@ -22,7 +22,7 @@ from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.reports.summary import summarize
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.errors import Stopped
 from riemannopt_dist.run.examples import Example

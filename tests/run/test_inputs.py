@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from riemannopt_dist.commands import app
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.run.config import Config, make_config
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems

@@ -13,7 +13,7 @@ import torch
 import riemannopt_dist as ro
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.reader import RunReader
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.grid import Cell

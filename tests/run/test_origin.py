@@ -15,7 +15,8 @@ from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.loading import load_model, model_state, weights_digest
 from riemannopt_dist.paths import pictures
-from riemannopt_dist.run.config import Config, make_config
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.origin import Origin, code_digest
 from riemannopt_dist.run.probe import check_resumption, probes_of

@@ -16,7 +16,7 @@ from riemannopt_dist.choices import Select
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.run.config import make_config
+from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.plan import make_plan
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.stages.engine import Engine

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from riemannopt_dist.commands import app
 from riemannopt_dist.paths.table import PATHS
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.plan import START_SECONDS, Plan, make_plan

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.errors import Stopped
 from riemannopt_dist.run.examples import given_up_share

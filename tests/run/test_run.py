@@ -30,7 +30,7 @@ from riemannopt_dist.quadrature.optimize import optimize_schedule
 from riemannopt_dist.quadrature.profile import Profile, profile_from_variations
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.reports.summary import summarize
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.errors import Stopped
 from riemannopt_dist.run.examples import draw, evaluated_examples

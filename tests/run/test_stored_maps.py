@@ -24,7 +24,8 @@ from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.reader import RunReader, StoredMaps
 from riemannopt_dist.reports.formats import FORMATS
 from riemannopt_dist.reports.run_page import INDEX
-from riemannopt_dist.run.config import Config, make_config
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.examples import example_of
 from riemannopt_dist.run.grid import cell_of
 from riemannopt_dist.run.outputs.maps import Channels, MapOutput, StoredType, maps_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from riemannopt_dist.run.yaml_text import parse_yaml
+from riemannopt_dist.run.config.yaml_text import parse_yaml
 
 
 @pytest.mark.parametrize(

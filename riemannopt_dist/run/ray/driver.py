@@ -25,7 +25,8 @@ from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refi
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array, Schedule
 from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_images, with_class_index
-from riemannopt_dist.run.config import Config, ScalingConfig
+from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.scaling import ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
 from riemannopt_dist.run.examples import (
     KNOWN,

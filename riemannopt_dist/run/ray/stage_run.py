@@ -10,7 +10,7 @@ from typing import Any
 import ray
 
 from riemannopt_dist.data.image_ref import ImageRef
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import Failure, RunDirectory, shard_files
 from riemannopt_dist.run.errors import Stopped
 from riemannopt_dist.run.examples import Example, image_of, located

@@ -23,7 +23,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from riemannopt_dist.commands import app
-from riemannopt_dist.run.config import load_config
+from riemannopt_dist.run.config.loading import load_config
 
 CLUSTER = Path("cluster.yaml").read_text(encoding="utf-8")
 MANIFEST = yaml.safe_load(Path("jobs/rayjob.yaml").read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from riemannopt_dist.run.config import ScalingConfig
+from riemannopt_dist.run.config.scaling import ScalingConfig
 from riemannopt_dist.run.ray.driver import find_scaling, scaling_now
 from riemannopt_dist.run.scaling import Scaling
 

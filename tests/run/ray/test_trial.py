@@ -11,7 +11,7 @@ import ray
 from PIL import Image
 
 from riemannopt_dist.data.errors import UnreadableImage
-from riemannopt_dist.run.config import Config
+from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import UNREADABLE, Failure, RunDirectory
 from riemannopt_dist.run.ray import trial
 from riemannopt_dist.run.ray.driver import evaluate

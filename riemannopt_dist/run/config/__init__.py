@@ -1,0 +1,1 @@
+"""The configuration of a run, a file for each part of it, from YAML to what the fingerprint covers."""

@@ -1,0 +1,70 @@
+"""The classifier: a model's name, weights and images, and the names of its classes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from riemannopt_dist.choices import HF, height_and_width
+from riemannopt_dist.run.config.strict import Strict
+from riemannopt_dist.run.config.values import Items, PositiveInt, Text
+
+if TYPE_CHECKING:
+    from riemannopt_dist.models.recipe import ModelSettings
+
+
+def _model_name(name: str) -> str:
+    """A folder's path made absolute: workers run in other directories."""
+    is_folder = name.startswith(HF)
+    return f"{HF}{Path(name.removeprefix(HF)).expanduser().absolute()}" if is_folder else name
+
+
+def _size(value: Any) -> Any:
+    """Pixels as they are told, checked."""
+    if value is not None:
+        height_and_width(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Size = Annotated[int | tuple[int, int], BeforeValidator(_size)]
+
+
+class ModelConfig(Strict):
+    """The classifier: a name that `load_model` knows, its weights, and what else `load_model` takes.
+
+    `weights` may be a training script's checkpoint of a network with `num_classes` classes. Where its images
+    are not prepared as for the published weights, `input_size` is what it takes and `resize_size` what an
+    image just covers, in its own shape, before the middle of it is cut: the side of a square or [height,
+    width]. `channels` is 1 for grey images, 3 for RGB, and `mean` and `std` have a value for each.
+    `output_key` is the key or place of the logits in an output that is a mapping or a tuple.
+
+    `classes` are the names of its classes in order, or a file with a name a line: folders of these names
+    label the images in them.
+    """
+
+    name: Annotated[str, AfterValidator(_model_name)]
+    weights: str | None = None
+    num_classes: PositiveInt | None = None
+    mean: Items[float] | None = None
+    std: Items[float] | None = None
+    input_size: Size | None = None
+    resize_size: Size | None = None
+    channels: Literal[1, 3] | None = None
+    output_key: Text | Annotated[int, Field(ge=0)] | None = None
+    classes: Text | Items[Text] | None = None
+
+    @property
+    def settings(self) -> "ModelSettings":
+        """The settings of `load_model`."""
+        settings: ModelSettings = self.model_dump(exclude={"name", "weights", "classes"})  # type: ignore[assignment]
+        return settings
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of its classes, where they are told. Raises ValueError for a file that cannot be read."""
+        if not isinstance(self.classes, str):
+            return self.classes
+        try:
+            lines = Path(self.classes).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"model.classes: expected a file with a name a line: {error}") from None
+        return tuple(line.strip() for line in lines if line.strip())
