@@ -44,7 +44,7 @@ def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         return
     flat = [x.view(len(x) if x.ndim else 1, -1) for x in tensors]
     width = max(SLAB // len(flat[0]), 1)
-    yield from zip(*(x.split(width, dim=1) for x in flat), strict=True)
+    yield from zip(*(torch.split(x, width, dim=1) for x in flat), strict=True)
 
 
 def smooth(function: Callable[..., Tensor]) -> Rule:
