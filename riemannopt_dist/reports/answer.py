@@ -60,7 +60,7 @@ class Saving:
     @property
     def spared(self) -> tuple[float, float, float]:
         """The share of equal points' evaluations that it spares, and its interval."""
-        value, low, high = (1 - 1 / ratio for ratio in self.efficiency)
+        value, low, high = (1 - 1 / ratio if ratio else -math.inf for ratio in self.efficiency)
         return value, low, high
 
     @property
@@ -157,16 +157,20 @@ def _of_best(best: Saving) -> Iterator[str]:
         yield f"No verdict, for which {ENOUGH} images are needed and {best.images} are there. So far,"
     yield (
         f"{cell_name(best.cell)} saves most against equal points: for its {WORDS[best.score]} of "
-        f"{bounded(*best.error)} these take {best.reading}{bounded(*best.equal)} evaluations, and it takes "
-        f"{shown(best.cost)},"
+        f"{bounded(*best.error)} on {counted(best.images, 'image')} these take "
+        f"{best.reading}{bounded(*best.equal)} evaluations, and it takes {shown(best.cost)},"
     )
     value, low, high = best.spared
     if value <= 0:
         yield "so that nothing is saved."
     else:
-        ends = "" if low == high else f" [{100 * low:.0f}, {100 * high:.0f}]".replace("-", "−")
+        ends = "" if low == high else f" [{_percent(low)}, {_percent(high)}]"
         doubt = "" if low > 0 else ", which these images do not tell from nothing"
         yield f"{best.reading}{100 * value:.0f} %{ends} less{doubt}."
+
+
+def _percent(share: float) -> str:
+    return shown(share) if math.isinf(share) else f"{100 * share:.0f}".replace("-", "−")
 
 
 def missing(data: RunData) -> str:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import (
     ENOUGH,
-    LEVEL,
     TOO_FEW,
     cell_fields,
+    quantile_levels,
     resampled_means,
     without_tolerance,
 )
@@ -38,7 +38,8 @@ def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     Linear left's count is interpolated between those of the grid, straight in log-log. `bound` says "at
     least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken; where
     all of them are rounding, their first count is more than enough. It says "too few" where there are fewer
-    than `ENOUGH` images. `low` and `high` of both numbers are 95 % intervals. Paths without linear left at
+    than `ENOUGH` images. `low` and `high` of both numbers are 95 % intervals, of which an efficiency's ends
+    at 0 or infinity where the grid's counts do not reach far enough to tell. Paths without linear left at
     two counts or more are left out, and so are images for which a path's cells do not all have the score,
     with what they cost.
     """
@@ -67,15 +68,14 @@ def _of_path(pivot: Pivot, members: Sequence[int], errors: Array, taken: Array, 
     rows = []
     for cell in cells:
         errors_of = means[:, column[cell]]
-        needed = equivalent_count(errors_of, counts, yardstick)
+        needed = _open_ended(equivalent_count(errors_of, counts, yardstick), errors_of, yardstick)
         cost = costs[:, column[cell]]
-        least, most = yardstick[0].min(), yardstick[0].max()
         rows.append(
             cell_fields(cell)
             | {"images": len(images), "gradient_evaluations": cost[0]}
-            | _with_interval(f"{score}_mean", errors_of)
-            | _with_interval("efficiency", needed / cost)
-            | {"bound": _bound(len(images), *_beside(errors_of[0], least, most))}
+            | _with_interval(f"{score}_mean", errors_of, len(images))
+            | _with_interval("efficiency", needed / cost, len(images))
+            | {"bound": _bound(len(images), *_beside(errors_of[0], yardstick[0]))}
         )
     return pd.DataFrame(rows)
 
@@ -87,23 +87,29 @@ def _bound(images: int, below: bool, above: bool) -> str:
     return AT_LEAST if below else AT_MOST if above else EXACT
 
 
-def _beside(error: float, least: float, most: float) -> tuple[bool, bool]:
-    """Whether an error lies below, or above, those of the counts."""
-    error, least, most = (max(value, ROUNDING) for value in (error, least, most))
-    return error < least, error > most or most == ROUNDING
+def _open_ended(needed: Array, errors: Array, yardstick: Array) -> Array:
+    """Resampled counts, but the first: infinite or 0 where errors are below or above all that is known."""
+    beyond = np.maximum(errors, ROUNDING) < np.maximum(yardstick, ROUNDING).min(1)
+    short = np.maximum(errors, ROUNDING) > np.maximum(yardstick, ROUNDING)[:, 0]
+    return np.concatenate([needed[:1], np.select([beyond, short], [np.inf, 0.0], needed)[1:]])
+
+
+def _beside(error: float, yardstick: Array) -> tuple[bool, bool]:
+    """Whether an error is below those of all counts; and whether it is above that of the first."""
+    error, yardstick = max(error, ROUNDING), np.maximum(yardstick, ROUNDING)
+    return bool(error < yardstick.min()), bool(error > yardstick[0] or yardstick.max() == ROUNDING)
 
 
 def equivalent_count(errors: Array, counts: Array, yardstick: Array) -> Array:
-    """The count at which the errors `yardstick` (R, K) of increasing `counts` (K,) come to `errors` (R,).
+    """The least count at which the errors `yardstick` (R, K) of increasing `counts` (K,) are `errors` (R,).
 
-    Interpolated straight in log-log after the last count whose error is larger; the first or the last count
-    where there is none or nothing after it. Errors below `ROUNDING` are equal.
+    Interpolated straight in log-log between the first count that is as near and the one
+    before, where there is one; the last count where none is. Errors below `ROUNDING` are equal.
     """
     errors, yardstick = np.maximum(errors, ROUNDING), np.maximum(yardstick, ROUNDING)
-    rows = np.arange(len(errors))
-    larger = yardstick > errors[:, None]
-    after = np.where(larger.any(1), len(counts) - larger[:, ::-1].argmax(1), 0)
-    left, right = np.clip(after - 1, 0, None), np.clip(after, None, len(counts) - 1)
+    rows, reached = np.arange(len(errors)), yardstick <= errors[:, None]
+    right = np.where(reached.any(1), reached.argmax(1), len(counts) - 1)
+    left = np.where(reached.any(1), np.clip(right - 1, 0, None), right)
     logs, heights = np.log(counts), np.log(yardstick)
     fall = heights[rows, left] - heights[rows, right]
     part = np.divide(heights[rows, left] - np.log(errors), fall, out=np.zeros_like(fall), where=fall > 0)
@@ -154,15 +160,15 @@ def _of_tolerance(
     enough = [share >= within for share in shares] or [np.isnan(within)]
     count = np.select(enough, counts or [math.nan], default=counts[-1] if counts else math.nan)
     return (
-        _with_interval("within", within)
-        | _with_interval("gradient_evaluations", evaluations)
+        _with_interval("within", within, len(errors))
+        | _with_interval("gradient_evaluations", evaluations, len(errors))
         | {"linear_count": count[0]}
-        | _with_interval("cost", evaluations / count)
+        | _with_interval("cost", evaluations / count, len(errors))
         | {"bound": _bound(len(errors), False, bool(shares) and not any(found[0] for found in enough))}
     )
 
 
-def _with_interval(name: str, values: Array) -> dict[str, float]:
-    """The first of `values`, and the interval of the others."""
-    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def _with_interval(name: str, values: Array, images: int) -> dict[str, float]:
+    """The first of `values`, and the interval of the others, which are of so many images resampled."""
+    low, high = np.quantile(values[1:], quantile_levels(images), method="nearest")
     return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}

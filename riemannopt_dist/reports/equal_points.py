@@ -34,12 +34,16 @@ def against_equal_points(data: RunData, savings: Mapping[CellKey, Saving]) -> It
             "left at two counts or more, and two images."
         )
     elif any(saving.images < ENOUGH for saving in savings.values()):
-        yield Note(f"Fewer than {ENOUGH} images: intervals are too narrow, and no number here is a verdict.")
+        yield Note(
+            f"Fewer than {ENOUGH} images: they tell little of the spread, and no number here is a verdict."
+        )
 
 
 def _cells_table(summary: pd.DataFrame, savings: Mapping[CellKey, Saving], score: str) -> Table:
     cells, mean = in_order(summary), f"{score}_mean"
     least = cells.groupby(["path", "samples"], observed=True)[mean].transform("min")
+    # Images that have the error: with reference.images fewer than have rows.
+    cells["images"] -= cells.get(f"{mean}_left_out", pd.Series(0, cells.index)).fillna(0).astype(int)
     counts = sorted({*cells["images"]})
     constant = len(counts) == 1
     of = f", {counted(int(counts[0]), 'image')} each" if constant else ""

@@ -123,7 +123,8 @@ def test_the_command_prints_and_writes_them(world: Path, tmp_path: Path) -> None
     assert shown.exit_code == 0, shown.output
     assert "reference error (lower is better)" in shown.output
     html = page.read_text()
-    assert "pairs of cell and score 1" in html
+    verdicts = list(comparison_of(world, "first", "second").changes["verdict"])
+    assert f"pairs of cell and score {verdicts.count('better')} are better" in html
     assert "What differs" in html
     assert "ig exact left 32" in html
     assert html == _again(runs, page)

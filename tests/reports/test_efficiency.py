@@ -16,6 +16,8 @@ from riemannopt_dist.reports.efficiency import (
 )
 from riemannopt_dist.reports.statistics import TOO_FEW
 
+REACH = 2.0639 * np.sqrt(25 / 24)
+"""Of a 95 % interval of 25 images, in standard errors of their population's variance: Student's t."""
 SCALES = np.linspace(0.5, 1.5, 25)  # an image's error is its scale times the cell's law
 
 
@@ -71,7 +73,7 @@ def test_efficiency_of_errors_that_fall_like_one_over_n() -> None:
     spread = SCALES.std() / np.sqrt(len(SCALES)) * 1.6 / 48
     assert mean["reference_error_mean"] == pytest.approx(1.6 / 48)
     assert mean["reference_error_mean_high"] - mean["reference_error_mean"] == pytest.approx(
-        1.96 * spread, rel=0.1
+        REACH * spread, rel=0.1
     )
 
 
@@ -121,15 +123,44 @@ def test_what_an_image_costs_is_of_the_images_compared_and_resampled_with_its_er
     # Linear left's count is 48 in every resample; only the cost's mean moves.
     assert row["efficiency"] == pytest.approx(3)
     spread = 3 * SCALES.std() / np.sqrt(len(SCALES))
-    assert row["efficiency_high"] - row["efficiency_low"] == pytest.approx(2 * 1.96 * spread, rel=0.1)
+    assert row["efficiency_high"] - row["efficiency_low"] == pytest.approx(2 * REACH * spread, rel=0.1)
 
 
-def test_the_last_larger_error_counts_where_errors_go_up_and_down() -> None:
+def test_the_first_count_that_is_as_near_counts_where_errors_go_up_and_down() -> None:
     counts = np.array([1.0, 2.0, 4.0, 8.0])
     yardstick = np.array([[8.0, 1.0, 4.0, 1.0]] * 4)
-    found = equivalent_count(np.array([2.0, 16.0, 0.5, 4.0]), counts, yardstick)
-    # Between 4 and 8, half way down from 4 to 1; above all; below all; 4 itself is not larger than 4.
-    np.testing.assert_allclose(found, [np.sqrt(32), 1.0, 8.0, 2 ** (1 / 3)])
+    found = equivalent_count(np.array([2.0, 16.0, 0.5, 8.0]), counts, yardstick)
+    # Two thirds of the way down from 8 to 1; above all; below all; the first itself.
+    np.testing.assert_allclose(found, [2 ** (2 / 3), 1.0, 8.0, 1.0])
+
+
+def test_more_points_that_are_further_off_are_no_yardstick() -> None:
+    """Guided IG's walks depend on how many steps they have: with more of them its gap may grow."""
+    equal = {("linear", "left", n): error for n, error in ((16, 0.9), (32, 1.5), (64, 2.0), (128, 2.5))}
+    table = sample_efficiency(results(equal | {("riemannopt", "left", 32): 1.6})).set_index(
+        ["placement", "samples"]
+    )
+    assert table.loc[("linear", 16), "efficiency"] == pytest.approx(1)
+    # With 16 equal points it is off by less already.
+    for cell, efficiency in ((("riemannopt", 32), 0.5), (("linear", 128), 0.125)):
+        assert table.loc[cell, "efficiency"] == pytest.approx(efficiency)
+        assert table.loc[cell, "bound"] == AT_MOST
+
+
+def test_an_interval_is_open_where_equal_points_reach_no_further() -> None:
+    """An error beside that of the largest or the least count: resampled ones are beyond what is known."""
+    rng = np.random.default_rng(0)
+
+    def noisy(error: float) -> pd.DataFrame:
+        table = results(LINEAR | {("exact", "left", 16): error}).to_pandas()
+        table.loc[table["placement"] == "exact", "reference_error"] *= rng.uniform(0.5, 1.5, len(SCALES))
+        return sample_efficiency(pa.Table.from_pandas(table)).set_index("placement").loc["exact"]
+
+    near, far = noisy(1.6 / 124), noisy(1.6 / 16.5)
+    assert 4 < near["efficiency_low"] < near["efficiency"] <= 8
+    assert near["efficiency_high"] == np.inf
+    assert far["efficiency_low"] == 0
+    assert 1 < far["efficiency_high"] < 2
 
 
 def test_a_tolerance_is_compared_with_the_count_that_keeps_as_many_images_within() -> None:
@@ -144,7 +175,7 @@ def test_a_tolerance_is_compared_with_the_count_that_keeps_as_many_images_within
     assert (row["images"], row["at_maximum"], row["bound"]) == (25, 0.0, EXACT)
     # The share of 25 independent images. Of linear's, 64 is enough in all resamples, 32 in hardly any.
     spread = np.sqrt(row["within"] * (1 - row["within"]) / 25)
-    assert row["within_high"] - row["within_low"] == pytest.approx(2 * 1.96 * spread, abs=1.5 / 25)
+    assert row["within_high"] - row["within_low"] == pytest.approx(2 * REACH * spread, abs=1.5 / 25)
     assert (row["cost_low"], row["cost_high"]) == (20 / 64, 20 / 64)
 
 

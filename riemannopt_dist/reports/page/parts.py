@@ -166,6 +166,8 @@ def bounded(value: float, low: float, high: float) -> str:
 
 def shown(value: float, digits: int = 3) -> str:
     """A number of so many digits, without an exponent where it is of a common size."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     if math.isclose(value, round(value), rel_tol=1e-9) and abs(value) < 1e6:
         return f"{value:,.0f}".replace("-", "−")
     if not 1e-4 <= abs(value) < 1e6:
