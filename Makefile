@@ -23,7 +23,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Modules are compiled once, not by each of Ray's workers, also in containers that turn that off.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Lint and types beside the tests, which often wait.
 test: install

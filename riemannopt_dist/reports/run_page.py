@@ -36,7 +36,7 @@ from riemannopt_dist.reports.page.rendering import rendered
 from riemannopt_dist.reports.provenance import provenance
 from riemannopt_dist.reports.statistics import ENOUGH
 from riemannopt_dist.reports.summary import csv_of
-from riemannopt_dist.reports.table_one import AGGREGATES, comma_separated, grid, table_one
+from riemannopt_dist.reports.table_one import AGGREGATES, comma_separated, grid, table_of
 from riemannopt_dist.text import printable
 
 INDEX = "report/index.html"
@@ -88,7 +88,7 @@ def _tiles(data: RunData, best: Saving | None) -> Iterator[Tile]:
 
 
 def _table_one(data: RunData) -> Iterator[Block]:
-    table = table_one(data.results, data.model, data.promised)
+    table = table_of(data)
     for aggregate, meaning in AGGREGATES.items() if table.entries else ():
         head, *rows = _filled(grid(table, aggregate))
         columns = [Column(name, numbers=place > 0) for place, name in enumerate(head)]

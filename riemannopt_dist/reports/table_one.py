@@ -1,8 +1,9 @@
 """Table 1 of arXiv 2410.04118 for a run: relative errors of the methods, with equal points and RiemannOpt's.
 
 In the paper's layout, method by number of samples, twice: aggregated as the paper's code does, the sum of all
-images' gaps over the sum of their changes of f, and as the mean of single images' relative errors. Beneath
-each pair of rows stands by how much RiemannOpt lowers the error, with its paired 95 % interval.
+images' gaps over the sum of their changes of f (which it takes without their signs also in the gaps, so that
+an exact map of a falling f is off by twice that there), and as the mean of single images' relative errors.
+Beneath each pair of rows stands by how much RiemannOpt lowers the error, with its paired 95 % interval.
 """
 
 import csv
@@ -56,7 +57,7 @@ Array = NDArray[np.float64]
 class Entry:
     """One number of the table: the relative error of a cell of the grid, under one aggregate.
 
-    `images` went into it. `paper` is the paper's, None for another model or count. Of RiemannOpt's rows,
+    `images` went into it. `paper` is the paper's, None for another model, output or count. Of RiemannOpt's rows,
     `saving` is by which share of the linear one the error is lower over the images of both, `low` and `high`
     are its 95 % interval; None in other rows and for fewer than `ENOUGH` images.
     """
@@ -90,12 +91,21 @@ class TableOne:
 
 def table_files(data: RunData) -> dict[str, bytes]:
     """The table in all its formats, by their names in the run directory."""
-    table = table_one(data.results, data.model, data.promised)
+    table = table_of(data)
     return {f"report/table1.{ending}": write(table).encode() for ending, write in WRITERS.items()}
 
 
-def table_one(results: pa.Table, model: str, promised: int) -> TableOne:
-    """The table of result rows with the metric completeness, of which `promised` images were to come."""
+def table_of(data: RunData) -> TableOne:
+    """The table of a run."""
+    output = data.about.get("config", {}).get("explain", "probability")
+    return table_one(data.results, data.model, data.promised, output)
+
+
+def table_one(results: pa.Table, model: str, promised: int, output: str = "probability") -> TableOne:
+    """The table of result rows with the metric completeness, of which `promised` images were to come.
+
+    `output` is what f is: the paper's numbers are of probabilities, and stand beside no others.
+    """
     if "relative_error" not in results.column_names:
         note = "The run has no relative errors: they come with the metric completeness."
         return TableOne(model, (), (note,))
@@ -104,6 +114,9 @@ def table_one(results: pa.Table, model: str, promised: int) -> TableOne:
     cells = pd.DataFrame(pivot.cells, columns=CELL)
     entries: list[Entry] = []
     notes = [_images_note(len(pivot.images), promised)]
+    of_paper = (model, output) == (PAPER_MODEL, "probability")
+    if output != "probability":
+        notes.append(f"f is the {output} of the class here; the paper's is the probability.")
     for method, (title, rules) in METHODS.items():
         path = path_of(cells, method)
         of_method = cells[(cells["path"] == path) & cells["placement"].isin(PLACEMENTS)]
@@ -123,7 +136,7 @@ def table_one(results: pa.Table, model: str, promised: int) -> TableOne:
             notes.append(f"{title} is summed by the rule {rule} here; the authors' is {rules[0]}.")
         for samples, of_count in of_rule.groupby("samples"):
             numbers = dict(zip(of_count["placement"], of_count.index, strict=True))
-            entries += _of_count(errors, numbers, method, rule, int(str(samples)), model)
+            entries += _of_count(errors, numbers, method, rule, int(str(samples)), of_paper)
     return TableOne(model, tuple(entries), tuple(notes))
 
 
@@ -158,14 +171,14 @@ def _images_note(images: int, promised: int) -> str:
 
 
 def _of_count(
-    errors: _Errors, cells: Mapping[str, int], method: str, rule: str, samples: int, model: str
+    errors: _Errors, cells: Mapping[str, int], method: str, rule: str, samples: int, of_paper: bool
 ) -> Iterator[Entry]:
     """Both aggregates of a method's cells, whose numbers are told by their placement."""
     for placement, aggregate in product(PLACEMENTS, AGGREGATES):
         if placement not in cells:
             continue
         images, error = _error(errors, cells[placement], aggregate)
-        paper = _paper(method, placement, samples, model)
+        paper = _paper(method, placement, samples) if of_paper else None
         entry = Entry(aggregate, method, placement, rule, samples, images, error, paper)
         saving = _saving(errors, cells, aggregate) if placement == "riemannopt" else None
         yield entry if saving is None else _with_saving(entry, saving)
@@ -175,10 +188,8 @@ def _with_saving(entry: Entry, saving: tuple[float, float, float]) -> Entry:
     return replace(entry, saving=saving[0], low=saving[1], high=saving[2])
 
 
-def _paper(method: str, placement: str, samples: int, model: str) -> float | None:
-    if model != PAPER_MODEL or samples not in SAMPLES:
-        return None
-    return PAPER[method, placement][SAMPLES.index(samples)]
+def _paper(method: str, placement: str, samples: int) -> float | None:
+    return PAPER[method, placement][SAMPLES.index(samples)] if samples in SAMPLES else None
 
 
 def _error(errors: _Errors, cell: int, aggregate: str) -> tuple[int, float]:

@@ -91,6 +91,9 @@ def test_savings_are_paired_and_have_intervals(run: Path) -> None:
     assert 0.2 < entry.low < 0.5 < entry.high < 0.7
     assert (linear.paper, entry.paper) == (0.708, 0.404)
     assert "0.708 | 0.374 | 0.166 | 0.066" in markdown(table)
+    of_logits = markdown(table_one(read_results(Storage(run)), "inception_v3", 40, "logit"))
+    assert "0.708" not in of_logits
+    assert "f is the logit of the class here; the paper's is the probability." in of_logits
 
 
 def test_an_interval_of_many_images_is_the_bootstraps_limit() -> None:

@@ -138,6 +138,7 @@ def test_a_worker_out_of_memory_goes_on_with_less(
         assert row["relative_error"] == pytest.approx(expected["relative_error"], rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.long
 def test_a_storage_that_does_not_answer_stops_the_run_and_costs_no_image(
     finished: tuple[Config, RunDirectory], tmp_path: Path
 ) -> None:
@@ -436,11 +437,7 @@ def test_signals_stop_a_run_and_the_same_command_goes_on(pictures: Path, tmp_pat
     fields |= {"model": {"name": "riemannopt_dist.testing.small_world:slow_classifier"}, "shard_size": 1}
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(fields))
-    asked = stopped_by([signal.SIGTERM], config, tmp_path / "run/results")
-    assert asked.exit_code == 130
-    done, of, rest = asked.stderr.partition(" of 11 images done in stage results")
-    assert int(done.rpartition(" ")[2]) == len(list((tmp_path / "run/results").glob("*.parquet"))), of
-    assert rest == "; the same command goes on from here\n"
+    # How one signal lets shards end is in test_extension.py.
     at_once = stopped_by([signal.SIGTERM, signal.SIGINT], config, tmp_path / "run/results")
     assert at_once.exit_code == 130
     assert at_once.stderr.endswith("interrupted; the same command goes on from here\n")
