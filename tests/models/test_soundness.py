@@ -9,7 +9,7 @@ from torch import nn
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
 from riemannopt_dist.methods import guided_ig, integrated_gradients
-from riemannopt_dist.metrics.information import information_curve
+from riemannopt_dist.metrics.information.curves import information_curve
 from riemannopt_dist.metrics.insertion import insertion
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, fast_classifier, folded
