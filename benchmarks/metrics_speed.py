@@ -20,7 +20,8 @@ from riemannopt_dist.data.decoding import decode_image, prepare_image
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.data.reading import ImageReader
-from riemannopt_dist.metrics.information import CONVENTIONS, information_curve
+from riemannopt_dist.metrics.information.conventions import CONVENTIONS
+from riemannopt_dist.metrics.information.curves import information_curve
 from riemannopt_dist.metrics.insertion import insertion
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from riemannopt_dist.metrics.completeness import completeness_delta, ratio_of_sums, relative_error
     from riemannopt_dist.metrics.infidelity import infidelity
-    from riemannopt_dist.metrics.information import information_curve
+    from riemannopt_dist.metrics.information.curves import information_curve
     from riemannopt_dist.metrics.insertion import deletion, insertion, smoothed_insertion
     from riemannopt_dist.metrics.pointing import pointing_game
     from riemannopt_dist.metrics.randomisation import random_logit_check, randomisation_check
@@ -79,7 +79,7 @@ _HOME = {
     "guided_ig": "methods",
     "idgi": "methods",
     "infidelity": "metrics.infidelity",
-    "information_curve": "metrics.information",
+    "information_curve": "metrics.information.curves",
     "insertion": "metrics.insertion",
     "integrate_path": "methods",
     "integrated_gradients": "methods",

@@ -15,7 +15,8 @@ from riemannopt_dist.arguments import check_images, check_positive, check_range
 from riemannopt_dist.data.classes import CLASSES
 from riemannopt_dist.data.decoding import decode_image, prepare_image, to_rgb
 from riemannopt_dist.data.image_ref import shortened
-from riemannopt_dist.data.parquet import IMAGE_COLUMNS, LABEL_COLUMNS, indices_of
+from riemannopt_dist.data.parquet.columns import IMAGE_COLUMNS, LABEL_COLUMNS
+from riemannopt_dist.data.parquet.labels import indices_of
 from riemannopt_dist.data.uri_list import Classes, image_id_of, label_of
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.objective import logits_of

@@ -20,7 +20,7 @@ from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.metrics.metric import BOX_TOLERANCE, MapBatch, Metric
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.folding import fast_classifier
-from riemannopt_dist.models.loading import model_state, weights_digest
+from riemannopt_dist.models.state import model_state, weights_digest
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.reader import SCORES, RunReader, StoredMaps
 from riemannopt_dist.run.classifier import checked_classifier

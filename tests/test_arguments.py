@@ -14,7 +14,7 @@ from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribu
 from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
 from riemannopt_dist.estimators.rescale import rescale_attribution
 from riemannopt_dist.methods import guided_ig, integrated_gradients
-from riemannopt_dist.metrics.information import information_curve
+from riemannopt_dist.metrics.information.curves import information_curve
 from riemannopt_dist.metrics.insertion import deletion, insertion
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.straight import StraightPath

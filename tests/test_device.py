@@ -21,7 +21,7 @@ from riemannopt_dist.estimators.converged import Reference, references
 from riemannopt_dist.estimators.rescale import SOFTMAX_POINTS
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.controls import CONTROLS
-from riemannopt_dist.metrics.information import ms_ssim_window
+from riemannopt_dist.metrics.information.content import ms_ssim_window
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.paths.base import PathFamily

@@ -15,7 +15,7 @@ from riemannopt_dist.data.files import Files, files_of, name_of
 from riemannopt_dist.data.folder import list_folder
 from riemannopt_dist.data.image_ref import SUFFIXES, ImageRef, storable
 from riemannopt_dist.data.labels import with_labels
-from riemannopt_dist.data.parquet import list_parquet
+from riemannopt_dist.data.parquet.listing import list_parquet
 from riemannopt_dist.data.uri_list import Classes, image_id_of, list_csv
 from riemannopt_dist.data.webdataset import list_tar
 from riemannopt_dist.storage.addresses import name_inside, shown_path

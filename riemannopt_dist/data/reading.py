@@ -9,7 +9,7 @@ from typing import Self
 from riemannopt_dist.data.errors import ReplacedImage, UnreachableImage, UnreadableImage
 from riemannopt_dist.data.files import Files, files_of, name_of
 from riemannopt_dist.data.image_ref import ImageRef
-from riemannopt_dist.data.parquet import ParquetImages
+from riemannopt_dist.data.parquet.images import ParquetImages
 from riemannopt_dist.data.webdataset import TarImages
 from riemannopt_dist.storage.errors import DeniedError, LastingError, StorageError, retried
 from riemannopt_dist.storage.redaction import one_line

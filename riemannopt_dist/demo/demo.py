@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import ArrayLike
 
 from riemannopt_dist.data.classes import class_name
-from riemannopt_dist.models.loading import RANDOM, load_model
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.models.weights import RANDOM
 from riemannopt_dist.reader import RunReader
 from riemannopt_dist.reports.efficiency import sample_efficiency
 from riemannopt_dist.reports.figures import overlay_figure, picture

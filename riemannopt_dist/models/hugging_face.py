@@ -17,7 +17,9 @@ from torch import nn
 
 from riemannopt_dist.choices import HF, Pixels, height_and_width
 from riemannopt_dist.models.checkpoint import State
-from riemannopt_dist.models.recipe import Form, Recipe, required, told
+from riemannopt_dist.models.errors import required, told
+from riemannopt_dist.models.recipe import Form, Recipe
+from riemannopt_dist.models.source import Source
 
 CONFIG = "config.json"
 PREPROCESSING = "preprocessor_config.json"
@@ -165,3 +167,11 @@ def _class_names(architecture: Any) -> list[str] | None:
     """The names of its classes, None where they are numbered only."""
     names = [str(architecture.id2label[place]) for place in range(architecture.num_labels)]
     return None if names == [f"LABEL_{place}" for place in range(len(names))] else names
+
+
+HUGGING_FACE = Source(
+    takes=lambda name: name.startswith(HF),
+    recipe=lambda name, _: hugging_face_recipe(name),
+    published=False,
+    takes_classes=True,
+)

@@ -1,9 +1,7 @@
 """What a model's name and settings ask for, before anything is built: sizes, channels, classes, weights."""
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any, TypedDict
 
 from torch import nn
@@ -118,22 +116,3 @@ def _check_normalisation(channels: int, mean: tuple[float, ...], std: tuple[floa
             f"model: expected mean and std of pixels in [0, 1], got {mean} and {std}: divide those of pixels "
             "in [0, 255] by 255"
         )
-
-
-def required(package: str, wanted_by: str) -> ModuleType:
-    """A package that a model needs. Raises ValueError where it is not installed."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        install = package.replace("_", "-")
-        raise ValueError(f"{wanted_by} needs {error.name}: pip install {install}") from error
-
-
-def told(error: BaseException) -> str:
-    """An error's kind and text, in one line."""
-    return f"{type(error).__name__}: {first_line(error)}"
-
-
-def first_line(error: BaseException) -> str:
-    """An error's text, in one line."""
-    return str(error).strip().split("\n", 1)[0]

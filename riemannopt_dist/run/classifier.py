@@ -13,7 +13,7 @@ from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.models.loading import assemble_model, load_model, model_state
+from riemannopt_dist.models.loading import assemble_model, load_model
 from riemannopt_dist.models.recipe import ModelSettings
 from riemannopt_dist.models.soundness import (
     REARRANGED,
@@ -22,6 +22,7 @@ from riemannopt_dist.models.soundness import (
     noise,
     run_model,
 )
+from riemannopt_dist.models.state import model_state
 from riemannopt_dist.objective import Output
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.requirements import check_metrics

@@ -22,7 +22,8 @@ from riemannopt_dist.estimators.base import Estimator, Placed, cost_together, sh
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.models.loading import RANDOM, is_published, load_model, weights_file
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.models.weights import RANDOM, is_published, weights_file
 from riemannopt_dist.paths.base import PathFamily, paths_an_image
 from riemannopt_dist.quadrature.optimize import optimize_schedules
 from riemannopt_dist.quadrature.profile import Profile

@@ -14,7 +14,8 @@ from riemannopt_dist.estimators.converged import references
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, folded
-from riemannopt_dist.models.loading import RANDOM, load_model
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.models.weights import RANDOM
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import PathFamily, paths_an_image
 from riemannopt_dist.quadrature.profile import Profile

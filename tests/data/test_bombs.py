@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.bombs import ALLOWED, outcomes
-from riemannopt_dist.data import parquet
 from riemannopt_dist.data.decoding import decode_image
 from riemannopt_dist.data.listing import list_images
+from riemannopt_dist.data.parquet import damage
 from tests.data.test_images import encoded
 
 LONG_HEADER = "after 0 images: a header of 3221225472 bytes, expected at most 1048576"
@@ -48,9 +48,9 @@ def test_what_is_small_takes_little_and_is_told_in_a_line(large: bool, tmp_path:
 def test_rows_are_as_many_as_the_bytes_of_a_file_may_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parquet, "FREE_ROWS", 100)
+    monkeypatch.setattr(damage, "FREE_ROWS", 100)
     options = {"use_dictionary": False, "compression": "none"}
-    for name, count, each in (("a", 100, 0), ("b", 1000, 0), ("c", 1000, parquet.BYTES_A_ROW)):
+    for name, count, each in (("a", 100, 0), ("b", 1000, 0), ("c", 1000, damage.BYTES_A_ROW)):
         table = pa.table({"image": [bytes(each)] * count})
         pq.write_table(table, tmp_path / f"{name}.parquet", write_statistics=False, **options)
     refs = list_images(str(tmp_path))

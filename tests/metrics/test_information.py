@@ -8,15 +8,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
-from riemannopt_dist.metrics.information import (
-    CONVENTIONS,
-    INFORMATION_FAST,
-    BlurredImages,
-    fill_by_pyramid,
-    fill_by_triangles,
-    information_blur,
-    information_curve,
-)
+from riemannopt_dist.metrics.information.blurred_images import BlurredImages, information_blur
+from riemannopt_dist.metrics.information.conventions import CONVENTIONS
+from riemannopt_dist.metrics.information.curves import information_curve
+from riemannopt_dist.metrics.information.interpolation import fill_by_pyramid, fill_by_triangles
+from riemannopt_dist.metrics.information.metric import INFORMATION_FAST
 from riemannopt_dist.metrics.metric import MapBatch, Summary, area, unit_curve
 from riemannopt_dist.objective import Objective
 

@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models import resnet18
 
-from riemannopt_dist.models.loading import RANDOM, assemble_model, load_model, model_state
+from riemannopt_dist.models.loading import assemble_model, load_model
+from riemannopt_dist.models.state import model_state
+from riemannopt_dist.models.weights import RANDOM
 
 State = dict[str, Tensor]
 

@@ -12,8 +12,10 @@ from PIL import Image
 from transformers import BertConfig, ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from riemannopt_dist.data.decoding import prepare_image
-from riemannopt_dist.models.loading import RANDOM, assemble_model, load_model, model_state
+from riemannopt_dist.models.loading import assemble_model, load_model
 from riemannopt_dist.models.soundness import check_classifier
+from riemannopt_dist.models.state import model_state
+from riemannopt_dist.models.weights import RANDOM
 from riemannopt_dist.run.classifier import class_names
 from riemannopt_dist.run.origin import code_digest
 from tests.hugging_face import NAMES, PREPROCESSING, SIDE, saved, vit

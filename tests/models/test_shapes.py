@@ -15,9 +15,11 @@ from riemannopt_dist.data.decoding import prepare_image
 from riemannopt_dist.metrics.controls import CONTROLS
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.models.loading import RANDOM, assemble_model, load_model, model_state
+from riemannopt_dist.models.loading import assemble_model, load_model
 from riemannopt_dist.models.logits import part_of
 from riemannopt_dist.models.soundness import check_classifier
+from riemannopt_dist.models.state import model_state
+from riemannopt_dist.models.weights import RANDOM
 from riemannopt_dist.run.classifier import check_for_run
 from riemannopt_dist.run.config.loading import make_config
 from tests.unsound import Net

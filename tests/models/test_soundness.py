@@ -9,12 +9,13 @@ from torch import nn
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
 from riemannopt_dist.methods import guided_ig, integrated_gradients
-from riemannopt_dist.metrics.information import information_curve
+from riemannopt_dist.metrics.information.curves import information_curve
 from riemannopt_dist.metrics.insertion import insertion
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, fast_classifier, folded
-from riemannopt_dist.models.loading import load_model, model_state
+from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.models.soundness import check_classifier, noise
+from riemannopt_dist.models.state import model_state
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.quadrature.estimation import estimate_profile
 from riemannopt_dist.quadrature.rules import linear_schedule

@@ -13,7 +13,7 @@ from riemannopt_dist.data.files import LocalFiles
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.converged import Reference
 from riemannopt_dist.metrics.completeness import COMPLETENESS
-from riemannopt_dist.metrics.information import INFORMATION_FAST
+from riemannopt_dist.metrics.information.metric import INFORMATION_FAST
 from riemannopt_dist.metrics.insertion import INSERTION
 from riemannopt_dist.metrics.metric import Metric
 from riemannopt_dist.metrics.table import METRICS

@@ -13,7 +13,8 @@ from PIL import Image
 from benchmarks.bit_flips import SHARD, made_run
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.listing import list_images
-from riemannopt_dist.models.loading import load_model, model_state, weights_digest
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.models.state import model_state, weights_digest
 from riemannopt_dist.paths import pictures
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.loading import make_config

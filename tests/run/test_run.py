@@ -24,7 +24,8 @@ from riemannopt_dist.methods import integrated_gradients
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.metrics.controls import CONTROLS
 from riemannopt_dist.metrics.metric import summaries_of
-from riemannopt_dist.models.loading import load_model, model_state
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.models.state import model_state
 from riemannopt_dist.paths.table import PATHS
 from riemannopt_dist.quadrature.optimize import optimize_schedule
 from riemannopt_dist.quadrature.profile import Profile, profile_from_variations

@@ -18,7 +18,8 @@ from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.estimators.base import Placed
 from riemannopt_dist.metrics.metric import BOX_TOLERANCE
-from riemannopt_dist.models.loading import load_model, model_state, weights_digest
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.models.state import model_state, weights_digest
 from riemannopt_dist.quadrature.placement.equidistribution import density_partitions
 from riemannopt_dist.quadrature.profile import Profile, Variations, equispaced
 from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refining_positions

@@ -1,0 +1,64 @@
+"""Networks that a function of the user's own returns: `package.module:factory`.
+
+It takes no arguments. The network takes [0, 1] RGB and gives logits; its attributes `input_size`,
+`resize_size` and `channels` are used where it has them.
+"""
+
+import importlib
+
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from riemannopt_dist.models.errors import closest, told
+from riemannopt_dist.models.recipe import Form, Recipe, default_resize, pixels_of
+from riemannopt_dist.models.source import Source
+
+
+def factory_recipe(name: str) -> Recipe:
+    """What package.module:factory asks for. Raises ValueError where there is no network, or it fails."""
+    network = _made_by_factory(name)
+    input_size = pixels_of(name, "input_size", getattr(network, "input_size", 224))
+    default = default_resize(input_size, max(256, round(max(input_size) * 8 / 7)))
+
+    def build(form: Form) -> nn.Module:
+        if form.classes is not None:
+            raise ValueError(f"num_classes: the function {name} makes the whole network: expected none")
+        return network
+
+    return Recipe(
+        build=build,
+        fetch=network.state_dict,
+        adapt=lambda _, state: state,
+        mean=None,
+        std=None,
+        input_size=input_size,
+        resize_size=pixels_of(name, "resize_size", getattr(network, "resize_size", default), input_size),
+        classes=None,
+        channels=getattr(network, "channels", 3),
+    )
+
+
+def _made_by_factory(name: str) -> nn.Module:
+    """The network of the user's function, whose code may raise anything."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ValueError(f"model: {name!r}: cannot import {module_name!r}: {told(error)}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise ValueError(f"model: {name!r}: no function {attribute!r}{closest(attribute, dir(module))}")
+    try:
+        network = factory()
+    except Exception as error:
+        raise ValueError(f"model: {name!r}: the function fails without arguments: {told(error)}") from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"model: {name!r}: expected a torch.nn.Module, got {type(network).__name__}")
+    if lazy := [key for key, value in network.state_dict().items() if is_lazy(value)]:
+        raise ValueError(
+            f"model: {name!r}: {lazy[0]!r} has no shape yet: run the network once before it is returned"
+        )
+    return network
+
+
+FACTORY = Source(takes=lambda name: ":" in name, recipe=lambda name, _: factory_recipe(name), published=False)
