@@ -57,9 +57,9 @@ Array = NDArray[np.float64]
 class Entry:
     """One number of the table: the relative error of a cell of the grid, under one aggregate.
 
-    `images` went into it. `paper` is the paper's, None for another model, output or count. Of RiemannOpt's rows,
-    `saving` is by which share of the linear one the error is lower over the images of both, `low` and `high`
-    are its 95 % interval; None in other rows and for fewer than `ENOUGH` images.
+    `images` went into it. `paper` is the paper's, None for another model, output or count. `saving` is by
+    which share of the linear one RiemannOpt's error is lower over the images of both, `low` and `high` are
+    its 95 % interval; None in other rows and for fewer than `ENOUGH` images.
     """
 
     aggregate: str
