@@ -42,7 +42,7 @@ def tensors_over(state: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 def fill(network: nn.Module, state: State, origin: str, owner: str, *, assign: bool) -> None:
     """Load `state`, every tensor of it, or raise ValueError saying where it is not the network's."""
     own = network.state_dict()
-    for key in own.keys() & state.keys():
+    for key in [name for name in own if name in state]:  # in the network's order, the same every time
         if own[key].shape != state[key].shape:
             shapes = f"{tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
             mend = _other_classes(state[key], own[key])

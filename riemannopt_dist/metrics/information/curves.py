@@ -83,7 +83,9 @@ def information_curve(
     Information and prediction are placed between the blurred image (0) and the input (1) and clipped, the
     prediction never falls, and (0, 0) and (1, 1) complete the curve. An image is skipped where its
     probability is below 0.8, where the input has no more information than the blurred image, and in the
-    curve whose prediction it does not raise (by more than rounding).
+    curve whose prediction it does not raise (by more than rounding). `saliency` asks for 0.8 of each curve's
+    own prediction, so that its AIC takes every image of the right class; the code of arXiv 2410.04118 drops
+    an image from both curves where one of them has a reason.
 
     `blurred` is the result of `information_blur` with this convention and seed, if at hand. `workers`
     threads (by default as many as torch uses) make and measure pictures while the model predicts. They

@@ -53,7 +53,11 @@ def _columns(end: str) -> tuple[Column, ...]:
             f"sic{end}", "area in [0, 1]", "higher", **skipped["sic"], meaning=f"the area under sic{end}_y"
         ),
         Column(
-            f"aic{end}", "area in [0, 1]", "higher", **skipped["aic"], meaning=f"the area under aic{end}_y"
+            f"aic{end}",
+            "area in [0, 1]",
+            "higher",
+            **skipped["aic"],
+            meaning=f"the area under aic{end}_y; of probabilities of 0.8 and more, as for sic{end}",
         ),
         Column(
             f"information{end}_x",
