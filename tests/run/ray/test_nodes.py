@@ -4,6 +4,7 @@ cluster.yaml and its variant pass Ray's own checks, EC2's own description of its
 Kubernetes manifest the field tables of what it is made of.
 """
 
+import inspect
 import itertools
 import logging
 import re
@@ -20,6 +21,7 @@ from botocore.validate import ParamValidator
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.dashboard.modules.job import job_supervisor
 from typer.testing import CliRunner
 
 from riemannopt_dist.commands import app
@@ -139,6 +141,17 @@ def test_workers_are_spot_gpus_that_come_and_go_and_the_head_is_neither() -> Non
     assert regions == {config["provider"]["region"]}
 
 
+def test_a_stopped_job_has_time_for_its_shards_in_flight() -> None:
+    """On every head; Ray takes a text for a number of seconds, and knows no such variable by another name."""
+    ours = "RAY_JOB_STOP_WAIT_TIME_S"
+    assert f'"{ours}"' in inspect.getsource(job_supervisor)
+    (head,) = own_machines()["head_start_ray_commands"][1:]
+    commands = [*aws()["docker"]["run_options"], head]
+    (env,) = pods()["head"]["containers"][0]["env"]
+    assert sum(f"{ours}=600" in command for command in commands) == 2
+    assert env == {"name": ours, "value": "600"}
+
+
 # --- The Kubernetes manifest ---
 
 # What a RayJob, its cluster and a pod may hold: the field tables of KubeRay's API reference for ray.io/v1 and
@@ -146,6 +159,7 @@ def test_workers_are_spot_gpus_that_come_and_go_and_the_head_is_neither() -> Non
 CONTAINER: dict[str, Any] = {
     "name": (str, True),
     "image": (str, True),
+    "env": ([{"name": (str, True), "value": (str, True)}], False),
     "ports": ([{"name": (str, True), "containerPort": (int, True)}], False),
     "resources": ({"requests": (dict, True), "limits": (dict, True)}, True),
     "volumeMounts": (
