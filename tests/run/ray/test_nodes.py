@@ -319,4 +319,5 @@ def test_everything_runs_one_ray_and_one_python_that_the_project_accepts() -> No
     assert MANIFEST["spec"]["rayClusterSpec"]["rayVersion"] == found[1]
     ray = next(name for name in PROJECT["dependencies"] if name.startswith("ray["))
     assert Version(found[1]) in SpecifierSet(ray.partition("]")[2])
+    assert Version("2.51.99") not in SpecifierSet(ray.partition("]")[2])  # they know no tokens
     assert Version(f"{found[2]}.{found[3]}") in SpecifierSet(PROJECT["requires-python"])
