@@ -20,6 +20,7 @@ import yaml  # as Ray reads it
 from botocore.validate import ParamValidator
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from ray.autoscaler._private.command_runner import SSHOptions
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.dashboard.modules.job import job_supervisor
 from typer.testing import CliRunner
@@ -139,6 +140,14 @@ def test_workers_are_spot_gpus_that_come_and_go_and_the_head_is_neither() -> Non
     assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     regions = {zone[:-1] for zone in config["provider"]["availability_zone"].split(",")}
     assert regions == {config["provider"]["region"]}
+
+
+def test_docker_is_asked_over_a_connection_that_knows_the_group() -> None:
+    """Ray's own connection is closed by then, and the next one is opened."""
+    join, wait = aws()["initialization_commands"]
+    assert join == f"sudo usermod -aG docker {aws()['auth']['ssh_user']}"
+    kept = SSHOptions("key", "folder").arg_dict["ControlPersist"]
+    assert int(wait.removeprefix("sleep ")) > int(kept.removesuffix("s"))
 
 
 def test_a_stopped_job_has_time_for_its_shards_in_flight() -> None:
