@@ -214,7 +214,7 @@ def _place(root: str) -> Folder | ObjectStore:
     except pa.ArrowInvalid as error:
         shown = f"{without_secrets(root)}: {one_line(error)}"
         raise ValueError(f"root: {shown} (a ? in a name is written %3F)") from None
-    writes = ConditionalWrites(address) if address.scheme == "s3" else None
+    writes = ConditionalWrites(address, file_system.region) if address.scheme == "s3" else None
     return ObjectStore(file_system, address.key, writes)
 
 

@@ -1,5 +1,6 @@
 """A real S3 server in this process, which can be told to fail and tells what it was asked."""
 
+import re
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -10,12 +11,16 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from pyarrow import fs
 from werkzeug.serving import make_server
 
+STATUS = {"away": "404 Not Found", "denied": "403 Forbidden", "moved": "301 Moved Permanently"}
+"""What a server answers where something is wrong."""
+
 
 class Bucket:
     """An S3 server: it fails the next `failures` requests, and logs all and the ranges asked for.
 
     With `trouble` n it fails every n-th request, and is slow to answer the one after it. What lies below the
-    path `faulty` is "away" (404), "denied" (403) or "cut" (half of each body) as long as `fault` says so.
+    path `faulty` is "away" (404), "denied" (403), "moved" (301) or "cut" (half of each body) as long as
+    `fault` says so. `signers` has the key, the region and the session's token that requests are signed with.
     """
 
     def __init__(self) -> None:
@@ -24,12 +29,15 @@ class Bucket:
         self.fault = self.faulty = ""
         self.log: list[tuple[str, str]] = []
         self.ranges: list[str] = []
+        self.signers: set[tuple[str, str, str]] = set()
         self._application = DomainDispatcherApplication(create_backend_app)
         self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
 
     def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """The server's WSGI application."""
         self.log.append((environ["REQUEST_METHOD"], environ["PATH_INFO"]))
+        if signature := re.search("Credential=([^/]*)/[^/]*/([^/]*)", environ.get("HTTP_AUTHORIZATION", "")):
+            self.signers.add((signature[1], signature[2], environ.get("HTTP_X_AMZ_SECURITY_TOKEN", "")))
         if environ["REQUEST_METHOD"] == "GET":
             self.ranges.append(environ.get("HTTP_RANGE", ""))
         turn = len(self.log) % self.trouble if self.trouble else -1
@@ -46,8 +54,7 @@ class Bucket:
 
     def _faulty_answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if self.fault != "cut":
-            status = {"away": "404 Not Found", "denied": "403 Forbidden"}[self.fault]
-            start_response(status, [("Content-Type", "text/plain")])
+            start_response(STATUS[self.fault], [("Content-Type", "text/plain")])
             return [b""]
         begun: list[Any] = []
         body = b"".join(self._application(environ, lambda *told: begun.extend(told)))

@@ -14,6 +14,7 @@ import riemannopt_dist as ro
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.reader import RunReader
 from riemannopt_dist.run.config.config import Config
+from riemannopt_dist.run.config.loading import load_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.grid import Cell
@@ -184,7 +185,13 @@ def cells(reader: RunReader) -> list[dict[str, object]]:
 def test_the_page_on_reading_runs_and_all_readers_agree(
     stored: Config, reader: RunReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The page reads the demo; here its cell has 8 samples."""
+    demo = load_config("jobs/configs/demo.yaml")
+    assert demo.maps is not None
+    assert Cell("ig", "left", "linear", 16) in demo.maps.chosen(demo.cells())
     page = Path("docs/reading.md").read_text(encoding="utf-8")
+    page, count = re.subn(r"(?<=linear/)16\b|(?<=samples=)16\b", "8", page)
+    assert count == 5
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/demo").symlink_to(stored.output)
     monkeypatch.chdir(tmp_path)

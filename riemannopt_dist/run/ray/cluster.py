@@ -61,10 +61,13 @@ def start_alone() -> None:
     """
     import ray
     from ray._private import ray_constants
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     if not _AUTHENTICATION & os.environ.keys():
         # Without one Ray would write a token into the home folder, and later head nodes would insist on it.
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        # Before 2.59 it asks for a token only where the mode is said.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        Config.initialize("")  # Ray has read the environment when it was imported
     # The workers are actors with an environment of their own: no process started before would be theirs.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it tells that there are tokens

@@ -4,6 +4,7 @@ cluster.yaml and its variant pass Ray's own checks, EC2's own description of its
 Kubernetes manifest the field tables of what it is made of.
 """
 
+import inspect
 import itertools
 import logging
 import re
@@ -19,7 +20,9 @@ import yaml  # as Ray reads it
 from botocore.validate import ParamValidator
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from ray.autoscaler._private.command_runner import SSHOptions
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.dashboard.modules.job import job_supervisor
 from typer.testing import CliRunner
 
 from riemannopt_dist.commands import app
@@ -139,6 +142,25 @@ def test_workers_are_spot_gpus_that_come_and_go_and_the_head_is_neither() -> Non
     assert regions == {config["provider"]["region"]}
 
 
+def test_docker_is_asked_over_a_connection_that_knows_the_group() -> None:
+    """Ray's own connection is closed by then, and the next one is opened."""
+    join, wait = aws()["initialization_commands"]
+    assert join == f"sudo usermod -aG docker {aws()['auth']['ssh_user']}"
+    kept = SSHOptions("key", "folder").arg_dict["ControlPersist"]
+    assert int(wait.removeprefix("sleep ")) > int(kept.removesuffix("s"))
+
+
+def test_a_stopped_job_has_time_for_its_shards_in_flight() -> None:
+    """On every head; Ray takes a text for a number of seconds, and knows no such variable by another name."""
+    ours = "RAY_JOB_STOP_WAIT_TIME_S"
+    assert f'"{ours}"' in inspect.getsource(job_supervisor)
+    (head,) = own_machines()["head_start_ray_commands"][1:]
+    commands = [*aws()["docker"]["run_options"], head]
+    (env,) = pods()["head"]["containers"][0]["env"]
+    assert sum(f"{ours}=600" in command for command in commands) == 2
+    assert env == {"name": ours, "value": "600"}
+
+
 # --- The Kubernetes manifest ---
 
 # What a RayJob, its cluster and a pod may hold: the field tables of KubeRay's API reference for ray.io/v1 and
@@ -146,6 +168,7 @@ def test_workers_are_spot_gpus_that_come_and_go_and_the_head_is_neither() -> Non
 CONTAINER: dict[str, Any] = {
     "name": (str, True),
     "image": (str, True),
+    "env": ([{"name": (str, True), "value": (str, True)}], False),
     "ports": ([{"name": (str, True), "containerPort": (int, True)}], False),
     "resources": ({"requests": (dict, True), "limits": (dict, True)}, True),
     "volumeMounts": (
@@ -305,4 +328,5 @@ def test_everything_runs_one_ray_and_one_python_that_the_project_accepts() -> No
     assert MANIFEST["spec"]["rayClusterSpec"]["rayVersion"] == found[1]
     ray = next(name for name in PROJECT["dependencies"] if name.startswith("ray["))
     assert Version(found[1]) in SpecifierSet(ray.partition("]")[2])
+    assert Version("2.51.99") not in SpecifierSet(ray.partition("]")[2])  # they know no tokens
     assert Version(f"{found[2]}.{found[3]}") in SpecifierSet(PROJECT["requires-python"])
