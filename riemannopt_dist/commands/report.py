@@ -11,6 +11,7 @@ from riemannopt_dist.commands.options import RunArgument
 
 @app.command()
 def report(
+    context: typer.Context,
     run: RunArgument,
     formats: Annotated[
         list[str] | None,
@@ -33,7 +34,7 @@ def report(
     from riemannopt_dist.run.results import write_files
     from riemannopt_dist.run_data.data import results_so_far, run_data
 
-    with errors():
+    with errors(context):
         parts = {name: FORMATS[name] for name in formats or FORMATS}
         storage = storage_at(run)
         results = results_so_far(storage)
