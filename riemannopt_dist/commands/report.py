@@ -48,6 +48,8 @@ def report(
             if len(table):
                 print_table(table, title)
         data = run_data(storage, results)
-        for part in parts.values():
-            for name in write_files(storage, part(data)):
+        for kind, part in parts.items():
+            if not isinstance(files := part(data), dict):
+                raise ValueError(f"format: {kind!r}: expected files by name, got {files!r:.80}")
+            for name in write_files(storage, files):
                 say(f"wrote {storage.uri(name)}")
