@@ -11,7 +11,7 @@ _BUCKETS = ("s3", "gs")
 _BUCKET = re.compile("[^:]*")
 _HOST_AND_PORT = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 # user@ and user:password@ in an address, where a password may hold a "/" that was not encoded; and its query.
-_SECRETS = re.compile(r"(?<=://)([^/\s@]*|[^/\s@:]*:[^\s@]*)@|\?\S*")
+_SECRETS = re.compile(r"(?<=://)([^/\s?]*|[^/\s@:]*:[^\s@]*)@|\?\S*")
 
 
 def without_secrets(address: str) -> str:
