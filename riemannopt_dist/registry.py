@@ -5,6 +5,7 @@ where it is. A built-in entry may be the address of a module's value, which is i
 to know the names takes no torch.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import import_module
@@ -12,8 +13,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from riemannopt_dist.choices import check_choice
+from riemannopt_dist.entries import FAULTS
 
 T = TypeVar("T")
+
+_ADDRESS = re.compile(r"\w+(\.\w+)*:\w+")
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -46,13 +50,19 @@ class Registry(Mapping[str, T], Generic[T]):
     def __getitem__(self, name: str) -> T:
         if name in self._entries:
             entry = self._entries[name]
-            return self._imported(name, entry) if isinstance(entry, str) else entry
+            return cast(T, self._imported(name, entry) if isinstance(entry, str) else entry)
         if name in self._added:
-            return cast(T, self._loaded(name, self._added[name]))
+            return self._checked(f"{name!r}, {_origin(self._added[name])}", self._loaded(name))
         if ":" in name:
-            return self._imported(name, name)
+            return self._checked(repr(name), self.at(name))
         self.check(name)
         raise KeyError(name)
+
+    def at(self, address: str) -> Any:
+        """What lies at an address, whether it can be an entry or not. Raises ValueError where nothing is."""
+        if not _ADDRESS.fullmatch(address):
+            raise ValueError(f"{self.kind}: expected a name or package.module:name, got {address!r}")
+        return self._imported(address, address)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries or name in self._added
@@ -69,16 +79,29 @@ class Registry(Mapping[str, T], Generic[T]):
         points = {point.name: point for point in entry_points(group=self._group)}
         return {name: point for name, point in points.items() if name not in self._entries}
 
-    def _imported(self, name: str, address: str) -> T:
+    def _checked(self, name: str, value: Any) -> T:
+        """A value that is not ours. Raises ValueError for one that is nothing that the table has."""
+        fault = FAULTS[self._group](value) if self._group in FAULTS else ""
+        if fault:
+            raise ValueError(f"{self.kind}: {name}: {fault}")
+        return cast(T, value)
+
+    def _imported(self, name: str, address: str) -> Any:
         module, _, attribute = address.partition(":")
         try:
-            return cast(T, getattr(import_module(module), attribute))
+            return getattr(import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"{self.kind}: {name!r} cannot be imported: {error}") from error
 
-    def _loaded(self, name: str, point: EntryPoint) -> Any:
+    def _loaded(self, name: str) -> Any:
+        point = self._added[name]
         try:
             return point.load()
         except (ImportError, AttributeError) as error:
-            where = f"{point.value} of the package {point.dist.name if point.dist else '?'}"
-            raise ValueError(f"{self.kind}: {name!r} cannot be imported: {where}: {error}") from error
+            raise ValueError(
+                f"{self.kind}: {name!r} cannot be imported: {_origin(point)}: {error}"
+            ) from error
+
+
+def _origin(point: EntryPoint) -> str:
+    return f"{point.value} of the package {point.dist.name if point.dist else '?'}"

@@ -7,7 +7,7 @@ import typer
 
 from riemannopt_dist.choices import OUTPUTS, Output, check_choice
 from riemannopt_dist.commands.application import app
-from riemannopt_dist.commands.console import check_file, check_secrets, errors, say
+from riemannopt_dist.commands.console import check_file, errors, say
 from riemannopt_dist.commands.options import (
     MODEL,
     ModelOfOption,
@@ -64,8 +64,7 @@ def audit(
     beside it. Parquet has columns image_id and map, HDF5 ViRelAy's layout. Maps are those of the model's
     input, (C, H, W), or (H, W) summed over channels.
     """
-    with errors():
-        check_secrets(context, {"images": images})
+    with errors(context):
         kind = check_file(output, TABLES)
         check_choice(explain, OUTPUTS, "explain")
         from riemannopt_dist.paths.table import path_family

@@ -17,6 +17,7 @@ PAGES = (".html",)
 
 @app.command()
 def compare(
+    context: typer.Context,
     runs: Annotated[list[str], typer.Argument(help="Run directories: local, s3:// or gs://.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="An .html to write: the same as a page.")
@@ -29,7 +30,7 @@ def compare(
     What differs in their configurations, every score's change with its 95 % interval over the images of
     both, and what has no partner. Fewer than 10 images of both have no verdict.
     """
-    with errors():
+    with errors(context):
         if len(runs) < 2:
             raise ValueError(f"runs: expected two or more, got {', '.join(runs)}")
         if as_json and as_csv:

@@ -23,17 +23,24 @@ EXPLANATIONS = (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".npy", ".html")
 """How the names of files end that are written, which tells their format."""
 
 
-def check_secrets(context: typer.Context, addresses: dict[str, str | None]) -> None:
+def check_secrets(context: typer.Context) -> None:
     """Raise ValueError for an address with a password or token that was given on the command line."""
     from riemannopt_dist.storage.redaction import holds_secret
 
-    for name, address in addresses.items():
-        source = context.get_parameter_source(name)
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source, value = context.get_parameter_source(name), context.params.get(name)
+        several = value if isinstance(value, list | tuple) else [value]
         is_seen = source is not None and source.name == "COMMANDLINE"
-        if is_seen and holds_secret(address or ""):
+        if is_seen and any(holds_secret(str(one)) for one in several):
+            instead = (
+                f"give it in {parameter.envvar}, or in a configuration where one is read"
+                if parameter.envvar
+                else "leave it to the environment, such as AWS_SECRET_ACCESS_KEY"
+            )
             raise ValueError(
                 f"{name}: a password, or a token after a ?, is seen by all users on the command line, and "
-                f"stands in Ray's table of jobs: give it in RIEMANNOPT_{name.upper()} or the configuration"
+                f"stands in Ray's table of jobs: {instead}"
             )
 
 
@@ -106,9 +113,13 @@ def print_table(rows: "pd.DataFrame", title: str) -> None:
 
 
 @contextmanager
-def errors() -> Iterator[None]:
-    """One line for bad input (exit code 2) and for a run that was stopped (130), no traceback."""
+def errors(context: typer.Context) -> Iterator[None]:
+    """One line for bad input (exit code 2) and for a run that was stopped (130), no traceback.
+
+    A secret that was given on the command line is bad input to every command.
+    """
     try:
+        check_secrets(context)
         yield
     except (ValueError, OSError) as error:
         say(f"error: {error}", err=True)

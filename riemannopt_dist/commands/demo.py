@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def demo(
+    context: typer.Context,
     output: Annotated[str, typer.Option("--output", "-o", help="The run directory.")] = "demo-run",
     fit: Annotated[
         bool,
@@ -39,5 +40,5 @@ def demo(
         for name in pictures:
             say(f"wrote {directory.storage.uri(name)}")
 
-    with errors():
+    with errors(context):
         run_config(demo_config(output, fit), finish)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from riemannopt_dist.commands.application import app
-from riemannopt_dist.commands.console import GAVE_UP, Printable, check_secrets, errors, say, storage_at
+from riemannopt_dist.commands.console import GAVE_UP, Printable, errors, say, storage_at
 from riemannopt_dist.commands.options import (
     ConfigOption,
     ImagesOption,
@@ -59,9 +59,8 @@ def evaluate(
     """
     from riemannopt_dist.run.config.loading import load_config
 
-    with errors():
+    with errors(context):
         scaling = {"min_workers": workers, "max_workers": workers, "gpus_per_worker": gpus_per_worker}
-        check_secrets(context, {"images": images, "labels": labels, "output": output})
         overrides = {"images": images, "labels": labels, "output": output, "limit": limit, "scaling": scaling}
         if rate is not None and not dry_run:
             raise ValueError("rate: goes with --dry-run only")

@@ -66,6 +66,7 @@ ConvergedOption = Annotated[
 
 @app.command()
 def explain(
+    context: typer.Context,
     images: ImagesArgument,
     output: FileOption = None,
     kind: FormatOption = "png",
@@ -85,7 +86,7 @@ def explain(
 
     The five likeliest classes are printed with each. Of several images one is in memory at a time.
     """
-    with errors():
+    with errors(context):
         several = len(images) > 1 or Path(images[0]).is_dir() or images[0] == "demo:"
         place = output or (FOLDER if several else EXPLANATION)
         kind = _folder(place, kind) if several else check_file(place, EXPLANATIONS)

@@ -10,7 +10,6 @@ from riemannopt_dist.commands.options import (
     EstimatorOption,
     PathOption,
     PlacementOption,
-    RunArgument,
     SamplesOption,
     ToleranceOption,
     chosen_cells,
@@ -19,7 +18,8 @@ from riemannopt_dist.commands.options import (
 
 @app.command()
 def export(
-    run: RunArgument,
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="A run directory: local, s3:// or gs://.")],
     destination: Annotated[str, typer.Argument(metavar="DEST", help="A local folder, empty or new.")],
     kind: Annotated[str, typer.Option("--to", help="zarr, npy or hdf5 (ViRelAy's attribution databases).")],
     path: PathOption = None,
@@ -33,7 +33,7 @@ def export(
     zarr: a group with an array a cell. npy: a file a cell, and a JSON file with the ids of its images beside
     it. hdf5: a file a cell, with attribution, label, prediction, index and image_id.
     """
-    with errors():
+    with errors(context):
         from riemannopt_dist.map_files.export import export_maps
         from riemannopt_dist.reader import open_run
 

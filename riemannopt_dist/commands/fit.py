@@ -19,8 +19,12 @@ from riemannopt_dist.commands.options import (
 
 @app.command()
 def fit(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="The JSON file to write.")],
-    images: Annotated[str, typer.Option(help='A folder, .parquet or .tar files, or "demo:".')],
+    images: Annotated[
+        str,
+        typer.Option(envvar="RIEMANNOPT_IMAGES", help='A folder, .parquet or .tar files, or "demo:".'),
+    ],
     model: ModelOption = MODEL,
     weights: WeightsOption = None,
     config: ModelOfOption = None,
@@ -32,7 +36,7 @@ def fit(
 
     Every schedule follows from it: ro.optimize_schedule(ro.Profile.from_json(text), samples=16).
     """
-    with errors():
+    with errors(context):
         check_file(output, PROFILES)
         from riemannopt_dist.local import fit_profile
 

@@ -49,7 +49,9 @@ ModelOfOption = Annotated[
         "--config", "-c", help="A configuration, whose model is taken instead of --model and --weights."
     ),
 ]
-RunArgument = Annotated[str, typer.Argument(help="A run directory: local, s3:// or gs://.")]
+RunArgument = Annotated[
+    str, typer.Argument(envvar="RIEMANNOPT_OUTPUT", help="A run directory: local, s3:// or gs://.")
+]
 PathOption = Annotated[
     list[str] | None,
     typer.Option("--path", help="Only cells of this path, as tables call it; several may be given."),

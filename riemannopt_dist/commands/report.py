@@ -11,6 +11,7 @@ from riemannopt_dist.commands.options import RunArgument
 
 @app.command()
 def report(
+    context: typer.Context,
     run: RunArgument,
     formats: Annotated[
         list[str] | None,
@@ -33,7 +34,7 @@ def report(
     from riemannopt_dist.run.results import write_files
     from riemannopt_dist.run_data.data import results_so_far, run_data
 
-    with errors():
+    with errors(context):
         parts = {name: FORMATS[name] for name in formats or FORMATS}
         storage = storage_at(run)
         results = results_so_far(storage)
@@ -47,6 +48,8 @@ def report(
             if len(table):
                 print_table(table, title)
         data = run_data(storage, results)
-        for part in parts.values():
-            for name in write_files(storage, part(data)):
+        for kind, part in parts.items():
+            if not isinstance(files := part(data), dict):
+                raise ValueError(f"format: {kind!r}: expected files by name, got {files!r:.80}")
+            for name in write_files(storage, files):
                 say(f"wrote {storage.uri(name)}")

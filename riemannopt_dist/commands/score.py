@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from riemannopt_dist.commands.application import app
-from riemannopt_dist.commands.console import check_secrets, errors, say
+from riemannopt_dist.commands.console import errors, say
 from riemannopt_dist.commands.options import (
     EstimatorOption,
     PathOption,
@@ -45,8 +45,7 @@ def score(
     from riemannopt_dist.reports.summary import summarize
     from riemannopt_dist.reports.tables import summary_lines
 
-    with errors():
-        check_secrets(context, {"images": images})
+    with errors(context):
         cells = chosen_cells(path, estimator, placement, samples, tolerance)
         reader = open_run(run)  # a bad one is refused before torch is imported
         from riemannopt_dist.scoring import score_run

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def summarize(
+    context: typer.Context,
     run: RunArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, a record a cell.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print it as CSV.")] = False,
@@ -23,7 +24,7 @@ def summarize(
     summary.csv and summary.parquet; and where the run has something for them comparisons.csv (fitted against
     equal intervals), efficiency.csv and tolerances.csv (with converged maps), controls.csv (with controls).
     """
-    with errors():
+    with errors(context):
         if as_json and as_csv:
             raise ValueError("json: expected --json or --csv, got both")
         if as_json or as_csv:

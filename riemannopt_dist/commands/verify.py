@@ -8,12 +8,12 @@ from riemannopt_dist.commands.options import RunArgument
 
 
 @app.command()
-def verify(run: RunArgument) -> None:
+def verify(context: typer.Context, run: RunArgument) -> None:
     """Check that every row a run promises is there once, finite, and nothing else; exit code 1 if not."""
     from riemannopt_dist.run.directory import RunDirectory
     from riemannopt_dist.run.verification import problems
 
-    with errors():
+    with errors(context):
         storage = storage_at(run)
         faults = list(problems(RunDirectory(storage)))
         for problem in faults:

@@ -145,14 +145,20 @@ def baseline_of(value: Baseline | str | float | Sequence[float]) -> Baseline:
             return Colour(tuple(map(float, value)))
         except (TypeError, ValueError):
             raise ValueError(f"baseline: expected numbers in [0, 1], got {value!r}") from None
+    if not all(hasattr(value, part) for part in ("name", "count", "of")):
+        raise _no_baseline(value)
     return value
 
 
 def _pictures(source: str) -> Pictures:
     """Raises ValueError for what can be neither the name of a baseline nor where pictures are."""
     if not any(mark in source for mark in "/.:"):
-        raise ValueError(
-            f"baseline: expected {', '.join(BASELINES)}, numbers in [0, 1], an image file or a folder of "
-            f"images, got {source!r}"
-        )
+        raise _no_baseline(source)
     return Pictures(source)
+
+
+def _no_baseline(value: object) -> ValueError:
+    return ValueError(
+        f"baseline: expected {', '.join(BASELINES)}, numbers in [0, 1], an image file or a folder of images, "
+        f"got {value!r}"
+    )

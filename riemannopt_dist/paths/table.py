@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from riemannopt_dist.choices import check_positive
+from riemannopt_dist.entries import FAMILY
 from riemannopt_dist.paths.base import PathFamily, Sampling
 from riemannopt_dist.paths.baselines import BLACK, Baseline, baseline_of
 from riemannopt_dist.paths.pictures import Pictures
@@ -227,11 +228,15 @@ def path_family(name: str, parameters: Mapping[str, Any] | None = None) -> PathF
     given = {**told, **(parameters or {})}
     make = PATHS[name]
     try:
-        return make(**given)
+        family = make(**given)
     except TypeError as error:
         known = getattr(make, "__dataclass_fields__", {})
-        expected = f"expected some of {', '.join(known)}" if known else "it takes none of these"
-        raise ValueError(f"path {name}: {expected}, got {given} ({error})") from None
+        some = f"some of {', '.join(known)}, got {given}"
+        makes = f"a function that makes a family of paths of {given or 'no parameters'}"
+        raise ValueError(f"path {name}: expected {some if known else makes} ({error})") from None
+    if fault := FAMILY(family):
+        raise ValueError(f"path {name}: {fault}")
+    return family
 
 
 def parsed_label(label: str) -> tuple[str, dict[str, Any]]:

@@ -59,6 +59,11 @@ def optimize_schedules(
             schedules |= {(rule, count): warped_gauss_legendre(profile, count) for count in counts}
             continue
         partitions = PLACEMENTS[placement](profile, rule, [intervals(count, rule) for count in counts])
+        if not isinstance(partitions, list | tuple) or len(partitions) != len(counts):
+            raise ValueError(
+                f"placement: {placement!r}: expected a list of partitions, one for each of {len(counts)} "
+                f"counts, got {partitions!r:.80}"
+            )
         schedules |= {
             (rule, count): schedule_from_partition(partition, rule)
             for count, partition in zip(counts, partitions, strict=True)

@@ -4,35 +4,48 @@ import re
 
 URI = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 """How an address begins that is no local path."""
-_PASSWORD = re.compile(r"[^:/]+://[^/\s@:]*:[^\s@]*@")
+# A path made of an address has one "/" where that has two.
+_PASSWORD = re.compile(r"[A-Za-z0-9+.-]:/{1,2}[^/\s@:]*:[^\s@]*@")
+_WEB_QUERY = re.compile(r"https?:/{1,2}[^\s?]*\?", re.IGNORECASE)
+_BUCKETS = ("s3", "gs")
 _BUCKET = re.compile("[^:]*")
 _HOST_AND_PORT = re.compile(r"(\[[^]]*\]|[^:]*)(:\d*)?")
 # user@ and user:password@ in an address, where a password may hold a "/" that was not encoded; and its query.
-_SECRETS = re.compile(r"(?<=://)([^/\s@]*|[^/\s@:]*:[^\s@]*)@|\?\S*")
+_SECRETS = re.compile(r"(?<=://)([^/\s?]*|[^/\s@:]*:[^\s@]*)@|\?\S*")
 
 
 def without_secrets(address: str) -> str:
     """The address without user, password and query; a plain path as it is."""
     if not URI.match(address):
         return address
-    scheme, _, rest = address.partition("://")
-    authority, slash, path = re.split("[?#]", rest, maxsplit=1)[0].partition("/")
+    scheme, _, rest = without_credentials(address).partition("://")
+    return f"{scheme.lower()}://{re.split('[?#]', rest, maxsplit=1)[0]}"
+
+
+def without_credentials(text: str) -> str:
+    """The text without user, password, and a query that may be a token, where it is an address.
+
+    Options of a bucket, such as its region, stay: a text that holds no secret is as it is.
+    """
+    if not URI.match(text):
+        return text
+    scheme, _, rest = text.partition("://")
+    place = re.split("[?#]", rest, maxsplit=1)[0]
+    authority, slash, path = place.partition("/")
     if ends_in_password(scheme.lower(), authority):
-        return f"{scheme.lower()}://…"
-    return f"{scheme.lower()}://{authority.rpartition('@')[2]}{slash}{path}"
+        return f"{scheme}://…"
+    options = rest.removeprefix(place) if scheme.lower() in _BUCKETS else ""
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}{'' if '@' in options else options}"
 
 
-def holds_secret(address: str) -> bool:
-    """Whether an address holds a password, or a query of a web server, which may be a token."""
-    if not URI.match(address):
-        return False
-    is_web = address.lower().startswith(("http://", "https://"))
-    return _PASSWORD.match(address) is not None or (is_web and "?" in address)
+def holds_secret(text: str) -> bool:
+    """Whether an address in the text holds a password, or a query of a web server, which may be a token."""
+    return _PASSWORD.search(text) is not None or _WEB_QUERY.search(text) is not None
 
 
 def ends_in_password(scheme: str, authority: str) -> bool:
     """Whether the host is none: a user and a part of a password, whose "/" ought to be written %2F."""
-    expected = _BUCKET if scheme in ("s3", "gs") else _HOST_AND_PORT
+    expected = _BUCKET if scheme in _BUCKETS else _HOST_AND_PORT
     return expected.fullmatch(authority.rpartition("@")[2]) is None
 
 

@@ -274,6 +274,41 @@ def test_a_password_on_the_command_line_is_refused(
     assert "swordfish" not in ended.output
 
 
+ADDRESS = "s3://KEY:swordfish@bucket/x?region=y"
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("images", ["audit", "maps", "--images", ADDRESS]),
+        ("baseline", ["audit", "maps", "--images", "demo:", "--baseline", ADDRESS]),
+        ("runs", ["compare", "run", ADDRESS]),
+        ("output", ["demo", "-o", ADDRESS]),
+        ("images", ["explain", "a.png", ADDRESS]),
+        ("path", ["explain", "a.png", "--path", f"ig(baseline={ADDRESS})"]),
+        ("profile", ["explain", "a.png", "--profile", ADDRESS]),
+        ("run", ["export", ADDRESS, "out", "--to", "npy"]),
+        ("destination", ["export", "run", ADDRESS, "--to", "npy"]),
+        ("images", ["fit", "-o", "a.json", "--images", "https://host/x.tar?token=swordfish"]),
+        ("model", ["fit", "-o", "a.json", "--images", "demo:", "--model", f"hf:{ADDRESS}"]),
+        ("weights", ["fit", "-o", "a.json", "--images", "demo:", "--weights", ADDRESS]),
+        ("run", ["report", ADDRESS]),
+        ("run", ["score", ADDRESS, "--metrics", "insertion"]),
+        ("images", ["score", "run", "--metrics", "insertion", "--images", ADDRESS]),
+        ("run", ["status", ADDRESS]),
+        ("run", ["summarize", ADDRESS]),
+        ("run", ["verify", ADDRESS]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_no_command_takes_a_password_from_the_command_line(named: str, words: list[str]) -> None:
+    ended = runner.invoke(app, words)
+    assert ended.exit_code == 2
+    assert ended.stderr.startswith(f"error: {named}: a password, or a token after a ?, is seen by all users")
+    assert ended.stderr.count("\n") == 1
+    assert "swordfish" not in ended.output
+
+
 def test_names_that_a_terminal_or_a_table_would_obey_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a\x1b[2Jb\nc\u202e$x$ \\ [red]d"
     console.print_table(pd.DataFrame({"path": [name], "n": [0.5]}), "table")
@@ -294,7 +329,8 @@ def test_names_that_a_terminal_or_a_table_would_obey_are_shown(capsys: pytest.Ca
 def test_verify_prints_an_address_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "problems", lambda directory: [])
     address = "s3://KEY:swordfish@bucket/run?endpoint_override=127.0.0.1:1&scheme=http&region=x"
-    assert runner.invoke(app, ["verify", address]).output == "s3://bucket/run: every row is there once\n"
+    monkeypatch.setenv("RIEMANNOPT_OUTPUT", address)
+    assert runner.invoke(app, ["verify"]).output == "s3://bucket/run: every row is there once\n"
 
 
 def test_fit_and_explain_go_together(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.storage import errors as stores
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DeniedError, LastingError, StorageError, retried
-from riemannopt_dist.storage.redaction import one_line, without_secrets
+from riemannopt_dist.storage.redaction import one_line, without_credentials, without_secrets
 from riemannopt_dist.testing.s3_server import Bucket, serving
 
 PNG = b"\x89PNG the bytes of an image, which nothing here decodes: "
@@ -496,7 +496,30 @@ def test_secrets_are_taken_out_of_addresses_and_messages() -> None:
         assert without_secrets(f"{scheme}://user:cod/fish@b/x") == f"{scheme}://…"
     for address in ("https://h:8080/x", "http://[::1]:9/x", "https://[::1]/x", "file:///x"):
         assert without_secrets(address) == address
-    assert "fish" not in one_line(OSError("Cannot parse URI: 's3://user:cod/fish@b/x'"))
+    for password in ("cod/fish", "cod@fish", "cod?fish"):
+        assert "fish" not in one_line(OSError(f"Cannot parse URI: 's3://user:{password}@b/x'"))
+
+
+def test_what_holds_no_secret_stays_as_it_is() -> None:
+    for text in (
+        "S3://bucket/x?region=eu-west-1&endpoint_override=host:9000",
+        "gs://bucket/a@2/x",
+        "https://h:8080/x@2.png",
+        "file:///x",
+        "photos/what?",
+        "a:b@c",
+    ):
+        assert without_credentials(text) == text
+    assert without_credentials("s3://user:swordfish@b/x?region=y") == "s3://b/x?region=y"
+    assert without_credentials("https://h/x.png?token=swordfish") == "https://h/x.png"
+    for address in (
+        "s3://user:cod/fish@b/x",
+        "s3://user:cod?fish@b/x",
+        "s3://user?x:fish@b",
+        "s3://u:f@fish@b",
+    ):
+        assert "fish" not in without_credentials(address)
+        assert "fish" not in without_secrets(address)
 
 
 @pytest.mark.parametrize(

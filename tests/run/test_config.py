@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def test_defaults_are_the_papers() -> None:
             "grid.0: ig/released/linear/20: samples: .* divides 128, got 20$",
         ),
         ({"fit": {"average": "mode"}}, "fit.average: expected one of 'mean'.*, got 'mode'$"),
-        ({"guided": {"fraction": 0.5}}, "'guided' is told with its path now: paths: .*{path: guided_ig"),
+        (
+            {"guided": {"fraction": 0.5}},
+            "^test: 'guided' is told with its path now: paths: .*{path: guid",
+        ),
         (
             {"grid": [{"paths": [{"path": "guided_ig", "fraction": 0}]}]},
             "grid.0.paths.0: fraction: expected a number above 0 and at most 1, got 0$",
@@ -60,6 +64,10 @@ def test_defaults_are_the_papers() -> None:
         (
             {"grid": [{"paths": [{"path": "ig", "baseline": "grey"}]}]},
             "baseline: expected black, white, mean",
+        ),
+        (
+            {"grid": [{"paths": [{"path": "ig", "baseline": None}]}]},
+            "grid.0.paths.0: baseline: expected black, white, mean, .* got None$",
         ),
         ({"grid": [{"paths": ["curved"]}]}, "paths.0.path: path: expected one of ig, .* got 'curved'$"),
         ({"grid": [{"paths": ["ig_idgi"]}]}, "'ig_idgi' is called 'ig, with the estimator idgi' now$"),
@@ -132,12 +140,41 @@ def test_bad_fields_are_named_in_one_line(changes: dict[str, Any], named: str) -
         ({"scaling": {"time_limit": 0}}, "scaling.time_limit: expected a number above 0, got 0"),
         ({"reference": {"intervals": 3}}, "reference.intervals: expected a multiple of 2, got 3"),
         ({"explain": "loss"}, "explain: expected one of 'probability' or 'logit', got 'loss'"),
+        ({"maps": {"cells": ["x"]}}, "maps.cells: no cell of the grid is called 'x'"),
+        ({"maps": {"converged": True}}, "maps.converged: converged maps come with the metric reference"),
+        ({"maps": {"converged": "yes"}}, "maps.converged: expected true or false, got 'yes'"),
+        ({"min_probability": 2}, "min_probability: expected at most 1, got 2"),
+        ({"scaling": {"max_given_up": 1.5}}, "scaling.max_given_up: expected at most 1, got 1.5"),
+        ({"images": "\ud800"}, "images: expected text in Unicode, got '\\ud800'"),
+        ({"images": [None, True, {}]}, "images: expected text, got [nothing, true, keys and values]"),
+        *(
+            ({"model": {"name": "resnet50", key: value}}, f"model.{key}: {line}")
+            for key, value, line in (
+                ("channels", 2, "expected 1 or 3, got 2"),
+                ("channels", True, "expected a whole number, got true"),
+                ("channels", 10**30, f"expected 1 or 3, got {10**30}"),
+                ("output_key", True, "expected a key, or a place from 0 on, got true"),
+                ("output_key", -1, "expected a key, or a place from 0 on, got -1"),
+                ("output_key", "", "expected a key, or a place from 0 on, got ''"),
+                ("classes", 7, "expected a file, or a list of names, got 7"),
+                ("classes", "", "expected a file, or a list of names, got ''"),
+                ("classes", ["cat", 7], "expected a name of each class, got 7 for class 1"),
+                ("classes", ["", "cat"], "expected a name of each class, got '' for class 0"),
+            )
+        ),
     ],
 )
 def test_messages_are_plain(changes: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match="test: ") as error:
         make_config({**BASE, **changes}, "test")
     assert str(error.value) == f"test: {line}"
+
+
+@pytest.mark.parametrize(("fields", "shown"), [([], "[]"), (None, "nothing"), ("demo", "'demo'")])
+def test_what_is_wrong_with_all_of_it_is_no_keys(fields: Any, shown: str) -> None:
+    with pytest.raises(ValueError, match="test: ") as error:
+        make_config(fields, "test")
+    assert str(error.value) == f"test: expected keys and values, got {shown}"
 
 
 def test_much_that_is_wrong_is_not_all_told() -> None:
@@ -326,6 +363,69 @@ def test_fingerprint_covers_results_alone(tmp_path: Path) -> None:
     assert same == fingerprint(precision={"maps": "fp32"})
     assert len(different | {same}) == 12
     assert fingerprint(image_extensions=[".PNG"]) == fingerprint(image_extensions=["png"])
+
+
+SECRET = "s3://KEY:swordfish@bucket/x?region=eu-west-1"
+BARE = "s3://bucket/x?region=eu-west-1"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        lambda address: {"images": address},
+        lambda address: {"labels": address},
+        lambda address: {"output": address},
+        lambda address: {"fit": {"profiles": address}},
+        lambda address: {"model": {"name": address}},
+        lambda address: {"model": {"name": "resnet50", "classes": ["cat", address]}},
+        lambda address: {"model": {"name": "resnet50", "output_key": address}},
+        lambda address: {"targets": [address, "cat"]},
+        lambda address: {"grid": [{"paths": [{"path": "ig", "baseline": address}], "estimators": ["left"]}]},
+        lambda address: {
+            "grid": [{"paths": [f"guided_ig(baseline={address}, fraction=0.5)"], "estimators": ["left"]}]
+        },
+    ],
+)
+def test_no_secret_of_any_key_is_stored(fields: Callable[[str], dict[str, Any]]) -> None:
+    """Nor does a fingerprint tell of one; what run.json holds is a configuration of the same one."""
+    secret, bare = ({**BASE, **fields(address)} for address in (SECRET, BARE))
+    config = make_config(secret, "test")
+    stored = json.dumps(config.published())
+    assert "swordfish" not in stored
+    assert "KEY" not in stored
+    assert "bucket/x" in stored
+    known = make_config(json.loads(stored), "run.json")
+    assert known.fingerprint("w") == config.fingerprint("w") == make_config(bare, "test").fingerprint("w")
+    assert config.differences(known) == []
+
+
+def test_an_address_without_a_secret_is_stored_as_it_was() -> None:
+    """So are those that a run begun before has in its run.json, options and all."""
+    config = make_config({**BASE, "fit": {"profiles": "S3://bucket/x?region=eu-west-1"}}, "test")
+    assert config.published()["fit"]["profiles"] == "S3://bucket/x?region=eu-west-1"
+    # That of the version before this one.
+    assert config.fingerprint("w") == "d52639c4f8d07c3a14cecdc45401071bf62c5b6afd43ca2ed7dc6f55f94eb08a"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"boxes": SECRET}, "boxes.folder: expected a local path, got s3://bucket/x"),
+        (
+            {"model": {"name": "a", "weights": SECRET}},
+            "model.weights: expected a local path, got s3://bucket/x",
+        ),
+        (
+            {"model": {"name": "a", "classes": SECRET}},
+            "model.classes: expected a local path, got s3://bucket/x",
+        ),
+        ({"model": {"name": f"hf:{SECRET}"}}, "model.name: expected a local path, got s3://bucket/x"),
+    ],
+)
+def test_an_address_of_what_is_read_locally_is_refused(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match="test: ") as error:
+        make_config({**BASE, **changes}, "test")
+    assert str(error.value) == f"test: {line}"
 
 
 @pytest.mark.parametrize("path", sorted(Path("jobs/configs").glob("*.yaml")), ids=lambda path: path.name)

@@ -47,7 +47,7 @@ def output_placement(name: str) -> OutputPlacement | None:
     """The placement by the output that is called `name`, or is at that address; None for another one."""
     if name in OUTPUT_PLACEMENTS:
         return OUTPUT_PLACEMENTS[name]
-    placement = OUTPUT_PLACEMENTS[name] if ":" in name else None
+    placement = OUTPUT_PLACEMENTS.at(name) if ":" in name else None
     return placement if isinstance(placement, OutputPlacement) else None
 
 

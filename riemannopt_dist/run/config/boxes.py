@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from riemannopt_dist.metrics.metric import BOX_TOLERANCE
 from riemannopt_dist.run.config.strict import Strict
-from riemannopt_dist.run.config.values import Text
+from riemannopt_dist.run.config.values import LocalPath
 
 
 class BoxesConfig(Strict):
@@ -16,7 +16,7 @@ class BoxesConfig(Strict):
     `tolerance` pixels of the model's input beside one.
     """
 
-    folder: Text
+    folder: LocalPath
     tolerance: Annotated[float, Field(ge=0)] = BOX_TOLERANCE
 
     @model_validator(mode="before")

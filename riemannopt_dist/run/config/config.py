@@ -30,7 +30,7 @@ from riemannopt_dist.run.config.values import (
 from riemannopt_dist.run.config.wording import shortened
 from riemannopt_dist.run.grid import Cell, control_cell
 from riemannopt_dist.storage.digest import digest_of_values
-from riemannopt_dist.storage.redaction import without_secrets
+from riemannopt_dist.storage.redaction import without_credentials, without_secrets
 
 INDIFFERENT = ("output", "scaling", "maps", "batch_size", "internal_batch_size")
 """Keys that change no result beyond rounding: a run goes on with others."""
@@ -162,10 +162,14 @@ class Config(Strict):
                 yield f"{key}, without its {shortened(', '.join(lacking))}"
 
     def published(self) -> dict[str, Any]:
-        """All keys as plain values, without the credentials and options that addresses hold."""
+        """All keys as plain values, without the credentials that addresses hold.
+
+        Those of images, labels and output have no options either.
+        """
         fields = self.model_dump(mode="json")
         addresses = {key: fields[key] for key in ("images", "labels", "output") if fields[key] is not None}
-        return fields | {key: without_secrets(address) for key, address in addresses.items()}
+        bare = {key: without_secrets(address) for key, address in addresses.items()}
+        return {key: _without_credentials(value) for key, value in fields.items()} | bare
 
     def baseline_digests(self) -> dict[str, str]:
         """Those of the pictures that paths begin at, by the paths' labels.
@@ -184,7 +188,17 @@ class Config(Strict):
         """
         fields: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
         published = self.published()
-        decisive = {key: value for key, value in fields.items() if key not in (*INDIFFERENT, "grid")}
+        told = {key: value for key, value in fields.items() if key not in (*INDIFFERENT, "grid")}
+        decisive = {key: _without_credentials(value) for key, value in told.items()}
         decisive |= {key: published[key] for key in ("images", "labels") if key in decisive}
         decisive |= {"cells": [str(cell) for cell in self.cells()], "weights_digest": weights_digest}
         return digest_of_values(decisive)
+
+
+def _without_credentials(value: Any) -> Any:
+    """A plain value of whose texts none holds a secret: whatever the key, a text may be an address."""
+    if isinstance(value, str):
+        return without_credentials(value)
+    if isinstance(value, dict):
+        return {key: _without_credentials(item) for key, item in value.items()}
+    return [*map(_without_credentials, value)] if isinstance(value, list) else value

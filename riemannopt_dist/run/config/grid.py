@@ -9,14 +9,21 @@ from pydantic import AfterValidator, Field, model_validator
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.paths.base import PathFamily
-from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, PLACEMENTS
+from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, PLACEMENTS, output_placement
 from riemannopt_dist.run.config.path import PathConfig
 from riemannopt_dist.run.config.strict import Strict
 from riemannopt_dist.run.config.values import Items, PositiveInt, entry_of
 from riemannopt_dist.run.grid import Cell, make_cell
 
+
+def _placement(name: str) -> str:
+    if output_placement(name) is None:
+        PLACEMENTS.check(name, (LINEAR, ADAPTIVE, *OUTPUT_PLACEMENTS))
+    return name
+
+
 EstimatorName = Annotated[str, AfterValidator(entry_of(ESTIMATORS))]
-PlacementName = Annotated[str, AfterValidator(entry_of(PLACEMENTS, LINEAR, ADAPTIVE, *OUTPUT_PLACEMENTS))]
+PlacementName = Annotated[str, AfterValidator(_placement)]
 
 
 class GridBlock(Strict):

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from riemannopt_dist.run.config.config import Config
-from riemannopt_dist.run.config.wording import sentence, shortened, shown
+from riemannopt_dist.run.config.wording import located, shortened, shown
 from riemannopt_dist.run.config.yaml_text import parse_yaml
 from riemannopt_dist.storage.redaction import scrubbed
 
@@ -50,7 +50,7 @@ def make_config(fields: dict[str, Any], source: str) -> Config:
         return Config.model_validate(fields)
     except ValidationError as error:
         problems = [
-            shortened(scrubbed(f"{'.'.join(map(str, problem['loc'])) or 'grid'}: {sentence(problem)}"))
+            shortened(scrubbed(located(problem)))
             for problem in error.errors()
             # A list with bad items is called too short besides.
             if problem["type"] != "too_short" or not problem["input"]

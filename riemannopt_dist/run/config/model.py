@@ -1,13 +1,14 @@
 """The classifier: a model's name, weights and images, and the names of its classes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from riemannopt_dist.choices import HF, height_and_width
 from riemannopt_dist.run.config.strict import Strict
-from riemannopt_dist.run.config.values import Items, PositiveInt, Text
+from riemannopt_dist.run.config.values import Items, PositiveInt, Text, either, local
+from riemannopt_dist.run.config.wording import shown
 
 if TYPE_CHECKING:
     from riemannopt_dist.models.recipe import ModelSettings
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def _model_name(name: str) -> str:
     """A folder's path made absolute: workers run in other directories."""
     is_folder = name.startswith(HF)
-    return f"{HF}{Path(name.removeprefix(HF)).expanduser().absolute()}" if is_folder else name
+    return f"{HF}{Path(local(name.removeprefix(HF))).expanduser().absolute()}" if is_folder else name
 
 
 def _size(value: Any) -> Any:
@@ -26,7 +27,29 @@ def _size(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _channels(count: int) -> int:
+    if count not in (1, 3):
+        raise ValueError(f"expected 1 or 3, got {count}")
+    return count
+
+
+def _class_names(value: Any) -> Any:
+    """The names of classes, or their file, as they are told, checked: of many the bad one is named."""
+    if isinstance(value, str):
+        return local(value)
+    for index, name in enumerate(value if isinstance(value, list | tuple) else ()):
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"expected a name of each class, got {shown(name)} for class {index}")
+    return value
+
+
 Size = Annotated[int | tuple[int, int], BeforeValidator(_size)]
+# To a Literal true is 1.
+Channels = Annotated[int, AfterValidator(_channels)]
+OutputKey = Annotated[Text | Annotated[int, Field(ge=0)], either("a key, or a place from 0 on")]
+ClassNames = Annotated[
+    Text | Items[Text], either("a file, or a list of names"), BeforeValidator(_class_names)
+]
 
 
 class ModelConfig(Strict):
@@ -43,15 +66,15 @@ class ModelConfig(Strict):
     """
 
     name: Annotated[str, AfterValidator(_model_name)]
-    weights: str | None = None
+    weights: Annotated[str, AfterValidator(local)] | None = None
     num_classes: PositiveInt | None = None
     mean: Items[float] | None = None
     std: Items[float] | None = None
     input_size: Size | None = None
     resize_size: Size | None = None
-    channels: Literal[1, 3] | None = None
-    output_key: Text | Annotated[int, Field(ge=0)] | None = None
-    classes: Text | Items[Text] | None = None
+    channels: Channels | None = None
+    output_key: OutputKey | None = None
+    classes: ClassNames | None = None
 
     @property
     def settings(self) -> "ModelSettings":

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidatorFunctionWr
 
 from riemannopt_dist.registry import Registry
 from riemannopt_dist.run.config.wording import shown
+from riemannopt_dist.storage.redaction import URI, without_secrets
 
 T = TypeVar("T")
 
@@ -29,17 +30,30 @@ def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
-def _count_or_auto(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return validated(value)
-    except ValidationError:
-        raise ValueError(f"expected a count or auto, got {shown(value)}") from None
+def either(expected: str) -> WrapValidator:
+    """What tells in one line what a value of several types was expected to be."""
+
+    def checked(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validated(value)
+        except ValidationError:
+            raise ValueError(f"expected {expected}, got {shown(value)}") from None
+
+    return WrapValidator(checked)
+
+
+def local(text: str) -> str:
+    """The text. Raises ValueError for an address with a scheme."""
+    if URI.match(text):
+        raise ValueError(f"expected a local path, got {without_secrets(text)}")
+    return text
 
 
 Text = Annotated[str, Field(min_length=1)]
+LocalPath = Annotated[Text, AfterValidator(local)]
 Share = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
-CountOrAuto = Annotated[PositiveInt | Literal["auto"], WrapValidator(_count_or_auto)]
+CountOrAuto = Annotated[PositiveInt | Literal["auto"], either("a count or auto")]
 # Lists, in a file: strict validation would take tuples alone.
 Items = Annotated[tuple[T, ...], Field(strict=False)]
 DistinctItems = Annotated[Items[T], AfterValidator(distinct)]

@@ -9,18 +9,30 @@ LONGEST = 400
 
 _SAID = {"extra_forbidden": "unknown key", "missing": "missing"}
 _EXPECTED = {
+    "bool_type": "true or false",
     "string_type": "text",
+    "string_unicode": "text in Unicode",
     "string_too_short": "text",
     "int_type": "a whole number",
+    "int_parsing_size": "a smaller number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "multiple_of": "a multiple of {multiple_of:g}",
     "literal_error": "one of {expected}",
     "tuple_type": "a list",
     "too_short": "at least one",
     "model_type": "keys and values",
 }
 """What pydantic expected, by its types of error, in words that say nothing of Python."""
+
+
+def located(problem: ErrorDetails) -> str:
+    """The key, where it is that of a value and not of all, and what is wrong there."""
+    key = ".".join(map(str, problem["loc"]))
+    return f"{key}: {sentence(problem)}" if key else sentence(problem)
 
 
 def sentence(problem: ErrorDetails) -> str:
@@ -43,7 +55,9 @@ def shown(value: Any) -> str:
         return "keys and values"
     if value is None:
         return "nothing"
-    return repr(value) if isinstance(value, str | list) else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(shown, value))}]"
+    return repr(value) if isinstance(value, str) else str(value).lower()
 
 
 def shortened(text: str) -> str:

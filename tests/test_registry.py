@@ -1,0 +1,169 @@
+"""What is chosen by an address or comes of an installed package: what it has to be, in one line."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from riemannopt_dist.estimators.table import ESTIMATORS
+from riemannopt_dist.map_files.table import EXPORTERS, READERS
+from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.paths.table import PATHS, Straight, path_family
+from riemannopt_dist.quadrature.optimize import optimize_schedule
+from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, PLACEMENTS
+from riemannopt_dist.quadrature.profile import Profile
+from riemannopt_dist.registry import Registry
+from riemannopt_dist.reports.formats import FORMATS
+from riemannopt_dist.run.config.loading import make_config
+
+BASE = {"images": "photos", "output": "run", "model": {"name": "resnet50"}}
+TABLES = (ESTIMATORS, EXPORTERS, FORMATS, METRICS, OUTPUT_PLACEMENTS, PATHS, PLACEMENTS, READERS)
+
+THEIRS = """
+import functools
+from riemannopt_dist.paths.table import Straight
+
+class Half:
+    name = "half"
+    early = ()
+
+def dim(grey=0.25):
+    return Straight(grey)
+
+def none(profile, rule, counts):
+    return None
+
+def logged(function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        return function(*args, **kwargs)
+    return call
+
+@logged
+def middle(profile, rule, counts):
+    return [[0.0, 0.5, 1.0] for count in counts]
+
+def everything(*args, **kwargs):
+    return {}
+"""
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An installed package with an entry point in every table, and one that will do in some."""
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    groups = {vars(table)["_group"] for table in TABLES}
+    points = [f"[{group}]\nodd = theirs_here:Half.name" for group in sorted(groups)]
+    (info / "entry_points.txt").write_text("\n".join(points))
+    (tmp_path / "theirs_here.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for table in TABLES:
+        vars(table).pop("_added", None)
+    yield
+    for table in TABLES:
+        vars(table).pop("_added", None)
+    sys.modules.pop("theirs_here", None)
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: str(vars(table)["_group"]))
+def test_an_entry_point_of_something_else_is_one_line(table: Registry[Any]) -> None:
+    with pytest.raises(
+        ValueError, match=f"^{table.kind}: 'odd', theirs_here:Half.name of the package"
+    ) as error:
+        table["odd"]
+    assert "package theirs: expected a" in str(error.value)
+    assert "got a value of the type str" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: str(vars(table)["_group"]))
+def test_every_built_in_entry_is_what_it_has_to_be(table: Registry[Any]) -> None:
+    for name in table:
+        table._checked(name, table[name])
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"grid": [{"estimators": ["os.path:join"]}]},
+            "grid.0.estimators.0: estimator: 'os.path:join': expected an Estimator as of "
+            "riemannopt_dist.estimators.base, got the function join, without name, sums, early, "
+            "takes_tolerance, tends_to_integral, refusal, check, rule, cost, attribute",
+        ),
+        (
+            {"grid": [{"estimators": ["riemannopt_dist.estimators.table:Riemann"]}]},
+            "grid.0.estimators.0: estimator: 'riemannopt_dist.estimators.table:Riemann': expected an "
+            "Estimator as of riemannopt_dist.estimators.base, got the class Riemann: give an instance",
+        ),
+        (
+            {"grid": [{"placements": ["os.path:join"]}]},
+            "grid.0.placements.0: placement: 'os.path:join': expected a function of (profile, rule, counts) "
+            "that makes partitions, got the function join",
+        ),
+        (
+            {"metrics": ["os.path:join"]},
+            "metrics.0: metric: 'os.path:join': expected a Metric as of riemannopt_dist.metrics.metric, got "
+            "the function join",
+        ),
+        (
+            {"grid": [{"paths": ["os.path:join"]}]},
+            "grid.0.paths.0: path os.path:join: expected a function that makes a family of paths of "
+            "no parameters (join() missing 1 required positional argument: 'a')",
+        ),
+        (
+            {"grid": [{"paths": ["theirs_here:everything"]}]},
+            "grid.0.paths.0: path theirs_here:everything: expected a PathFamily as of "
+            "riemannopt_dist.paths.base, got a value of the type dict, without label, walked, through, "
+            "sampling, reference_gradients",
+        ),
+        (
+            {"grid": [{"paths": ["os:sep"]}]},
+            "grid.0.paths.0.path: path: 'os:sep': expected a function that makes a family of paths, got a "
+            "value of the type str",
+        ),
+        (
+            {"grid": [{"estimators": [".os:sep"]}]},
+            "grid.0.estimators.0: estimator: expected a name or package.module:name, got '.os:sep'",
+        ),
+    ],
+)
+def test_an_address_of_something_else_is_one_line(changes: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match="test: ") as error:
+        make_config({**BASE, **changes}, "test")
+    assert str(error.value) == f"test: {line}"
+
+
+@pytest.mark.parametrize("table", [FORMATS, EXPORTERS, READERS], ids=lambda table: str(table.kind))
+def test_what_cannot_be_called_so_is_no_part_of_a_report_and_no_format(table: Registry[Any]) -> None:
+    for address in ("os.path:join", "os:sep", "os:getcwd"):
+        with pytest.raises(
+            ValueError, match=rf"^{table.kind}: '{address}': expected a function of \(.*, got "
+        ):
+            table[address]
+
+
+@pytest.mark.usefixtures("theirs")
+def test_what_will_do_is_taken() -> None:
+    """A function behind a decorator, one that takes anything, placements of either table, a path's own."""
+    assert PLACEMENTS["theirs_here:middle"](None, "left", [2]) == [[0.0, 0.5, 1.0]]  # type: ignore[arg-type]
+    assert FORMATS["theirs_here:everything"](None) == {}  # type: ignore[arg-type]
+    assert path_family("theirs_here:dim", {"grey": 0.5}) == Straight(0.5)
+    by_output = {"estimators": ["idg"], "placements": ["riemannopt_dist.quadrature.placement.idg:RISE"]}
+    config = make_config({**BASE, "grid": [by_output]}, "test")
+    assert all(cell.per_image for cell in config.cells())
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_placement_that_makes_nothing_is_one_line() -> None:
+    points = tuple(np.linspace(0.0, 1.0, 9).tolist())
+    profile = Profile(points, (1.0,) * 9, (0.0,) * 9, 1)
+    with pytest.raises(ValueError, match=r"^placement: 'theirs_here:none': expected a list of .*, got None$"):
+        optimize_schedule(profile, 4, "left", "theirs_here:none")
