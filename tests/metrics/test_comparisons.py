@@ -246,6 +246,23 @@ def test_what_cannot_be_randomised_is_told(images: Tensor, targets: Tensor) -> N
         ro.randomisation_check(model, images, targets, lambda _, x, __: x, looks=0)
 
 
+def test_what_is_compared_with_controls_takes_maps_of_any_scale(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    """A control is in no unit of f: what depends on a map's size would tell methods from it by that alone."""
+    objective = Objective(smooth_net, targets)
+    maps = torch.randn(1, *images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    f, boxes = objective.values(images), [[ro.Box(0, 0, 3, 3)]] * len(images)
+    batches = [MapBatch(objective, images, scale * maps, f, f[None], boxes=boxes) for scale in (1, 64)]
+    compared = {name: metric for name, metric in METRICS.items() if metric.against_controls}
+    assert len(compared) > 4
+    for metric in compared.values():
+        alone, scaled = (metric.compute(batch)[metric.against_controls] for batch in batches)
+        torch.testing.assert_close(alone, scaled, rtol=1e-12, atol=0)
+    alone, scaled = (METRICS["infidelity"].compute(batch)["infidelity"] for batch in batches)
+    assert (scaled > 100 * alone).all()
+
+
 @pytest.mark.parametrize("name", ["sensitivity_n", "road", "sparseness"])
 def test_metrics_write_their_columns_and_cost_what_they_say(
     name: str, network: nn.Module, objective: Objective, golden: dict[str, Tensor]
