@@ -12,13 +12,12 @@ import pyarrow.compute as pc
 from riemannopt_dist.reports.cells import cell_key, cell_name, in_path_order
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.efficiency import AT_LEAST, AT_MOST, ERROR, ROUNDING, sample_efficiency
+from riemannopt_dist.reports.gaps import GAP
 from riemannopt_dist.reports.page.parts import bounded, shown
 from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.statistics import ENOUGH, NONE, TOO_FEW
 from riemannopt_dist.text import printable
 
-GAP = "relative_error"
-"""The completeness gap, a lower bound of the true error: what cells are judged by in a run without that."""
 WORDS: Mapping[str, str] = {ERROR: "true error", GAP: "completeness gap"}
 EQUAL = ("left", "linear")
 """Estimator and placement of equal points."""
