@@ -6,6 +6,7 @@ float32 or wider, whatever the model computes in.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -24,13 +25,22 @@ from riemannopt_dist.choices import OUTPUTS as OUTPUTS
 from riemannopt_dist.choices import PRECISIONS, Precision
 from riemannopt_dist.choices import Output as Output
 from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.models.logits import check_logits, check_two_classes
+from riemannopt_dist.models.logits import (
+    REPEATED,
+    check_logits,
+    check_no_probabilities,
+    check_two_classes,
+    moved,
+)
 from riemannopt_dist.paths.base import Path
 from riemannopt_dist.precision import ROUNDED, products_in, relative_rounding, sum_type
 from riemannopt_dist.transfer import on_device
 
 Index = NDArray[np.int64]
 DEFAULT_INTERNAL_BATCH_SIZE = 32
+
+_SOUND: WeakKeyDictionary[nn.Module, set[tuple[Output, bool]]] = WeakKeyDictionary()
+"""Models whose logits were looked at: for which output, and whether in training mode."""
 
 
 def micro_batches(items: int, size: int) -> Iterator[slice]:
@@ -108,7 +118,30 @@ class Objective:
 
     def logits(self, images: Tensor) -> Tensor:
         """The model's logits (N, classes) of images (N, C, H, W)."""
-        return logits_of(self.model, images, self.precision)
+        logits = logits_of(self.model, images, self.precision)
+        self.check_logits(images, logits)
+        return logits
+
+    def check_logits(self, images: Tensor, logits: Tensor) -> None:
+        """Raise ValueError for logits that are probabilities, where one is explained, or depend on chance.
+
+        The logits are those of images (N, C, H, W). A look waits for the device: there is one at a model's
+        first logits alone. Chance is looked for in training mode, by a second pass.
+        """
+        looked_at = _SOUND.setdefault(self.model, set())
+        if (state := (self.output, self.model.training)) in looked_at:
+            return
+        if self.output == "probability":
+            check_no_probabilities(logits.detach())
+        if any(layer.training for layer in self.model.modules()):
+            with torch.no_grad():
+                again = logits_of(self.model, images, self.precision)
+            if moved(again, logits.detach()) > REPEATED:
+                raise ValueError(
+                    "model: its forward pass depends on chance, two passes of the same images differ: "
+                    "expected evaluation mode (model.eval())"
+                )
+        looked_at.add(state)
 
     def of(self, rows: Tensor | list[int]) -> "Objective":
         """That of the images at `rows` (N,) of the B, in their order."""

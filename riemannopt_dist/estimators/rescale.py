@@ -239,7 +239,9 @@ def forward_pass(objective: Objective, places: Tensor, tape: Tape) -> tuple[Tens
                 logits.append(
                     logits_of(partial(torch.func.functional_call, model, constant), part, objective.precision)
                 )
-    return inputs, torch.cat(logits)
+    together = torch.cat(logits)
+    objective.check_logits(inputs, together)
+    return inputs, together
 
 
 def mean_output_slopes(before: Tensor, after: Tensor, targets: Tensor, output: Output) -> Tensor:

@@ -1,6 +1,8 @@
 """Completeness: how far a map's sum is from f(x) − f(x′), which the exact path integral equals.
 
-A lower bound of the error only: over- and underestimates of single features cancel in the sum.
+A lower bound of the error only: over- and underestimates of single features cancel in the sum. Of an
+estimator that integrates something else it is no bound (idg, left_ig, path_weighted_*), and of one that is
+complete by construction it is 0 whatever the map (idgi*, rescale).
 """
 
 import torch
@@ -90,7 +92,9 @@ COMPLETENESS = Metric(
             "1",
             "lower",
             undefined="where the output does not change, and for a control",
-            meaning="|completeness_delta| / |output_change|, a lower bound of the map's true error",
+            meaning="|completeness_delta| / |output_change|, a lower bound of the map's true error where the "
+            "estimator tends to the path integral. Of idg, left_ig and path_weighted_* it is by design, of "
+            "idgi* and rescale 0 by construction: placements and runs are not compared by these",
         ),
     ),
     summaries=(

@@ -2,8 +2,9 @@
 
 E[(Σ_i∈square a_i − (f(x) − f(x with the square black)))²] over random squares. The attributions are of the
 kind that sums to f's change along a path, so that a square's sum stands for the square's part in f. A lower
-one is better; a map of zeros has the mean square of f's own changes. Squares are seeded by the image's
-content: the same in any batch, and for all maps.
+one is better; a map of zeros has the mean square of f's own changes. It takes attributions in units of f:
+a control has its own, and is not compared. Squares are seeded by the image's content: the same in any batch,
+and for all maps.
 """
 
 import numpy as np
@@ -66,12 +67,12 @@ INFIDELITY = Metric(
             "infidelity",
             "f squared",
             "lower",
-            meaning="mean squared difference of a square's attributions and what f loses with it",
+            meaning="mean squared difference of a square's attributions and what f loses with it; not "
+            "compared with controls, which are in other units than f",
         ),
     ),
     summaries=(Summary("infidelity_mean", "mean", ("infidelity",), "lower"),),
     compute=_compute,
     passes_an_image=SQUARES,
-    against_controls="infidelity",
     of_channel_sums=True,
 )

@@ -58,10 +58,13 @@ class Curve:
 
     @property
     def normalized(self) -> Tensor:
-        """The score over f(x), not clipped: (…, B). NaN where f(x) is 0 up to the rounding of the curve."""
+        """The score over f(x), not clipped: (…, B). NaN where f(x) is not above the rounding of the curve.
+
+        Over a negative logit, the better map would get the worse number.
+        """
         dtype = self.computed_in or self.curve.dtype
         rounding = output_rounding(self.curve.abs().amax(-1), dtype, self.output)
-        return torch.where(self.f_input.abs() <= rounding, torch.nan, self.score / self.f_input)
+        return torch.where(self.f_input <= rounding, torch.nan, self.score / self.f_input)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,7 +284,7 @@ def _metric(
                 f"{name}_normalized",
                 "mean of f over f(x)",
                 direction,
-                undefined="where f(x) is 0",
+                undefined="where f(x) is 0 or less",
                 meaning=f"{name} over f at the image",
             ),
             Column(

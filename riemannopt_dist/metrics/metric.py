@@ -122,7 +122,8 @@ class Metric:
     strings (or None) that hold for all S maps of an image. It costs `passes_a_map` forward passes of the
     model at most, and `passes_an_image` besides; f at black, where it `needs_f_black`, serves all metrics.
     `requires` is a package that it needs and that does not come along. By the column `against_controls` every
-    cell is compared with maps that know nothing of the model.
+    cell is compared with maps that know nothing of the model, nor of f's units: the map's scale must not
+    matter to it.
 
     One `of_channel_sums` looks at maps summed over channels alone, one that `needs_references` at converged
     maps: these tell whether it can be computed from stored maps. One that `needs_boxes` is refused where

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.data.boxes import Box
-from riemannopt_dist.metrics.insertion import pixel_saliency
+from riemannopt_dist.metrics.insertion import check_maps, pixel_saliency
 from riemannopt_dist.metrics.metric import BOX_TOLERANCE, Column, MapBatch, Metric, Summary
 from riemannopt_dist.transfer import on_device
 
@@ -19,21 +19,29 @@ def pointing_game(
 ) -> Tensor:
     """1 where the highest |channel sum| of a map is within `tolerance` pixels of a box, else 0: (…, B).
 
-    Float64. Maps are (…, B, C, H, W), and `boxes` those of each of the B images, in pixels of the maps; NaN
-    for an image without one. The first of equal pixels counts, row by row. Raises ValueError for another
-    number of images.
+    Float64. Maps are (B, C, H, W), or (S, B, C, H, W) for S maps an image, and `boxes` those of each of the B
+    images, in pixels of the maps. NaN for an image without a box, and for a map that is the same everywhere,
+    which points nowhere. Else the first of equal pixels counts, row by row. Raises ValueError for another
+    number of images, and for maps with NaN or infinity.
     """
     if maps.ndim < 4 or len(boxes) != maps.shape[-4]:
         raise ValueError(f"boxes: expected those of each image of maps {tuple(maps.shape)}, got {len(boxes)}")
-    saliency = pixel_saliency(maps)
-    places = saliency.flatten(-2).argmax(-1).cpu()
+    check_maps(maps, maps if maps.ndim == 4 else maps[0])
+    return _hits(maps, boxes, tolerance)
+
+
+def _hits(maps: Tensor, boxes: Sequence[Sequence[Box]], tolerance: float) -> Tensor:
+    """`pointing_game`, without a look at the values, which would wait for the device."""
+    saliency = pixel_saliency(maps).flatten(-2)
+    constant = saliency.amax(-1) == saliency.amin(-1)
+    places = torch.where(constant, -1, saliency.argmax(-1)).cpu()
     down, across = places // maps.shape[-1], places % maps.shape[-1]
     hits = torch.full(places.shape, torch.nan, dtype=torch.float64)
     for image, around in enumerate(boxes):
         near = [_distance(box, across[..., image], down[..., image]) <= tolerance for box in around]
         if near:
             hits[..., image] = torch.stack(near).any(0).double()
-    return on_device(hits.numpy(), maps.device)
+    return on_device(hits.where(places >= 0, torch.nan).numpy(), maps.device)
 
 
 def _distance(box: Box, x: Tensor, y: Tensor) -> Tensor:
@@ -47,7 +55,7 @@ def _distance(box: Box, x: Tensor, y: Tensor) -> Tensor:
 
 def _compute(batch: MapBatch) -> dict[str, Tensor | Sequence[str | None]]:
     known = batch.boxes or [None] * len(batch.images)
-    hits = pointing_game(batch.maps, [boxes or () for boxes in known], tolerance=batch.box_tolerance)
+    hits = _hits(batch.maps, [boxes or () for boxes in known], batch.box_tolerance)
     return {"pointing_hit": hits, "pointing_skipped": [_skip_reason(boxes) for boxes in known]}
 
 
@@ -64,8 +72,7 @@ POINTING_GAME = Metric(
             "pointing_hit",
             "1",
             "higher",
-            undefined="for an image without boxes",
-            reason="pointing_skipped",
+            undefined="for an image without boxes, and where the map is the same everywhere",
             meaning="1 where the map's highest pixel is on an object's box or near one, else 0",
         ),
         Column(

@@ -2,7 +2,8 @@
 
 A map that stays when the model's parameters are replaced by chance, layer by layer from the top, explains the
 image rather than the model; one that is the same for another class explains no class. Maps are compared by
-the rank correlation of their channel sums, signs and all.
+the rank correlation of their channel sums, and by that of the sums' absolute values: signs that change by
+chance hide from the first that an edge detector stays where it was.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,19 +27,22 @@ ALIKE = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Sameness:
-    """How alike maps are to the model's own: `similarity`, a rank correlation in [−1, 1], float64.
+    """How alike maps are to the model's own: rank correlations in [−1, 1], float64.
 
-    After the randomisation of each of L `layers`, from the top, it is (L, B); of another class it is (1, B),
-    and `layers` is empty. NaN where a map is constant.
+    `similarity` is that of pixels with their signs, `absolute_similarity` that of their absolute values.
+    After the randomisation of each of L `layers`, from the top, both are (L, B); of another class they are
+    (1, B), and `layers` is empty. NaN where a map is constant.
     """
 
     similarity: Tensor
+    absolute_similarity: Tensor
     layers: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
-        """Whether the maps have changed: in the end they are alike by no more than `ALIKE` on average."""
-        return bool(self.similarity[-1].nanmean() <= ALIKE)
+        """Whether the maps have changed: in the end both means over images are at most `ALIKE`."""
+        both = torch.stack([self.similarity[-1], self.absolute_similarity[-1]])
+        return bool((both.nanmean(1) <= ALIKE).all())
 
 
 def randomisation_check(
@@ -54,10 +58,12 @@ def randomisation_check(
 
     `explain` makes the maps, such as `lambda model, images, targets: integrated_gradients(model, images,
     targets, schedule).maps`. It is called once, and after every layer, or `looks` times on the way. Layers
-    are the modules that can `reset_parameters`, in the reverse of the order in which the model has them. The
-    model itself stays as it is.
+    are the modules with parameters of their own, in the reverse of the order in which the model has them:
+    they draw new ones, as when they were made. Those that no layer draws (a class token, a position
+    embedding, a layer scale) are permuted, which leaves constants as they are. The model itself stays as it
+    is.
 
-    Raises ValueError for a model without such layers, images and targets that do not fit, and maps of another
+    Raises ValueError for a model without parameters, images and targets that do not fit, and maps of another
     shape.
     """
     own = _own_maps(model, images, targets, explain)
@@ -65,7 +71,8 @@ def randomisation_check(
         name: _alike(explain(randomised, images, targets), own)
         for name, randomised in _randomised(model, looks, seed)
     }
-    return Sameness(torch.stack([*alike.values()]), tuple(alike))
+    signed, absolute = torch.stack([*alike.values()], dim=1)
+    return Sameness(signed, absolute, tuple(alike))
 
 
 def random_logit_check(
@@ -90,7 +97,8 @@ def random_logit_check(
             raise ValueError(f"model: expected at least two classes, got {classes}")
         draws = torch.tensor([(content + seed) % (classes - 1) for content in content_seeds(images)])
         others = (targets + 1 + draws.to(targets)) % classes
-    return Sameness(_alike(explain(model, images, others), own)[None])
+    signed, absolute = _alike(explain(model, images, others), own)[:, None]
+    return Sameness(signed, absolute)
 
 
 def _own_maps(model: nn.Module, images: Tensor, targets: Tensor, explain: Explain) -> Tensor:
@@ -107,24 +115,52 @@ def _randomised(model: nn.Module, looks: int | None, seed: int) -> Iterator[tupl
     Chance is the host's, one stream for all layers: the same on every device, whatever is drawn between.
     """
     shown, on_host = deepcopy(model), deepcopy(model).cpu()
-    layers = [(name, one) for name, one in on_host.named_modules() if hasattr(one, "reset_parameters")]
+    layers = _layers(on_host)
     if not layers:
-        raise ValueError("model: expected layers with reset_parameters, as torch's have, found none")
+        raise ValueError("model: expected layers with parameters, found none to randomise")
     count = len(layers) if looks is None else looks
     check_positive(count, "looks")
     seen = {-(-len(layers) * look // count) for look in range(1, count + 1)}
     state = torch.Generator().manual_seed(seed).get_state()
-    for number, (name, layer) in enumerate(reversed(layers), start=1):
+    for number, (name, layer) in enumerate(reversed(layers.items()), start=1):
         with torch.random.fork_rng([]):
             torch.set_rng_state(state)
-            layer.reset_parameters()
+            _randomise(layer)
             state = torch.get_rng_state()
         if number in seen:
             shown.load_state_dict(on_host.state_dict())
             yield name, shown
 
 
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules with parameters of their own, or that draw some, by name; the model itself by those it has."""
+    own = {name: [*dict(one.named_parameters(recurse=False))] for name, one in model.named_modules()}
+    return {
+        name or ", ".join(own[name]) or type(model).__name__: layer
+        for name, layer in model.named_modules()
+        if own[name] or _redraw(layer) is not None
+    }
+
+
+def _redraw(layer: nn.Module) -> Callable[[], object] | None:
+    """What draws a layer's parameters anew; torch's attention alone keeps it to itself."""
+    redraw: Callable[[], object] | None = getattr(layer, "reset_parameters", None)
+    return layer._reset_parameters if isinstance(layer, nn.MultiheadAttention) else redraw
+
+
+@torch.no_grad()
+def _randomise(layer: nn.Module) -> None:
+    """New parameters for a layer; those that it leaves as they are, permuted."""
+    before = [parameter.clone() for parameter in layer.parameters(recurse=False)]
+    if (redraw := _redraw(layer)) is not None:
+        redraw()
+    for old, parameter in zip(before, layer.parameters(recurse=False), strict=True):
+        if torch.equal(old, parameter):
+            parameter.copy_(old.flatten()[torch.randperm(old.numel())].view_as(old))
+
+
 def _alike(maps: Tensor, own: Tensor) -> Tensor:
-    """The rank correlation of channel sums, (B,)."""
+    """The rank correlation of channel sums, and of their absolute values, (2, B)."""
     check_maps(maps, own)
-    return rank_correlation(*(one.sum(1, dtype=torch.float64).flatten(1) for one in (maps, own)))
+    a, b = (one.sum(1, dtype=torch.float64).flatten(1) for one in (maps, own))
+    return torch.stack([rank_correlation(a, b), rank_correlation(a.abs(), b.abs())])

@@ -125,7 +125,7 @@ ROAD = Metric(
             "road_normalized",
             "mean of f over f(x)",
             "lower",
-            undefined="where f(x) is 0",
+            undefined="where f(x) is 0 or less",
             meaning="road over f at the image",
         ),
         Column(

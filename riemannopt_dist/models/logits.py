@@ -3,9 +3,14 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 EXPECTED = "model: expected logits, a floating-point tensor (B, classes)"
+NEAR_ONE = 1e-4
+"""How far from 1 rounding may bring the sum of an image's probabilities."""
+REPEATED = 1e-5
+"""How far the logits of a pass that is repeated may move, relative to the largest: further than rounding."""
 TWO_CLASSES = "for two classes, return torch.stack([torch.zeros_like(z), z], 1) of the one logit z, (B,)"
 
 
@@ -29,6 +34,20 @@ def check_two_classes(logits: Tensor) -> None:
         raise ValueError(
             f"model: expected two classes or more, got 1, whose softmax is always 1: {TWO_CLASSES}"
         )
+
+
+def check_no_probabilities(logits: Tensor) -> None:
+    """Raise ValueError for rows (B, classes) that are probabilities, which a softmax would flatten."""
+    sums = logits.sum(1, dtype=torch.float64)
+    if bool((logits >= 0).all() & ((sums - 1).abs() < NEAR_ONE).all()):
+        raise ValueError(
+            "model: expected logits, got probabilities (none below 0, of sum 1): leave out its softmax"
+        )
+
+
+def moved(logits: Tensor, expected: Tensor) -> float:
+    """The largest difference of logits from those expected, relative to the largest of these."""
+    return float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
 def _kind(output: object) -> str:

@@ -14,14 +14,18 @@ from torch import Tensor
 
 from riemannopt_dist.arguments import check_model
 from riemannopt_dist.models.classifier import Classifier
-from riemannopt_dist.models.logits import check_logits, check_two_classes
+from riemannopt_dist.models.logits import (
+    REPEATED,
+    check_logits,
+    check_no_probabilities,
+    check_two_classes,
+    moved,
+)
 from riemannopt_dist.objective import Output
 from riemannopt_dist.storage.redaction import one_line
 
-REPEATED = 1e-5
-"""How far the logits of a pass that is repeated may move, relative to the largest: further than rounding."""
 REARRANGED = 1e-4
-"""How far those of an image alone, or of a model built anew, may move: other kernels round otherwise."""
+"""How far the logits of an image alone, or of a model built anew, may move: other kernels round otherwise."""
 
 
 def check_classifier(model: Classifier, output: Output = "probability") -> int:
@@ -63,11 +67,6 @@ def run_model(model: Classifier, images: Tensor) -> Tensor:
     check_logits(logits, len(images))
     tensor: Tensor = logits
     return tensor
-
-
-def moved(logits: Tensor, expected: Tensor) -> float:
-    """The largest difference of logits from those expected, relative to the largest of these."""
-    return float((logits - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
 
 
 def _check_alone(model: Classifier, image: Tensor, expected: Tensor) -> None:
@@ -129,10 +128,7 @@ def _check_values(logits: Tensor, output: Output) -> None:
     if output == "logit":
         return
     check_two_classes(logits)
-    if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < REARRANGED).all()):
-        raise ValueError(
-            "model: expected logits, got probabilities (none below 0, of sum 1): leave out its softmax"
-        )
+    check_no_probabilities(logits)
 
 
 def _check_repeated(model: Classifier, images: Tensor, expected: Tensor) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from riemannopt_dist.reports.answer import counted
 from riemannopt_dist.reports.cells import cell_name
+from riemannopt_dist.reports.gaps import gauged
 from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import ENOUGH, TOO_FEW, cell_fields, mean_interval, scores
 
@@ -90,7 +91,7 @@ class _Pair:
 
     @classmethod
     def of(cls, first: NamedRun, other: NamedRun) -> "_Pair":
-        before, after = Pivot.of(first.results), Pivot.of(other.results)
+        before, after = (Pivot.of(gauged(run.results)) for run in (first, other))
         replaced = [name for name, text in first.digests.items() if other.digests.get(name, text) != text]
         other_bytes = pc.is_in(before.images, pa.array(replaced, before.images.type))
         partner = pc.index_in(before.images, after.images)

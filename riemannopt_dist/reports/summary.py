@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, Summary, summaries_of
 from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
+from riemannopt_dist.reports.gaps import gauged
 from riemannopt_dist.reports.pivot import CELL, Pivot
 from riemannopt_dist.reports.statistics import (
     COSTS,
@@ -78,10 +79,11 @@ def csv_of(table: pd.DataFrame) -> str:
 def comparison_files(results: pa.Table) -> dict[str, bytes]:
     """The CSV files of comparisons, those that the results have something for, by their names.
 
-    comparisons (linear against fitted), efficiency and tolerances (against converged maps), controls.
+    comparisons (linear against fitted), efficiency and tolerances (against converged maps), controls. No
+    verdict rests on a completeness gap that tells nothing (`gauged`).
     """
     tables = {
-        COMPARISONS: changes(results),
+        COMPARISONS: changes(gauged(results)),
         EFFICIENCY: sample_efficiency(results),
         TOLERANCES: tolerances(results),
     }

@@ -14,11 +14,11 @@ from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import assemble_model, load_model
+from riemannopt_dist.models.logits import moved
 from riemannopt_dist.models.recipe import ModelSettings
 from riemannopt_dist.models.soundness import (
     REARRANGED,
     check_classifier,
-    moved,
     noise,
     run_model,
 )

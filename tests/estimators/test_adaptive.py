@@ -34,6 +34,7 @@ class Rise(nn.Module):
     def __init__(self, centre: float) -> None:
         super().__init__()
         self.centre = centre
+        self.eval()  # of a model in training mode the first images are passed twice
 
     def forward(self, images: Tensor) -> Tensor:
         score = (shares(images) * images.flatten(1)).sum(1)
@@ -81,6 +82,7 @@ class Recorder(nn.Module):
         super().__init__()
         self.model = model
         self.means: list[float] = []
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         self.means += images.detach().flatten(1).mean(1).tolist()

@@ -1,11 +1,13 @@
 """The metrics that others have published, against Quantus and pytorch-grad-cam, and where they are known."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 import riemannopt_dist as ro
 from riemannopt_dist.metrics.controls import edge_map
@@ -15,6 +17,7 @@ from riemannopt_dist.metrics.road import impute
 from riemannopt_dist.metrics.sensitivity_n import SHARES, pixel_sets, set_correlation
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.objective import Objective
+from tests.hugging_face import vit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics.npz"
 
@@ -183,15 +186,81 @@ def test_sanity_checks_hold_for_integrated_gradients_and_fail_for_edges(
     assert ro.random_logit_check(*examples, gradients).holds
 
 
+def normalised_head() -> nn.Module:
+    head = nn.utils.parametrizations.weight_norm(nn.Linear(27, 5))
+    return nn.Sequential(nn.AdaptiveAvgPool2d(3), nn.Flatten(), head)
+
+
+@pytest.mark.parametrize(
+    ("make", "last"),
+    [
+        (vit, "vit.embeddings"),
+        (lambda: VisionTransformer(32, 8, 2, 2, 16, 32, num_classes=5), "class_token"),
+        (normalised_head, "2"),
+    ],
+)
+def test_no_parameter_stays_in_the_end(make: Callable[[], nn.Module], last: str) -> None:
+    """Tokens, embeddings, the projections of torch's attention and what makes up a weight are in no layer's
+    `reset_parameters`."""
+    model, generator = make().eval(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    before = {name: one.clone() for name, one in model.named_parameters()}
+    after: dict[str, Tensor] = {}
+
+    def explain(shown: nn.Module, images: Tensor, _: Tensor) -> Tensor:
+        after.update({name: one.clone() for name, one in shown.named_parameters()})
+        return images
+
+    pictures = torch.rand(2, 3, 32, 32, generator=generator)
+    found = ro.randomisation_check(model, pictures, torch.zeros(2, dtype=torch.int64), explain)
+    assert found.layers[-1].endswith(last)
+    assert len(found.layers) == len({name.rpartition(".")[0] for name in before})
+    assert [name for name, one in before.items() if torch.equal(one, after[name])] == []
+
+
+def test_signs_by_chance_hide_no_edge_detector(images: Tensor, targets: Tensor) -> None:
+    """Its signed ranks are those of noise, its absolute values the same in any model and of any class."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(108, 5)).double().eval()
+    chance = torch.Generator().manual_seed(0)
+
+    def edges(_: nn.Module, x: Tensor, __: Tensor) -> Tensor:
+        return edge_map(x) * (2 * torch.randint(2, (1, 1, 6, 6), generator=chance) - 1)
+
+    checks = (ro.randomisation_check, ro.random_logit_check)
+    for found in (check(model, images, targets, edges) for check in checks):
+        assert found.similarity.mean() < 0.5
+        torch.testing.assert_close(found.absolute_similarity, torch.ones(1, 3, dtype=torch.float64))
+        assert not found.holds
+
+
 def test_what_cannot_be_randomised_is_told(images: Tensor, targets: Tensor) -> None:
     bare = nn.Sequential(nn.AdaptiveAvgPool2d((1, 5)), nn.Flatten()).eval()
-    with pytest.raises(ValueError, match="model: expected layers with reset_parameters"):
+    with pytest.raises(ValueError, match="model: expected layers with parameters, found none"):
         ro.randomisation_check(bare, images, targets, lambda _, x, __: x)
     with pytest.raises(ValueError, match="maps: expected the images' shape"):
         ro.randomisation_check(bare, images, targets, lambda _, x, __: x[:, :1])
     model = nn.Sequential(nn.Flatten(), nn.Linear(108, 5)).double().eval()
     with pytest.raises(ValueError, match="looks: expected a whole number of at least 1"):
         ro.randomisation_check(model, images, targets, lambda _, x, __: x, looks=0)
+
+
+def test_what_is_compared_with_controls_takes_maps_of_any_scale(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    """A control is in no unit of f: what depends on a map's size would tell methods from it by that alone."""
+    objective = Objective(smooth_net, targets)
+    maps = torch.randn(1, *images.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    f, boxes = objective.values(images), [[ro.Box(0, 0, 3, 3)]] * len(images)
+    batches = [MapBatch(objective, images, scale * maps, f, f[None], boxes=boxes) for scale in (1, 64)]
+    compared = {name: metric for name, metric in METRICS.items() if metric.against_controls}
+    assert len(compared) > 4
+    for metric in compared.values():
+        alone, scaled = (metric.compute(batch)[metric.against_controls] for batch in batches)
+        torch.testing.assert_close(alone, scaled, rtol=1e-12, atol=0)
+    alone, scaled = (METRICS["infidelity"].compute(batch)["infidelity"] for batch in batches)
+    assert (scaled > 100 * alone).all()
 
 
 @pytest.mark.parametrize("name", ["sensitivity_n", "road", "sparseness"])

@@ -23,6 +23,7 @@ from riemannopt_dist.metrics.insertion import (
     smoothed_insertion,
 )
 from riemannopt_dist.metrics.metric import MapBatch
+from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.objective import Objective
 
 
@@ -124,11 +125,31 @@ def test_normalized_is_nan_where_the_input_scores_zero_but_for_rounding() -> Non
     found = Curve(fractions, curve, curve[:, -1]).normalized
     assert_allclose(found, [np.nan, np.nan, area[2] / 1e-7, area[3] / 1e-3], rtol=1e-6)
     exact = Curve(fractions, curve.double(), curve[:, -1].double()).normalized
-    assert_allclose(exact, area.double() / curve[:, -1].double(), rtol=1e-6)
+    assert_allclose(exact, np.where([0, 1, 0, 0], np.nan, area.double() / curve[:, -1].double()), rtol=1e-6)
     # Logits are sums of larger numbers: 1e-6 is no number, however small the rest of the curve.
     small = 10 * curve[2:3]
     assert_allclose(Curve(fractions, small, small[:, -1], "logit").normalized, [np.nan])
     assert_allclose(Curve(fractions, small, small[:, -1]).normalized, [10 * area[2] / 1e-6], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["insertion", "insertion_smoothed", "deletion", "road"])
+def test_a_negative_logit_turns_no_direction(name: str) -> None:
+    """Over f(x) = −99 the map with the larger area would have the smaller number: neither has one."""
+
+    class Below(OnePixel):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) - images.new_tensor([109.0, 0.0])
+
+    maps = torch.rand(2, 1, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for model, undefined in ((OnePixel(2, 3), False), (Below(2, 3), True)):
+        objective = Objective(model, TARGET, "logit")
+        f_input = objective.values(white(8))
+        batch = MapBatch(objective, white(8), maps, f_input, f_input.expand(2, 1))
+        columns = METRICS[name].compute(batch)
+        assert columns[name].isfinite().all()
+        assert (columns[f"{name}_normalized"].isnan() == undefined).all()
+        normalized = METRICS[name].summaries[1]
+        assert normalized.of({key: values[:, 0] for key, values in columns.items()})[1] == 2 * undefined
 
 
 def plain_curve(
@@ -210,11 +231,12 @@ def test_known_ends_are_taken_as_they_are(smooth_net: nn.Module, images: Tensor,
             seen.append(len(batch))
             return smooth_net(batch)
 
-    free = insertion(Objective(Counting(), targets), images, images)
+    counting = Counting().eval()
+    free = insertion(Objective(counting, targets), images, images)
     assert sum(seen) == 3 * 21
     seen.clear()
     known = insertion(
-        Objective(Counting(), targets), images, images, f_input=free.curve[:, -1], f_start=free.curve[:, 0]
+        Objective(counting, targets), images, images, f_input=free.curve[:, -1], f_start=free.curve[:, 0]
     )
     assert sum(seen) == 3 * 19
     assert_array_equal(known.curve, free.curve)

@@ -37,14 +37,28 @@ def test_a_planted_square_wins_and_what_is_beside_it_loses() -> None:
     maps[0, 0, :, 10:20, 30:40] += 1
     maps[1, 0, :, 10:20, 30:40] -= 1
     maps[:, 1, 0, 39, 59] = 5
-    maps[:, 2] = 1.0
+    maps[0, 2, :, 3:5, 7:] = 1.0
     boxes = [[ro.Box(0, 0, 2, 2), ro.Box(30, 10, 40, 20)], [ro.Box(30, 10, 40, 20)], []]
     hits = ro.pointing_game(maps, boxes, tolerance=0)
     assert hits[:, :2].tolist() == [[1, 0], [1, 0]]
     assert hits[:, 2].isnan().all()
     assert ro.pointing_game(maps[0], boxes).shape == (3,)
-    ties = ro.pointing_game(maps[0, 2:], [[ro.Box(0, 0, 1, 1)]], tolerance=0)
+    ties = ro.pointing_game(maps[0, 2:], [[ro.Box(7, 3, 8, 4)]], tolerance=0)
     assert ties.tolist() == [1]
+
+
+def test_a_map_without_a_highest_pixel_points_nowhere() -> None:
+    """The same value everywhere, in channel sums, wherever the box is; NaN and infinity are no map."""
+    boxes = [[ro.Box(0, 0, 5, 5)], [ro.Box(0, 0, 20, 30)]]
+    opposite = torch.tensor([1.0, -1.0, 0.0])[:, None, None] * torch.rand(20, 30)
+    flat = torch.stack([torch.zeros(3, 20, 30), torch.full((3, 20, 30), -0.3), opposite])
+    hits = ro.pointing_game(flat[:, None].repeat(1, 2, 1, 1, 1), boxes)
+    assert hits.shape == (3, 2)
+    assert hits.isnan().all()
+    maps = torch.rand(2, 3, 20, 30)
+    maps[1, 0, 2, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"maps: expected finite values, found NaN .* image\(s\) \[1\]"):
+        ro.pointing_game(maps, boxes)
 
 
 def test_the_tolerance_is_a_distance_from_the_nearest_pixel_of_the_box() -> None:

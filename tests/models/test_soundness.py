@@ -1,16 +1,19 @@
 """What cannot be explained is refused in one line before anything is spent on it; what can be, is not."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
-from riemannopt_dist.methods import guided_ig, integrated_gradients
+from riemannopt_dist.methods import attribute, guided_ig, integrated_gradients
 from riemannopt_dist.metrics.information.curves import information_curve
 from riemannopt_dist.metrics.insertion import insertion
+from riemannopt_dist.metrics.sensitivity_n import sensitivity_n
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, fast_classifier, folded
 from riemannopt_dist.models.loading import load_model
@@ -151,3 +154,54 @@ def test_functions_refuse_what_is_no_logits(kind: str) -> None:
     ):
         with pytest.raises(ValueError, match=rf"^model: .*{OUTPUTS[kind]}"):
             call()
+
+
+class Dropping(Net):
+    """Half of its features are dropped, as its own mode says."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images).relu().mean((2, 3))
+        return self.head(functional.dropout(features, 0.5, training=self.training))
+
+
+CALLS: dict[str, Callable[[Objective, Tensor], object]] = {
+    "ig": lambda o, x: integrated_gradients(o.model, x, o.targets, linear_schedule(2)),
+    "guided_ig": lambda o, x: guided_ig(o.model, x, o.targets, linear_schedule(2)),
+    "rescale": lambda o, x: attribute(o.model, x, o.targets, estimator="rescale", samples=2),
+    "profile": lambda o, x: estimate_profile(o, x, samples=3),
+    "insertion": lambda o, x: insertion(o, x, x),
+    "information": lambda o, x: information_curve(o, x, x),
+    "sensitivity_n": lambda o, x: sensitivity_n(o, x, x),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_functions_refuse_probabilities_and_dropout_in_training_mode(name: str) -> None:
+    """Each time: f would be a softmax of a softmax, and two maps of one image would have little in common."""
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 3])
+    ending, dropping = Net(after=lambda y: y.softmax(1)).eval(), Dropping().train()
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"^model: expected logits, got probabilities .* leave out its"):
+            CALLS[name](Objective(ending, targets), images)
+        with pytest.raises(ValueError, match=r"^model: .* chance.* evaluation mode \(model.eval\(\)\)$"):
+            CALLS[name](Objective(dropping, targets), images)
+    CALLS[name](Objective(dropping.eval(), targets), images)
+    with pytest.raises(ValueError, match=r"^model: .* chance"):
+        CALLS[name](Objective(dropping.train(), targets), images)
+
+
+def test_a_model_is_looked_at_once_and_refused_for_no_more() -> None:
+    """Training mode without chance; probabilities that are explained as they are; NaN, which is neither."""
+    images = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    targets, passes = torch.tensor([0, 3, 1]), []
+    plain = Net().train()
+    plain.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
+    for _ in range(2):
+        Objective(plain, targets, internal_batch_size=2).values(images)
+    assert passes == [2, 2, 1, 2, 1]  # the first two are passed twice
+    ending = Net(after=lambda y: y.softmax(1)).eval()
+    values = Objective(ending, targets, "logit").values(images)
+    torch.testing.assert_close(values, Objective(plain.eval(), targets).values(images))
+    nowhere = Net(after=lambda y: y * torch.nan)
+    assert Objective(nowhere, targets).values(images).isnan().all()

@@ -1,14 +1,20 @@
 """Intervals and paired comparisons, by theory and by hand."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
+from riemannopt_dist.choices import WITHOUT_GAP
+from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.completeness import COMPLETENESS
 from riemannopt_dist.metrics.insertion import INSERTION
 from riemannopt_dist.reports import statistics
+from riemannopt_dist.reports.comparison import NamedRun, compare_runs
 from riemannopt_dist.reports.statistics import (
     LARGE,
     RESAMPLES,
@@ -20,6 +26,7 @@ from riemannopt_dist.reports.statistics import (
     resampled_means,
     saving_interval,
 )
+from riemannopt_dist.reports.summary import comparison_files
 from riemannopt_dist.run.schemas import results_schema
 
 
@@ -166,6 +173,26 @@ def test_changes_are_paired_and_know_which_way_is_better() -> None:
         assert rows[score].change == pytest.approx(1.0)
         assert 0.9 <= rows[score].low <= rows[score].high <= 1.1
         assert rows[score].verdict == verdict
+
+
+def test_no_verdict_rests_on_a_gap_that_is_no_measure() -> None:
+    """By design or 0 by construction, of the estimators of which no gap tends to 0 by the integral's error;
+    the rows keep it, and other scores are compared."""
+    by_design = {name for name, one in ESTIMATORS.items() if not one.tends_to_integral}
+    assert {*WITHOUT_GAP} == by_design | {"rescale"}
+    rows = table({("ig", "linear"): [0.5] * 10, ("ig", "exact"): [0.4] * 9 + [0.5]})
+    place = rows.schema.get_field_index("estimator")
+    alike = [rows.set_column(place, "estimator", pa.array([name] * 20)) for name in ("left", *WITHOUT_GAP)]
+    together = pa.concat_tables(alike)
+    compared = pd.read_csv(io.BytesIO(comparison_files(together)["comparisons.csv"]))
+    assert {*compared[compared["score"] == "relative_error"]["estimator"]} == {"left"}
+    assert {*compared[compared["score"] == "insertion"]["estimator"]} == {"left", *WITHOUT_GAP}
+    holm = compared[compared["score"] == "relative_error"]["wilcoxon_p_holm"]
+    assert holm.item() == pytest.approx(2 * 0.5**9)  # of one pair alone
+    runs = [NamedRun(name, together, {}, {}) for name in ("first", "second")]
+    changes = compare_runs(runs).changes
+    assert {*changes[changes["score"] == "relative_error"]["estimator"]} == {"left"}
+    assert not pc.any(pc.is_nan(together["relative_error"])).as_py()
 
 
 def test_images_without_a_value_are_left_out_of_the_pair() -> None:
