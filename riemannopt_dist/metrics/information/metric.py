@@ -48,17 +48,12 @@ def _columns(end: str) -> tuple[Column, ...]:
         curve: {"undefined": "where the image is skipped", "reason": f"{curve}{end}_skipped"}
         for curve in ("sic", "aic")
     }
+    aic = f"the area under aic{end}_y; of probabilities of 0.8 and more, as for sic{end}"
     return (
         Column(
             f"sic{end}", "area in [0, 1]", "higher", **skipped["sic"], meaning=f"the area under sic{end}_y"
         ),
-        Column(
-            f"aic{end}",
-            "area in [0, 1]",
-            "higher",
-            **skipped["aic"],
-            meaning=f"the area under aic{end}_y; of probabilities of 0.8 and more, as for sic{end}",
-        ),
+        Column(f"aic{end}", "area in [0, 1]", "higher", **skipped["aic"], meaning=aic),
         Column(
             f"information{end}_x",
             "share of the input's information",
