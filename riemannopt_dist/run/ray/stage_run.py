@@ -70,7 +70,11 @@ def run_stage(
         _do(run, stage, shards, left, last)
         damaged = []
     if left := _deleted(run, stage, shards):
-        raise Stopped(f"stage {stage.name}: the files of {len(left)} shards are deleted once they are there")
+        raise Stopped(
+            f"stage {stage.name}: the files of {len(left)} shards are not there once workers have written "
+            f"them: somebody deletes them, or {run.directory.storage.root} is not one folder that all nodes "
+            "mount"
+        )
 
 
 def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
