@@ -9,6 +9,8 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,23 @@ def start_alone() -> None:
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
+
+
+@contextmanager
+def one_line_of(place: str) -> Iterator[None]:
+    """What Ray raises while it is started or joined at `place`, as a ConnectionError of one line."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (OSError, RuntimeError, RayError) as error:
+        raise ConnectionError(f"{place}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error of Ray's says: of a long one that is its last line, unless it compares versions."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines) if lines[0].startswith("Version mismatch") else lines[-1]
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:

@@ -45,7 +45,7 @@ from riemannopt_dist.run.memory import KEEP_MEMORY
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles
-from riemannopt_dist.run.ray.cluster import check_cluster, start_alone
+from riemannopt_dist.run.ray.cluster import check_cluster, one_line_of, start_alone
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.stage_run import Run, run_stage
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
@@ -187,7 +187,8 @@ def _spawner(
 def ray_session() -> Iterator[None]:
     """Ray, for the time of a run: the cluster that RAY_ADDRESS names, or this machine alone.
 
-    Raises ValueError where RAY_ADDRESS is no address, ConnectionError where no Ray answers there.
+    Raises ValueError where RAY_ADDRESS is no address, ConnectionError where no Ray answers there, or one that
+    refuses this process: for its token, or its versions.
     """
     if ray.is_initialized():
         yield
@@ -195,13 +196,11 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if (address := os.environ.get("RAY_ADDRESS", "")) not in ("", "local"):
         check_cluster(address)
-        try:
+        with one_line_of(f"RAY_ADDRESS {address}"):
             ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
-        except (OSError, RuntimeError) as error:
-            *_, reason = str(error).splitlines()  # of a long one the last line says it
-            raise ConnectionError(f"RAY_ADDRESS {address}: {reason}") from None
     else:
-        start_alone()
+        with one_line_of("Ray on this machine"):
+            start_alone()
     try:
         yield
     finally:
