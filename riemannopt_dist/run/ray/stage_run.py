@@ -186,10 +186,11 @@ class _Outcomes:
                 self.cause = f"no answer for {self._run.config.scaling.patience:g} s ({reason})"
             case Failed():
                 self._given_up(event)
-            case Lost(task=task, reason=reason):
+            case Lost(task=task, reason=reason, node=node):
                 self._run.telemetry.lost(self._stage.name)
                 doing = "" if task is None else f" (it had {self._stage.name}/{task.key})"
-                logger.warning("a worker was lost and is replaced: %s%s", reason, doing)
+                where = f"{reason} on {node}" if node else reason
+                logger.warning("a worker was lost and is replaced: %s%s", where, doing)
             case Slow(task=task, seconds=seconds, median=median):
                 shard = f"{self._stage.name}/{task.key}"
                 logger.warning("%s: begun %.0f s ago, others take %.1f s", shard, seconds, median)
