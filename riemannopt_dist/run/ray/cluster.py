@@ -11,6 +11,9 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from riemannopt_dist.run.scaling import Node
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,14 @@ def start_alone() -> None:
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
+
+
+def alive_nodes() -> list[Node]:
+    """What each machine of the cluster has that is there now, whoever uses it."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 @contextmanager

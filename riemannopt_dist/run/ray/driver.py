@@ -45,7 +45,7 @@ from riemannopt_dist.run.memory import KEEP_MEMORY
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles
-from riemannopt_dist.run.ray.cluster import check_cluster, one_line_of, start_alone
+from riemannopt_dist.run.ray.cluster import alive_nodes, check_cluster, one_line_of, start_alone
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.stage_run import Run, run_stage
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
@@ -107,7 +107,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
                     DriverTelemetry(directory.storage.root),
                     lambda: stop() or lock.lost(),
                     lambda: scaling_now(scaling, config.scaling).workers,
-                    "GPU" if scaling.gpus else "CPU",
+                    scaling,
                 )
                 _run_stages(run)
             lock.check()
@@ -208,9 +208,8 @@ def ray_session() -> Iterator[None]:
 
 
 def find_scaling(config: ScalingConfig) -> Scaling:
-    """One worker a GPU where the cluster has any, else one for every `cpus_per_worker` CPUs."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return scaling_in(resources, config)
+    """One worker a GPU where the cluster has any, else one for every `cpus_per_worker` CPUs of a node."""
+    return scaling_in(alive_nodes(), config)
 
 
 def scaling_now(scaling: Scaling, config: ScalingConfig) -> Scaling:

@@ -17,11 +17,13 @@ from riemannopt_dist.run.examples import Example, image_of, located
 from riemannopt_dist.run.inspection import Inspection, inspected
 from riemannopt_dist.run.outputs.maps import FOLDER as MAPS
 from riemannopt_dist.run.progress import Meter, meter
+from riemannopt_dist.run.ray.cluster import alive_nodes
 from riemannopt_dist.run.ray.dispatcher import Event, Limits, Lost, PoolState, Slow, Waiting, dispatch
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.task_tracker import RESTS, Done, Failed, PassedAlone, Task
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
 from riemannopt_dist.run.ray.trial import Trial
+from riemannopt_dist.run.scaling import Scaling
 from riemannopt_dist.run.shards import Piece, runs_of, shards_of
 from riemannopt_dist.run.stages.base import Stage, files_beside
 from riemannopt_dist.run.steps import steps_of
@@ -39,7 +41,7 @@ Shards = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Run:
-    """What the stages of a run share: `workers` tells how many there may be now, `kind` what each takes."""
+    """What the stages of a run share: `workers` tells how many there may be now, `scaling` what one takes."""
 
     config: Config
     directory: RunDirectory
@@ -47,7 +49,7 @@ class Run:
     telemetry: DriverTelemetry
     stop: Callable[[], bool]
     workers: Callable[[], int]
-    kind: str
+    scaling: Scaling
 
 
 def run_stage(
@@ -249,15 +251,21 @@ class _Outcomes:
             self._manned = now
         elif now - self._manned >= SCARCE and now - self._told >= SAID:
             self._told = now
-            logger.warning("no worker for %.0f s: %s", now - self._manned, scarcity(self._run.kind))
+            logger.warning("no worker for %.0f s: %s", now - self._manned, scarcity(self._run.scaling))
 
 
-def scarcity(kind: str) -> str:
-    """How much of the cluster is free, of what workers take, and who may have the rest."""
-    free, there = (
-        resources.get(kind, 0.0)
-        for resources in (ray.available_resources(), ray.cluster_resources())  # type: ignore[no-untyped-call]
-    )
+def scarcity(scaling: Scaling) -> str:
+    """Why there is no worker: what they take is not there, not on one node, or another's."""
+    kind, nodes = scaling.kind, alive_nodes()
+    there = sum(node.get(kind, 0.0) for node in nodes)
+    if not there:
+        return f"there are no {kind}s yet, of which each takes some; nodes that come are used at once"
+    if not scaling.room_in(nodes):
+        return (
+            f"no node has {scaling.needs()}, which each takes: unless such a node is to come, lower "
+            "scaling.cpus_per_worker or scaling.gpus_per_worker"
+        )
+    free = ray.available_resources().get(kind, 0.0)  # type: ignore[no-untyped-call]
     return (
         f"{free:g} of {there:g} {kind}s are free. Another run on this cluster may hold the others until it "
         "ends; scaling.max_workers in its configuration leaves room for this one"

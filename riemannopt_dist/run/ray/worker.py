@@ -87,7 +87,9 @@ class ShardWorker:
         # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = content
         self._model = fast_classifier(content.model_name, content.state).to(self._device)
-        self._batch = measured_batch_size(self._model, self._device, content.internal_batch_size)
+        self._batch = measured_batch_size(
+            self._model, self._device, content.internal_batch_size, content.gpus
+        )
         self._turn: Turn[Tally] = Turn()
         self._clock = DeviceClock(self._model, self._device)
         self._shards = ThreadPoolExecutor(AT_A_TIME, "shards")
