@@ -216,9 +216,11 @@ def _acquire(storage: Storage) -> Holder:
         followed = storage.replace(LOCK, other.to_bytes(), mine.to_bytes())
         time.sleep(SETTLING)
         now = read_holder(storage)
-        if not followed or now is None or now.token != mine.token:
+        if followed and now is not None and now.token == mine.token:
+            return mine
+        if now is not None:
             raise InUse(f"{storage.root}: another driver took this run over: {now}")
-        return mine
+        # Gone: it was released while it was watched, or whoever took it over has ended as well.
     return mine
 
 
