@@ -28,6 +28,7 @@ from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.scaling import ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
+from riemannopt_dist.run.errors import Interrupted, Stopped
 from riemannopt_dist.run.examples import (
     KNOWN,
     Example,
@@ -40,7 +41,7 @@ from riemannopt_dist.run.examples import (
 )
 from riemannopt_dist.run.extension import extend, kept_cells
 from riemannopt_dist.run.grid import Cell, cell_of, place
-from riemannopt_dist.run.lock import hold
+from riemannopt_dist.run.lock import Lock, hold
 from riemannopt_dist.run.memory import KEEP_MEMORY
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.probe import check_resumption, probes_of
@@ -57,7 +58,7 @@ from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.run.stages.select import Selection
 from riemannopt_dist.run.steps import cuts
 from riemannopt_dist.storage.base import Storage
-from riemannopt_dist.storage.errors import DamagedFile
+from riemannopt_dist.storage.errors import DamagedFile, StorageError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it lacks,
     and a directory that holds another run, or this one begun with other values of the model; later, for too
     few images, and where none goes through the model. InUse where another driver is at work on this run, or
-    took it over; Stopped if SIGTERM or SIGINT came, or a storage does not answer.
+    took it over; Stopped where a storage does not answer, its Interrupted if SIGTERM or SIGINT came.
     """
     model = load_model(config.model.name, config.model.weights, **config.model.settings)
     classes = check_for_run(model, config)
@@ -92,7 +93,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
         check_resumption(directory, config, model)
     with ray_session():
         scaling = find_scaling(config.scaling)
-        with hold(directory.storage) as lock, _stop_signal() as stop:
+        with hold(directory.storage) as lock, _stops(lock), _stop_signal() as stop:
             guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
             _or_aside(guarded, FAILURES, guarded.read_failures)
             _claim(guarded, config, digest, refs, probes, model.framing)
@@ -385,6 +386,25 @@ def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:
     blank = dict.fromkeys(("prediction", "probability"))
     known = {key: getattr(ref, key) for key in KNOWN}
     return {**known, **blank, "selected": False, "error": reason}
+
+
+@contextmanager
+def _stops(lock: Lock) -> Iterator[None]:
+    """How a run that holds its lock ends before its end.
+
+    Raises Stopped for what a storage refuses the driver, but for a damaged file, which stays so; TakenOver
+    where it was not a signal that interrupted the run but the loss of the lock.
+    """
+    try:
+        yield
+    except Interrupted:
+        if lock.lost():
+            lock.check()
+        raise
+    except DamagedFile:
+        raise
+    except StorageError as error:
+        raise Stopped(f"a storage does not answer: {error}") from None
 
 
 @contextmanager

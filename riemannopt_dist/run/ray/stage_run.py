@@ -12,7 +12,7 @@ import ray
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import Failure, RunDirectory, shard_files
-from riemannopt_dist.run.errors import Stopped
+from riemannopt_dist.run.errors import Interrupted, Stopped
 from riemannopt_dist.run.examples import Example, image_of, located
 from riemannopt_dist.run.inspection import Inspection, inspected
 from riemannopt_dist.run.outputs.maps import FOLDER as MAPS
@@ -59,8 +59,8 @@ def run_stage(
 
     A shard is done again if its file is damaged, not its own or lacks rows; and if it lacks images given up
     on for a reason that is not their own: the model may have been mended, the images may be back. `cuts` are
-    those of `shards_of`. Raises ValueError where none goes through the model; Stopped if the run is to stop,
-    and where a storage does not answer, or not for more than `max_given_up` of the images.
+    those of `shards_of`. Raises ValueError where none goes through the model; Interrupted if the run is to
+    stop, Stopped where a storage does not answer, or not for more than `max_given_up` of the images.
     """
     shards = shards_of(items, run.config.shard_size, located, cuts)
     damaged = _do_absent(run, stage, shards, last)
@@ -149,7 +149,7 @@ def _do(run: Run, stage: Stage, shards: Shards, left: Sequence[str], last: bool)
             outcomes.take(event)
     if outcomes.cause or outcomes.settled < total:
         done = f"stopped with {outcomes.settled} of {total} images done in stage {stage.name}"
-        raise Stopped(f"{done}: {outcomes.cause}" if outcomes.cause else done)
+        raise Stopped(f"{done}: {outcomes.cause}") if outcomes.cause else Interrupted(done)
 
 
 def _tasks(shards: Shards, most: int) -> Iterator[Task]:
