@@ -94,7 +94,9 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     with ray_session():
         scaling = find_scaling(config.scaling)
         with hold(directory.storage) as lock, _stops(lock), _stop_signal() as stop:
-            guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
+            patience = config.scaling.patience
+            storage = directory.storage.guarded(lambda: lock.check(patience)).patient(patience)
+            guarded = RunDirectory(storage, lock.holder.term)
             _or_aside(guarded, FAILURES, guarded.read_failures)
             _claim(guarded, config, digest, refs, probes, model.framing)
             if names is not None and guarded.read_class_names() is None:
