@@ -8,6 +8,7 @@ import torch
 
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.objective import Objective
+from riemannopt_dist.run import memory
 from riemannopt_dist.run.memory import CPU_BATCH, LARGEST, measured_batch_size
 
 # A process of its own, because a process's peak never falls. 8 images of 3 × 64 × 64 at 24 samples are 192
@@ -55,6 +56,17 @@ def test_a_number_is_taken_as_it_is_and_a_cpu_needs_few() -> None:
     model = load_model("riemannopt_dist.testing.small_world:tiny_classifier")
     assert measured_batch_size(model, torch.device("cpu"), 7) == 7
     assert measured_batch_size(model, torch.device("cpu"), "auto") == CPU_BATCH
+
+
+@pytest.mark.parametrize(("gpus", "size"), [(1.0, 64), (0.5, 32), (0.25, 16), (2.0, 64)])
+def test_workers_that_share_a_gpu_share_its_memory(
+    monkeypatch: pytest.MonkeyPatch, gpus: float, size: int
+) -> None:
+    """Of 1,000 MB free, with 6 MB a gradient."""
+    monkeypatch.setattr(memory, "_peak", lambda model, device, count: count * 6_000_000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000_000_000, 2_000_000_000))
+    model = load_model("riemannopt_dist.testing.small_world:tiny_classifier")
+    assert measured_batch_size(model, torch.device("cuda"), "auto", gpus) == size
 
 
 @pytest.mark.gpu

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 GAVE_UP = 1
 BAD_INPUT = 2
-STOPPED = 130
+STOPPED = 3
+INTERRUPTED = 130
 PROFILES = (".json",)
 EXPLANATIONS = (".png", ".jpg", ".jpeg", ".svg", ".pdf", ".npy", ".html")
 """How the names of files end that are written, which tells their format."""
@@ -114,7 +115,7 @@ def print_table(rows: "pd.DataFrame", title: str) -> None:
 
 @contextmanager
 def errors(context: typer.Context) -> Iterator[None]:
-    """One line for bad input (exit code 2) and for a run that was stopped (130), no traceback.
+    """One line for bad input (exit code 2), a run that stopped (3) or was interrupted (130), no traceback.
 
     A secret that was given on the command line is bad input to every command.
     """
@@ -125,14 +126,15 @@ def errors(context: typer.Context) -> Iterator[None]:
         say(f"error: {error}", err=True)
         raise typer.Exit(BAD_INPUT) from None
     except (RuntimeError, KeyboardInterrupt) as error:
-        from riemannopt_dist.run.errors import StartError, Stopped
+        from riemannopt_dist.run.errors import Interrupted, StartError, Stopped
         from riemannopt_dist.run.lock import InUse
 
         if isinstance(error, StartError | InUse):
             say(f"error: {error}", err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(GAVE_UP) from None
         if isinstance(error, Stopped | KeyboardInterrupt):
             goes_on = "; the same command goes on from here" if isinstance(error, Stopped) else ""
             say(f"{str(error) or 'interrupted'}{goes_on}", err=True)
-            raise typer.Exit(STOPPED) from None
+            by_signal = isinstance(error, Interrupted | KeyboardInterrupt)
+            raise typer.Exit(INTERRUPTED if by_signal else STOPPED) from None
         raise

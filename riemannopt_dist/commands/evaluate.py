@@ -87,7 +87,7 @@ def _evaluate(config: "Config") -> None:
 def run_config(config: "Config", finish: "Callable[[RunDirectory], None]") -> None:
     """The run, to its end; what it gave up on is told, and too much of that is no success."""
     storage_at(config.output)  # a bad one is refused before torch and Ray are imported
-    from riemannopt_dist.run.errors import Stopped
+    from riemannopt_dist.run.errors import Interrupted
     from riemannopt_dist.run.examples import given_up_share
     from riemannopt_dist.run.ray.driver import evaluate as run
 
@@ -103,7 +103,7 @@ def run_config(config: "Config", finish: "Callable[[RunDirectory], None]") -> No
     try:
         directory = run(config, tell)
     except KeyboardInterrupt:
-        raise Stopped("interrupted") from None
+        raise Interrupted("interrupted") from None
     share, most = given_up_share(directory, config), config.scaling.max_given_up
     if share > most:
         limit = f"scaling.max_given_up: {most:.2%}"

@@ -6,5 +6,9 @@ class StartError(RuntimeError):
 
 
 class Stopped(RuntimeError):
-    """The run was asked to stop, or a storage does not answer. What is finished is stored, and the same
+    """A storage does not answer, or the run was asked to stop. What is finished is stored, and the same
     command goes on from there."""
+
+
+class Interrupted(Stopped):
+    """The run was asked to stop, by a signal."""

@@ -148,10 +148,13 @@ class Lock:
         """Whether it has been seen to be gone or another's."""
         return self._lost.is_set()
 
-    def check(self) -> None:
-        """Look at it. Raises TakenOver where it is gone or another's, now or at an earlier look."""
+    def check(self, patience: float = 0.0) -> None:
+        """Look at it. Raises TakenOver where it is gone or another's, now or at an earlier look.
+
+        A storage that does not answer is asked again for `patience` seconds.
+        """
         if not self._lost.is_set():
-            holder = self._found()
+            holder = self._found(patience)
             if holder is None or holder.token != self.holder.token:
                 logger.error("%s: %s", self._storage.root, _taken_over_by(holder))
                 self._lost.set()
@@ -160,10 +163,10 @@ class Lock:
                 f"{self._storage.root}: the lock of this driver is gone: another took the run over"
             )
 
-    def _found(self) -> Holder | None:
+    def _found(self, patience: float) -> Holder | None:
         """Whose it is now; None where it is nobody's that can be told."""
         try:
-            return read_holder(self._storage)
+            return read_holder(self._storage.patient(patience))
         except (ValueError, DamagedFile):
             return None
 
@@ -216,9 +219,11 @@ def _acquire(storage: Storage) -> Holder:
         followed = storage.replace(LOCK, other.to_bytes(), mine.to_bytes())
         time.sleep(SETTLING)
         now = read_holder(storage)
-        if not followed or now is None or now.token != mine.token:
+        if followed and now is not None and now.token == mine.token:
+            return mine
+        if now is not None:
             raise InUse(f"{storage.root}: another driver took this run over: {now}")
-        return mine
+        # Gone: it was released while it was watched, or whoever took it over has ended as well.
     return mine
 
 

@@ -24,9 +24,10 @@ SHARE = 0.4
 PROBES = (1, 5)
 
 
-def measured_batch_size(model: Classifier, device: torch.device, size: int | str) -> int:
-    """`wanted`, or for "auto" the power of two, at most LARGEST, that fits in a SHARE of a GPU's free memory.
+def measured_batch_size(model: Classifier, device: torch.device, size: int | str, gpus: float = 1.0) -> int:
+    """`size`, or for "auto" the power of two, at most LARGEST, that fits in a SHARE of a GPU's free memory.
 
+    Of a GPU that others share it is a SHARE of the part `gpus`: each of them finds the same memory free.
     Measured: the peak memory of a few gradients, which grows by the same amount with each image.
     """
     if isinstance(size, int):
@@ -36,7 +37,7 @@ def measured_batch_size(model: Classifier, device: torch.device, size: int | str
     few, more = (_peak(model, device, count) for count in PROBES)
     each = max(1, (more - few) // (PROBES[1] - PROBES[0]))
     free, _ = torch.cuda.mem_get_info(device)
-    room = SHARE * free / each
+    room = SHARE * min(1.0, gpus) * free / each
     torch.cuda.empty_cache()
     return int(min(LARGEST, 2 ** math.floor(math.log2(max(1.0, room)))))
 

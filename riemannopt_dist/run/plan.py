@@ -43,7 +43,7 @@ from riemannopt_dist.run.examples import located, map_output
 from riemannopt_dist.run.extension import Extension, extension_of
 from riemannopt_dist.run.grid import NONE, Cell, place_per_image
 from riemannopt_dist.run.memory import CPU_BATCH
-from riemannopt_dist.run.scaling import scaling_in
+from riemannopt_dist.run.scaling import Node, scaling_in
 from riemannopt_dist.run.shards import drawn_order, shards_of
 from riemannopt_dist.run.speed import Speed, converged_samples, own_samples, shared_samples
 from riemannopt_dist.run.status import StageStatus, read_status
@@ -101,7 +101,7 @@ class Plan:
     `found` files of which `unusable` cannot be images, `fit` and `evaluated` images, `cells` of the grid and
     `controls`, the result files with their rows and bytes in all, and whether the run was begun before: then
     `stages` tell how far it is. Where the plan is an `extension` of it, the work is what that adds to it, of
-    whose images `there` are to be evaluated.
+    whose images `there` are to be evaluated. Of `workers`, this machine has `room` for so many.
     """
 
     config: Config
@@ -120,6 +120,7 @@ class Plan:
     there: int = 0
     stages: tuple[StageStatus, ...] = ()
     workers: int = 1
+    room: int = 1
 
     @property
     def kept_rows(self) -> int:
@@ -176,7 +177,10 @@ class Plan:
             f"gradients/s and {speed.passes:.3g} forward passes/s, {speed.source}"
         )
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
-        yield f"  {duration(self.wall_seconds(speed))} with {workers}, which this machine has room for"
+        fits = "which this machine has room for"
+        if self.workers > self.room:
+            fits = f"of {fits} {self.room or 'none'}"
+        yield f"  {duration(self.wall_seconds(speed))} with {workers}, {fits}"
         size = self.result_bytes / 1e6
         stay = f", {self.kept_rows} rows of them as they are" if self.extension else ""
         yield f"results: {self.result_rows} rows in {self.result_files} files, about {size:.3g} MB{stay}"
@@ -217,6 +221,7 @@ def make_plan(config: Config) -> Plan:
     rows = len(drawn) * len(config.row_cells())
     stages = read_status(directory.storage).stages if begun else ()
     work = _work(config, extension, sum(ref.reason is None for ref in refs), len(drawn))
+    scaling = scaling_in(here := _this_machine(), config.scaling)
     return Plan(
         config=config,
         found=len(refs),
@@ -233,14 +238,14 @@ def make_plan(config: Config) -> Plan:
         extension=extension,
         there=there,
         stages=stages,
-        workers=_workers_here(config),
+        workers=scaling.workers,
+        room=scaling.room_in(here),
     )
 
 
-def _workers_here(config: Config) -> int:
-    """How many workers this machine has room for."""
-    resources = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
-    return scaling_in(resources, config.scaling).workers
+def _this_machine() -> list[Node]:
+    """What there is for workers: one node."""
+    return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}]
 
 
 def _left(work: Iterable[Work], stages: Iterable[StageStatus]) -> Iterator[Work]:

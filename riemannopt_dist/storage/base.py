@@ -51,14 +51,15 @@ class Storage:
     Raises ValueError for a root of another kind, and for a local one that is a file or lies below one. Every
     method raises ValueError for a name that is absolute, holds an empty or hidden component (which
     includes "." and ".."), a backslash or a control character, or leads out of a local root through a
-    symbolic link; StorageError if an error outlasts 5 attempts; FileNotFoundError where a file to be read is
-    missing.
+    symbolic link; StorageError if an error outlasts 5 attempts (see `patient`); FileNotFoundError where a
+    file to be read is missing.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = without_secrets(str(root))
         self._place = retried(lambda: _place(str(root)), self.root)
         self._before: Callable[[], None] = _nothing
+        self._patience = 0.0
 
     def __repr__(self) -> str:
         return f"Storage({self.root!r})"
@@ -69,6 +70,12 @@ class Storage:
         other._before = check
         return other
 
+    def patient(self, seconds: float) -> "Storage":
+        """The same files; where they do not answer, they are asked again for so long."""
+        other = copy.copy(self)
+        other._patience = seconds
+        return other
+
     def uri(self, name: str) -> str:
         """`name` with its root, without credentials: for messages."""
         return f"{self.root.rstrip('/')}/{name}"
@@ -77,30 +84,30 @@ class Storage:
         """Make `data` the content of `name`, at a stroke; a file of that name is replaced."""
         _check(name)
         self._before()
-        retried(lambda: self._place.write(name, data), self.uri(name))
+        self._retried(lambda: self._place.write(name, data), name)
 
     def read_bytes(self, name: str) -> bytes:
         """The content of `name`."""
         _check(name)
-        return retried(lambda: self._place.read(name), self.uri(name))
+        return self._retried(lambda: self._place.read(name), name)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file `name`."""
         _check(name)
-        return retried(lambda: self._place.exists(name), self.uri(name))
+        return self._retried(lambda: self._place.exists(name), name)
 
     def list(self, folder: str = "") -> list[str]:
         """Names of the files under `folder` (all by default), at any depth, sorted; none if it is missing."""
         if folder:
             _check(folder)
-        names = retried(lambda: self._place.names(folder), self.uri(folder))
+        names = self._retried(lambda: self._place.names(folder), folder)
         return sorted(name for name in names if _NAME.fullmatch(name))
 
     def times(self, folder: str = "") -> dict[str, float]:
         """When each file that `list` names was last written, in seconds of Unix time."""
         if folder:
             _check(folder)
-        times = retried(lambda: self._place.times(folder), self.uri(folder))
+        times = self._retried(lambda: self._place.times(folder), folder)
         return {name: times[name] for name in sorted(times) if _NAME.fullmatch(name)}
 
     def create(self, name: str, data: bytes) -> bool:
@@ -113,7 +120,7 @@ class Storage:
         """
         _check(name)
         self._before()
-        return retried(lambda: self._place.create(name, data), self.uri(name))
+        return self._retried(lambda: self._place.create(name, data), name)
 
     def replace(self, name: str, expected: bytes, data: bytes) -> bool:
         """Put `data` in the place of a file that holds `expected`; whether it did, or holds `data` already.
@@ -123,13 +130,13 @@ class Storage:
         """
         _check(name)
         self._before()
-        return retried(lambda: self._place.replace(name, expected, data), self.uri(name))
+        return self._retried(lambda: self._place.replace(name, expected, data), name)
 
     def delete(self, name: str) -> None:
         """Remove the file `name`, if it is there."""
         _check(name)
         self._before()
-        retried(lambda: self._place.delete(name), self.uri(name))
+        self._retried(lambda: self._place.delete(name), name)
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Write `table` as one Parquet file, sealed."""
@@ -165,11 +172,14 @@ class Storage:
         """The rows of the Parquet file `name`, from the file's end alone; DamagedFile if it is none."""
         return self._footer(name, lambda footer: int(footer.num_rows))
 
+    def _retried(self, operation: Callable[[], T], name: str) -> T:
+        return retried(operation, self.uri(name), self._patience)
+
     def _footer(self, name: str, part: Callable[[pq.FileMetaData], T]) -> T:
         _check(name)
         try:
-            with retried(lambda: self._place.open(name), self.uri(name)) as file:
-                return retried(lambda: part(pq.read_metadata(file)), self.uri(name))
+            with self._retried(lambda: self._place.open(name), name) as file:
+                return self._retried(lambda: part(pq.read_metadata(file)), name)
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise DamagedFile(f"{self.uri(name)}: not a Parquet file: {one_line(error)}") from error
 

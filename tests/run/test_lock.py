@@ -137,6 +137,17 @@ def test_a_dead_lock_of_another_host_runs_out(storage: Storage, caplog: pytest.L
     assert "taking over from process" in caplog.text
 
 
+@pytest.mark.usefixtures("hasty")
+def test_a_lock_that_is_released_while_it_is_watched_is_free(tmp_path: Path) -> None:
+    storage = Storage(tmp_path)
+    put(storage, replace(Holder.this_process(), pids=ELSEWHERE, host="far"))
+    ending = threading.Timer(0.3, lambda: storage.delete(LOCK))
+    ending.start()
+    with hold(storage) as lock:
+        assert read_holder(storage) == lock.holder
+    ending.join()
+
+
 def test_terms_grow_with_every_takeover(tmp_path: Path) -> None:
     ahead = replace(Holder.this_process(), started="1", term=10**12)  # by a clock far ahead
     put(Storage(tmp_path), ahead)

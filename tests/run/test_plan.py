@@ -234,8 +234,24 @@ def test_workers_share_the_shards_of_a_stage(pictures: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("workers", "room", "told"),
+    [
+        (1, 1, "with 1 worker, which this machine has room for"),
+        (16, 2, "with 16 workers, of which this machine has room for 2"),
+        (16, 0, "with 16 workers, of which this machine has room for none"),
+    ],
+)
+def test_workers_that_there_is_no_room_for_are_told(
+    pictures: Path, tmp_path: Path, workers: int, room: int, told: str
+) -> None:
+    plan = replace(make_plan(small_config(pictures, tmp_path / "run")), workers=workers, room=room)
+    assert any(line.endswith(told) for line in plan.lines(assumed_speed(10.0)))
+
+
+@pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({"scaling": {"gpus_per_worker": 0.00001}}, "scaling.gpus_per_worker: .*, got 1e-05"),
         ({"model": {"name": "resnet_fifty"}}, "model: unknown name 'resnet_fifty'"),
         ({"model": {"name": "resnet18", "weights": "IMAGENET1K_V9"}}, "weights: no file 'IMAGENET1K_V9'"),
         ({"model": {"name": "resnet18", "weights": __file__}}, "weights: .*not a plain state dict"),

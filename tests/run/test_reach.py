@@ -18,6 +18,7 @@ from riemannopt_dist.run.examples import given_up_share
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.ray.stage_run import scarcity
 from riemannopt_dist.run.results import read_results
+from riemannopt_dist.run.scaling import Scaling
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.testing.small_world import PICTURES, SIDE, make_pictures, small_config
@@ -70,7 +71,8 @@ def test_images_that_go_away_and_files_that_are_damaged_cost_nothing(
         first.unlink()
 
     assert re.match(
-        r"\d of 2 CPUs are free\. Another run on this cluster may hold the others", scarcity("CPU")
+        r"\d of 2 CPUs are free\. Another run on this cluster may hold the others",
+        scarcity(Scaling(2, 1, 0.0)),
     )
     thread = threading.Thread(target=disturb)
     thread.start()

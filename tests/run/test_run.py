@@ -33,7 +33,7 @@ from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory, shard_files
-from riemannopt_dist.run.errors import Stopped
+from riemannopt_dist.run.errors import Interrupted, Stopped
 from riemannopt_dist.run.examples import draw, evaluated_examples
 from riemannopt_dist.run.plan import make_plan
 from riemannopt_dist.run.ray.driver import evaluate
@@ -155,6 +155,18 @@ def test_a_storage_that_does_not_answer_stops_the_run_and_costs_no_image(
     found = evaluate(small_config(pictures, output, scaling={"patience": 60.0}))
     assert found.read_failures() == []
     assert results(found) == results(directory)
+
+
+def test_so_does_one_that_does_not_answer_the_driver(
+    finished: tuple[Config, RunDirectory], tmp_path: Path
+) -> None:
+    in_the_way = tmp_path / "run/listing.parquet"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(Stopped, match=r"^a storage does not answer: .*listing.parquet: ") as stopped:
+        evaluate(small_config(Path(finished[0].images), tmp_path / "run"))
+    assert not isinstance(stopped.value, Interrupted)
+    assert (tmp_path / "run/run.json").exists()
+    assert not (tmp_path / "run/lock.json").exists()
 
 
 @pytest.mark.long

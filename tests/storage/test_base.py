@@ -15,7 +15,8 @@ import pytest
 from riemannopt_dist.storage import errors
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.bucket_file import BucketFile
-from riemannopt_dist.storage.errors import StorageError
+from riemannopt_dist.storage.errors import LastingError, StorageError
+from riemannopt_dist.storage.local import Folder
 from riemannopt_dist.storage.object import ObjectStore
 from riemannopt_dist.testing.s3_server import Bucket
 
@@ -268,6 +269,44 @@ def test_what_is_replaced_while_it_is_read_is_whole(
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts that follow one another sooner."""
     monkeypatch.setattr(errors, "FIRST_DELAY", 0.02)
+
+
+def test_a_patient_storage_is_asked_until_it_answers(
+    tmp_path: Path, soon: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outage of more attempts than five."""
+    monkeypatch.setattr(errors, "LONGEST_DELAY", 0.02)
+    storage, read, outage = Storage(tmp_path), Folder.read, iter(range(5 + 8))
+    storage.write_bytes("x", b"content")
+
+    def away_at_first(folder: Folder, name: str) -> bytes:
+        if next(outage, None) is not None:
+            raise OSError("timed out")
+        return read(folder, name)
+
+    monkeypatch.setattr(Folder, "read", away_at_first)
+    with pytest.raises(StorageError, match=r"x: timed out \(5 attempts\)"):
+        storage.read_bytes("x")
+    assert caplog.messages == []
+    assert storage.patient(30.0).read_bytes("x") == b"content"
+    assert caplog.messages == [f"{tmp_path}/x: timed out; asked again, for 30 s at most"]
+
+
+def test_patience_has_an_end_and_is_not_for_what_lasts(
+    tmp_path: Path, soon: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(errors, "LONGEST_DELAY", 0.02)
+    storage = Storage(tmp_path).patient(0.3)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(LastingError, match=r"\(1 attempt\)"):
+        storage.read_bytes("folder")
+
+    def away(folder: Folder, name: str) -> bytes:
+        raise OSError("timed out")
+
+    monkeypatch.setattr(Folder, "read", away)
+    with pytest.raises(StorageError, match=r"x: timed out \(([6-9]|[1-9]\d) attempts\)"):
+        storage.read_bytes("x")
 
 
 def test_a_server_that_fails_for_a_while_is_outlasted(bucket: Bucket, soon: None) -> None:

@@ -9,6 +9,11 @@ import re
 import secrets
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from riemannopt_dist.run.scaling import Node
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +88,31 @@ def start_alone() -> None:
         )
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
+
+
+def alive_nodes() -> list[Node]:
+    """What each machine of the cluster has that is there now, whoever uses it."""
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+@contextmanager
+def one_line_of(place: str) -> Iterator[None]:
+    """What Ray raises while it is started or joined at `place`, as a ConnectionError of one line."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (OSError, RuntimeError, RayError) as error:
+        raise ConnectionError(f"{place}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error of Ray's says: of a long one that is its last line, unless it compares versions."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines) if lines[0].startswith("Version mismatch") else lines[-1]
 
 
 def _host_and_port(address: str) -> tuple[str, int] | None:

@@ -10,11 +10,12 @@ they run one after the other or several at a time:
 An actor that exceeds the time limit, dies or becomes unreachable is replaced, and its calls go to others. The
 call that it was running loses one of its attempts. After a death that call is known only if the actor held no
 other: the answer to an earlier one may have died with it. So calls that die together are not charged; from
-then on each goes alone to an actor. An exception raised by the method counts as a property of the items, not
-as a loss, and costs the actor its place too: a device error outlives the call that met it; but not where it
-is an image that cannot be read, which says nothing of the actor. A StorageError is
-no property of the items or of the actor, which goes on: its call is made again, every fortieth part of
-`patience`, until it is answered. Where an UnreachableImage outlasts that, its items are given up on.
+then on each goes alone to an actor. An error of the device counts as a death: it outlives the call that met
+it. Any other exception raised by the method counts as a property of the items, not as a loss, and costs the
+actor its place too; but not where it is an image that cannot be read, which says nothing of the actor. A
+StorageError is no property of the items or of the actor, which goes on: its call is made again, every
+fortieth part of `patience`, until it is answered. Where an UnreachableImage outlasts that, its items are
+given up on.
 """
 
 import math
@@ -30,7 +31,7 @@ from ray.exceptions import RayError, RayTaskError
 from riemannopt_dist.choices import check_positive
 from riemannopt_dist.data.errors import ReplacedImage, UnreachableImage, UnreadableImage
 from riemannopt_dist.run.ray.pace import Pace
-from riemannopt_dist.run.ray.pool import Pool, one_line
+from riemannopt_dist.run.ray.pool import Pool, node_of, one_line
 from riemannopt_dist.run.ray.task_tracker import (
     HARMLESS,
     Call,
@@ -43,13 +44,20 @@ from riemannopt_dist.run.ray.task_tracker import (
 )
 from riemannopt_dist.storage.errors import PATIENCE, StorageError
 
+DEVICE_ERRORS = ("CUDA error", "cuDNN error", "HIP error")
+"""How a RuntimeError begins that is the device's; a torch that has AcceleratorError names most of them so."""
+
 
 @dataclass(frozen=True)
 class Lost:
-    """An actor was replaced. `task`: the first that it had not answered, None if starting or idle."""
+    """An actor was replaced. `task`: the first that it had not answered, None if starting or idle.
+
+    `node` is the address of the machine that it was on, "" where that cannot be told.
+    """
 
     task: Task | None
     reason: str
+    node: str = ""
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,7 @@ class _Dispatch:
         try:
             self._tracker.add_worker(self._pool.started(ref))
         except RayError as error:
-            return [Lost(None, one_line(error))]
+            return [Lost(None, one_line(error), node_of(error))]
         return []
 
     def _settle_head(self, ref: ObjectRef[Any]) -> list[Event]:
@@ -217,8 +225,9 @@ class _Dispatch:
             result = ray.get(ref)
         except RayError as error:
             loss = _loss(error)
-            settle = self._take_back if loss in HARMLESS else self._lose
-            return settle(worker, one_line(error), loss)
+            if loss in HARMLESS:
+                return self._take_back(worker, one_line(error), loss)
+            return self._lose(worker, one_line(error), loss, node_of(error))
         call = self._tracker.held(worker)[0]
         del self._heads[ref], self._refs[call]
         outcomes = self._tracker.succeeded(worker, result, time.monotonic())
@@ -238,13 +247,13 @@ class _Dispatch:
                 self._told.add(call)
                 yield Slow(call.task, seconds, median * call.time_limits)
 
-    def _lose(self, worker: int, reason: str, loss: Loss) -> list[Event]:
+    def _lose(self, worker: int, reason: str, loss: Loss, node: str = "") -> list[Event]:
         calls = self._tracker.held(worker)
         for call in calls:
             self._heads.pop(self._refs.pop(call), None)
         self._pool.lose(worker)
         outcomes = self._tracker.lost(worker, reason, loss, time.monotonic())
-        return [Lost(calls[0].task if calls else None, reason), *outcomes]
+        return [Lost(calls[0].task if calls else None, reason, node), *outcomes]
 
     def _take_back(self, worker: int, reason: str, loss: Loss) -> list[Event]:
         call = self._tracker.held(worker)[0]
@@ -263,13 +272,19 @@ class _Dispatch:
 
 
 def _loss(error: RayError) -> Loss:
-    if not isinstance(error, RayTaskError):
+    if not isinstance(error, RayTaskError) or _is_of_device(error.cause):
         return "died"
     if isinstance(error.cause, UnreadableImage | ReplacedImage):
         return "unreadable"
     if isinstance(error.cause, UnreachableImage):
         return "unreachable"
     return "unanswered" if isinstance(error.cause, StorageError) else "raised"
+
+
+def _is_of_device(cause: object) -> bool:
+    """Whether an exception is a GPU's, after which its process computes nothing more."""
+    is_named = type(cause).__name__ == "AcceleratorError" or str(cause).startswith(DEVICE_ERRORS)
+    return isinstance(cause, RuntimeError) and is_named
 
 
 def _wait(refs: list[ObjectRef[Any]], seconds: float) -> list[ObjectRef[Any]]:

@@ -29,6 +29,7 @@ from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.scaling import ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
+from riemannopt_dist.run.errors import Interrupted, Stopped
 from riemannopt_dist.run.examples import (
     KNOWN,
     Example,
@@ -41,12 +42,12 @@ from riemannopt_dist.run.examples import (
 )
 from riemannopt_dist.run.extension import extend, kept_cells
 from riemannopt_dist.run.grid import Cell, cell_of, place
-from riemannopt_dist.run.lock import hold
+from riemannopt_dist.run.lock import Lock, hold
 from riemannopt_dist.run.memory import KEEP_MEMORY
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles
-from riemannopt_dist.run.ray.cluster import check_cluster, start_alone
+from riemannopt_dist.run.ray.cluster import alive_nodes, check_cluster, one_line_of, start_alone
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.stage_run import Run, run_stage
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
@@ -58,7 +59,7 @@ from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.run.stages.select import Selection
 from riemannopt_dist.run.steps import cuts
 from riemannopt_dist.storage.base import Storage
-from riemannopt_dist.storage.errors import DamagedFile
+from riemannopt_dist.storage.errors import DamagedFile, StorageError
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -76,7 +77,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
     or images that cannot be had, a model that cannot be explained (`check_for_run`), labels that it lacks,
     and a directory that holds another run, or this one begun with other values of the model; later, for too
     few images, and where none goes through the model. InUse where another driver is at work on this run, or
-    took it over; Stopped if SIGTERM or SIGINT came, or a storage does not answer.
+    took it over; Stopped where a storage does not answer, its Interrupted if SIGTERM or SIGINT came.
     """
     model = load_model(config.model.name, config.model.weights, **config.model.settings)
     classes = check_for_run(model, config)
@@ -93,8 +94,10 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
         check_resumption(directory, config, model)
     with ray_session():
         scaling = find_scaling(config.scaling)
-        with hold(directory.storage) as lock, _stop_signal() as stop:
-            guarded = RunDirectory(directory.storage.guarded(lock.check), lock.holder.term)
+        with hold(directory.storage) as lock, _stops(lock), _stop_signal() as stop:
+            patience = config.scaling.patience
+            storage = directory.storage.guarded(lambda: lock.check(patience)).patient(patience)
+            guarded = RunDirectory(storage, lock.holder.term)
             _or_aside(guarded, FAILURES, guarded.read_failures)
             _claim(guarded, config, digest, refs, probes, model.framing)
             if names is not None and guarded.read_class_names() is None:
@@ -108,7 +111,7 @@ def evaluate(config: Config, finish: Callable[[RunDirectory], None] = lambda dir
                     DriverTelemetry(directory.storage.root),
                     lambda: stop() or lock.lost(),
                     lambda: scaling_now(scaling, config.scaling).workers,
-                    "GPU" if scaling.gpus else "CPU",
+                    scaling,
                 )
                 _run_stages(run)
             lock.check()
@@ -188,7 +191,8 @@ def _spawner(
 def ray_session() -> Iterator[None]:
     """Ray, for the time of a run: the cluster that RAY_ADDRESS names, or this machine alone.
 
-    Raises ValueError where RAY_ADDRESS is no address, ConnectionError where no Ray answers there.
+    Raises ValueError where RAY_ADDRESS is no address, ConnectionError where no Ray answers there, or one that
+    refuses this process: for its token, or its versions.
     """
     if ray.is_initialized():
         yield
@@ -196,13 +200,11 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if (address := os.environ.get("RAY_ADDRESS", "")) not in ("", "local"):
         check_cluster(address)
-        try:
+        with one_line_of(f"RAY_ADDRESS {address}"):
             ray.init(logging_level=logging.WARNING, log_to_driver=False, configure_logging=False)
-        except (OSError, RuntimeError) as error:
-            *_, reason = str(error).splitlines()  # of a long one the last line says it
-            raise ConnectionError(f"RAY_ADDRESS {address}: {reason}") from None
     else:
-        start_alone()
+        with one_line_of("Ray on this machine"):
+            start_alone()
     try:
         yield
     finally:
@@ -210,9 +212,8 @@ def ray_session() -> Iterator[None]:
 
 
 def find_scaling(config: ScalingConfig) -> Scaling:
-    """One worker a GPU where the cluster has any, else one for every `cpus_per_worker` CPUs."""
-    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return scaling_in(resources, config)
+    """One worker a GPU where the cluster has any, else one for every `cpus_per_worker` CPUs of a node."""
+    return scaling_in(alive_nodes(), config)
 
 
 def scaling_now(scaling: Scaling, config: ScalingConfig) -> Scaling:
@@ -388,6 +389,25 @@ def _unusable(ref: ImageRef, reason: str) -> dict[str, Any]:
     blank = dict.fromkeys(("prediction", "probability"))
     known = {key: getattr(ref, key) for key in KNOWN}
     return {**known, **blank, "selected": False, "error": reason}
+
+
+@contextmanager
+def _stops(lock: Lock) -> Iterator[None]:
+    """How a run that holds its lock ends before its end.
+
+    Raises Stopped for what a storage refuses the driver, but for a damaged file, which stays so; TakenOver
+    where it was not a signal that interrupted the run but the loss of the lock.
+    """
+    try:
+        yield
+    except Interrupted:
+        if lock.lost():
+            lock.check()
+        raise
+    except DamagedFile:
+        raise
+    except StorageError as error:
+        raise Stopped(f"a storage does not answer: {error}") from None
 
 
 @contextmanager

@@ -132,3 +132,9 @@ def one_line(error: BaseException) -> str:
     else:
         text = f"{type(error).__name__}: {error}"
     return " ".join(re.sub(r"\x1b\[\d*m", "", text).split())[:REASON_LENGTH]
+
+
+def node_of(error: BaseException) -> str:
+    """The address of the machine that an error of Ray's came from, "" where it does not tell."""
+    place = re.search(r"(?:\(pid=\d+, |^\s*)ip[=:] ?([\w.:]+)", str(error), re.MULTILINE)
+    return "" if place is None else place[1]

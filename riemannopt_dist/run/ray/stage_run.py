@@ -12,16 +12,18 @@ import ray
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import Failure, RunDirectory, shard_files
-from riemannopt_dist.run.errors import Stopped
+from riemannopt_dist.run.errors import Interrupted, Stopped
 from riemannopt_dist.run.examples import Example, image_of, located
 from riemannopt_dist.run.inspection import Inspection, inspected
 from riemannopt_dist.run.outputs.maps import FOLDER as MAPS
 from riemannopt_dist.run.progress import Meter, meter
+from riemannopt_dist.run.ray.cluster import alive_nodes
 from riemannopt_dist.run.ray.dispatcher import Event, Limits, Lost, PoolState, Slow, Waiting, dispatch
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.task_tracker import RESTS, Done, Failed, PassedAlone, Task
 from riemannopt_dist.run.ray.telemetry import DriverTelemetry
 from riemannopt_dist.run.ray.trial import Trial
+from riemannopt_dist.run.scaling import Scaling
 from riemannopt_dist.run.shards import Piece, runs_of, shards_of
 from riemannopt_dist.run.stages.base import Stage, files_beside
 from riemannopt_dist.run.steps import steps_of
@@ -39,7 +41,7 @@ Shards = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Run:
-    """What the stages of a run share: `workers` tells how many there may be now, `kind` what each takes."""
+    """What the stages of a run share: `workers` tells how many there may be now, `scaling` what one takes."""
 
     config: Config
     directory: RunDirectory
@@ -47,7 +49,7 @@ class Run:
     telemetry: DriverTelemetry
     stop: Callable[[], bool]
     workers: Callable[[], int]
-    kind: str
+    scaling: Scaling
 
 
 def run_stage(
@@ -57,8 +59,8 @@ def run_stage(
 
     A shard is done again if its file is damaged, not its own or lacks rows; and if it lacks images given up
     on for a reason that is not their own: the model may have been mended, the images may be back. `cuts` are
-    those of `shards_of`. Raises ValueError where none goes through the model; Stopped if the run is to stop,
-    and where a storage does not answer, or not for more than `max_given_up` of the images.
+    those of `shards_of`. Raises ValueError where none goes through the model; Interrupted if the run is to
+    stop, Stopped where a storage does not answer, or not for more than `max_given_up` of the images.
     """
     shards = shards_of(items, run.config.shard_size, located, cuts)
     damaged = _do_absent(run, stage, shards, last)
@@ -70,7 +72,11 @@ def run_stage(
         _do(run, stage, shards, left, last)
         damaged = []
     if left := _deleted(run, stage, shards):
-        raise Stopped(f"stage {stage.name}: the files of {len(left)} shards are deleted once they are there")
+        raise Stopped(
+            f"stage {stage.name}: the files of {len(left)} shards are not there once workers have written "
+            f"them: somebody deletes them, or {run.directory.storage.root} is not one folder that all nodes "
+            "mount"
+        )
 
 
 def _do_absent(run: Run, stage: Stage, shards: Shards, last: bool) -> list[str]:
@@ -143,7 +149,7 @@ def _do(run: Run, stage: Stage, shards: Shards, left: Sequence[str], last: bool)
             outcomes.take(event)
     if outcomes.cause or outcomes.settled < total:
         done = f"stopped with {outcomes.settled} of {total} images done in stage {stage.name}"
-        raise Stopped(f"{done}: {outcomes.cause}" if outcomes.cause else done)
+        raise Stopped(f"{done}: {outcomes.cause}") if outcomes.cause else Interrupted(done)
 
 
 def _tasks(shards: Shards, most: int) -> Iterator[Task]:
@@ -182,10 +188,11 @@ class _Outcomes:
                 self.cause = f"no answer for {self._run.config.scaling.patience:g} s ({reason})"
             case Failed():
                 self._given_up(event)
-            case Lost(task=task, reason=reason):
+            case Lost(task=task, reason=reason, node=node):
                 self._run.telemetry.lost(self._stage.name)
                 doing = "" if task is None else f" (it had {self._stage.name}/{task.key})"
-                logger.warning("a worker was lost and is replaced: %s%s", reason, doing)
+                where = f"{reason} on {node}" if node else reason
+                logger.warning("a worker was lost and is replaced: %s%s", where, doing)
             case Slow(task=task, seconds=seconds, median=median):
                 shard = f"{self._stage.name}/{task.key}"
                 logger.warning("%s: begun %.0f s ago, others take %.1f s", shard, seconds, median)
@@ -244,15 +251,21 @@ class _Outcomes:
             self._manned = now
         elif now - self._manned >= SCARCE and now - self._told >= SAID:
             self._told = now
-            logger.warning("no worker for %.0f s: %s", now - self._manned, scarcity(self._run.kind))
+            logger.warning("no worker for %.0f s: %s", now - self._manned, scarcity(self._run.scaling))
 
 
-def scarcity(kind: str) -> str:
-    """How much of the cluster is free, of what workers take, and who may have the rest."""
-    free, there = (
-        resources.get(kind, 0.0)
-        for resources in (ray.available_resources(), ray.cluster_resources())  # type: ignore[no-untyped-call]
-    )
+def scarcity(scaling: Scaling) -> str:
+    """Why there is no worker: what they take is not there, not on one node, or another's."""
+    kind, nodes = scaling.kind, alive_nodes()
+    there = sum(node.get(kind, 0.0) for node in nodes)
+    if not there:
+        return f"there are no {kind}s yet, of which each takes some; nodes that come are used at once"
+    if not scaling.room_in(nodes):
+        return (
+            f"no node has {scaling.needs()}, which each takes: unless such a node is to come, lower "
+            "scaling.cpus_per_worker or scaling.gpus_per_worker"
+        )
+    free = ray.available_resources().get(kind, 0.0)  # type: ignore[no-untyped-call]
     return (
         f"{free:g} of {there:g} {kind}s are free. Another run on this cluster may hold the others until it "
         "ends; scaling.max_workers in its configuration leaves room for this one"

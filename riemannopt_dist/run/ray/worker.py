@@ -26,6 +26,7 @@ from riemannopt_dist.run.journal import WorkerJournal
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.outputs.maps import joined
+from riemannopt_dist.run.ray.host import check_output, promised_device
 from riemannopt_dist.run.ray.telemetry import WorkerTelemetry
 from riemannopt_dist.run.shards import Piece
 from riemannopt_dist.run.stages.arithmetic import Arithmetic, arithmetic_of
@@ -72,18 +73,23 @@ class ShardWorker:
     """Turns shards into files: one has the device while another's images are read, or its files are written.
 
     Calls may come from as many threads as shards are done AT_A_TIME. `payload` holds one object reference, so
-    that Ray does not copy it in.
+    that Ray does not copy it in. Raises RuntimeError where its host's GPU cannot be used, ValueError
+    where the output there is not the driver's.
     """
 
     def __init__(self, payload: Sequence["ray.ObjectRef[Payload]"]) -> None:
         content: Payload = ray.get(payload[0])
         torch.set_num_threads(content.threads)
         use_ieee_float32()
-        self._device = torch.device("cuda" if content.gpus and torch.cuda.is_available() else "cpu")
+        if content.origin is not None:
+            check_output(content.storage, content.origin)
+        self._device = promised_device(content.gpus)
         # Kept for as long as the model lives: its parameters may be views of the store's memory.
         self._payload = content
         self._model = fast_classifier(content.model_name, content.state).to(self._device)
-        self._batch = measured_batch_size(self._model, self._device, content.internal_batch_size)
+        self._batch = measured_batch_size(
+            self._model, self._device, content.internal_batch_size, content.gpus
+        )
         self._turn: Turn[Tally] = Turn()
         self._clock = DeviceClock(self._model, self._device)
         self._shards = ThreadPoolExecutor(AT_A_TIME, "shards")

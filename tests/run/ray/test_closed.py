@@ -28,6 +28,22 @@ ray.init(sys.argv[1], logging_level="ERROR", log_to_driver=False)
 print("ran:", ray.get(ray.remote(lambda: 1).remote()))
 """
 
+LOCKED_OUT = """
+import os
+from riemannopt_dist.run.ray.driver import ray_session
+
+def attempt():
+    try:
+        with ray_session():
+            print("ran")
+    except ConnectionError as error:
+        print(error)
+
+attempt()
+os.environ |= {"RAY_ADDRESS": "local", "RAY_AUTH_TOKEN_PATH": "/nowhere"}
+attempt()
+"""
+
 CHOICES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
 
 
@@ -86,3 +102,17 @@ def test_no_token_is_left_for_later_clusters_to_insist_on(
     run: tuple[psutil.Process, dict[str, Any]], environment: dict[str, str]
 ) -> None:
     assert not Path(environment["HOME"], ".ray").exists()
+
+
+def test_who_lacks_a_token_is_told_so_in_one_line(
+    run: tuple[psutil.Process, dict[str, Any]], environment: dict[str, str]
+) -> None:
+    """In a cluster that has one, and on this machine where the file that is to hold it is not there."""
+    address = run[1]["address"]
+    outsider = {**environment, "RAY_AUTH_MODE": "token", "RAY_ADDRESS": address}
+    outsider["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    command = [sys.executable, "-c", LOCKED_OUT]
+    done = subprocess.run(command, env=outsider, capture_output=True, text=True, timeout=60, check=True)
+    of_cluster, of_machine = done.stdout.splitlines()
+    assert of_cluster.startswith(f"RAY_ADDRESS {address}: Token authentication is enabled but no ")
+    assert of_machine.startswith("Ray on this machine: RAY_AUTH_TOKEN_PATH is set but file cannot be opened ")

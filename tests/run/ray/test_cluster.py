@@ -1,6 +1,7 @@
 """RAY_ADDRESS: what is no address, or not Ray's, is told in seconds and in one line."""
 
 import json
+import platform
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private.utils import check_version_info
+from ray.exceptions import AuthenticationError
 from typer.testing import CliRunner
 
 from riemannopt_dist.commands import app
-from riemannopt_dist.run.ray.cluster import check_cluster
+from riemannopt_dist.run.ray.cluster import check_cluster, one_line_of
 from riemannopt_dist.testing.small_world import make_pictures, small_fields
 
 
@@ -107,6 +110,31 @@ def test_a_web_server_is_one_line_before_anything_is_written(
         "unset RAY_ADDRESS to use this machine alone"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_other_versions_than_the_clusters_are_named_in_one_line() -> None:
+    with pytest.raises(ConnectionError) as error, one_line_of("RAY_ADDRESS head:6379"):
+        check_version_info({"ray_version": "2.40.0", "python_version": "3.11.7"}, "10.0.0.2")
+    mine = f"Ray: {ray.__version__} Python: {platform.python_version()}"
+    assert str(error.value) == (
+        "RAY_ADDRESS head:6379: Version mismatch: The cluster was started with: Ray: 2.40.0 Python: 3.11.7 "
+        f"This process on 10.0.0.2 was started with: {mine}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("tried it\n\n  and failed: why\n"), "head: and failed: why"),
+        (OSError(), "head: OSError"),
+        (AuthenticationError("no token"), "head: no token. "),
+    ],
+)
+def test_what_ray_raises_is_one_line(error: Exception, told: str) -> None:
+    with pytest.raises(ConnectionError) as raised, one_line_of("head"):
+        raise error
+    assert str(raised.value).startswith(told)
+    assert "\n" not in str(raised.value)
 
 
 def test_ray_is_taken_for_ray(ray_here: None) -> None:

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray.actor import ActorHandle
 from ray.cloudpickle import register_pickle_by_value, unregister_pickle_by_value
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayTaskError
 
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.run.errors import StartError
-from riemannopt_dist.run.ray.dispatcher import Event, Limits, Lost, PoolState, Slow, Waiting, dispatch
+from riemannopt_dist.run.ray.dispatcher import Event, Limits, Lost, PoolState, Slow, Waiting, _loss, dispatch
 from riemannopt_dist.run.ray.pool import Pool
 from riemannopt_dist.run.ray.task_tracker import Done, Failed, PassedAlone, Task, TaskTracker
 from riemannopt_dist.storage.errors import StorageError
@@ -82,6 +84,9 @@ class Worker:
                     raise StorageError("no answer")
                 case "unreadable":
                     raise UnreadableImage("damaged")
+                case "sick" if not (self.folder / "sick").exists():
+                    (self.folder / "sick").touch()
+                    raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
                 case "once" if not (self.folder / "flag").exists():
                     (self.folder / "flag").touch()
                     os._exit(1)
@@ -156,8 +161,31 @@ def test_a_passing_loss_is_retried(cluster: Cluster, tmp_path: Path) -> None:
     done, failed, lost = outcomes(dispatch(tasks, Pool(spawner(tmp_path), 1), limits=Limits(attempts=2)))
     assert set(done) == {task.key for task in tasks}
     assert failed == []
-    assert [event.task for event in lost] == [tasks[0]]
+    assert [(event.task, event.node) for event in lost] == [(tasks[0], ray.util.get_node_ip_address())]
     assert lines(tmp_path / "first.seen") == ["slow once", "slow once"]
+
+
+def test_an_error_of_the_device_is_no_fault_of_the_item(cluster: Cluster, tmp_path: Path) -> None:
+    events = dispatch([Task("t", ("sick",))], Pool(spawner(tmp_path), 1), limits=Limits(attempts=2))
+    done, failed, lost = outcomes(events)
+    assert (set(done), failed) == ({"t"}, [])
+    reason = "AcceleratorError: CUDA error: uncorrectable ECC error encountered"
+    assert [(event.reason, event.node) for event in lost] == [(reason, ray.util.get_node_ip_address())]
+
+
+@pytest.mark.parametrize(
+    ("cause", "loss"),
+    [
+        (torch.AcceleratorError("an illegal memory access"), "died"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), "died"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"), "died"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "raised"),
+        (ValueError("CUDA error: says a model"), "raised"),
+        (StorageError("CUDA error: is the name of a file"), "unanswered"),
+    ],
+)
+def test_whose_an_exception_is(cause: Exception, loss: str) -> None:
+    assert _loss(RayTaskError("process", "a traceback", cause).as_instanceof_cause()) == loss
 
 
 def test_a_storage_that_does_not_answer_and_a_damaged_image_cost_no_actor(
