@@ -86,7 +86,9 @@ class Worker:
                     raise UnreadableImage("damaged")
                 case "sick" if not (self.folder / "sick").exists():
                     (self.folder / "sick").touch()
-                    raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+                    from torch import AcceleratorError  # which takes seconds: no other actor needs it
+
+                    raise AcceleratorError("CUDA error: uncorrectable ECC error encountered")
                 case "once" if not (self.folder / "flag").exists():
                     (self.folder / "flag").touch()
                     os._exit(1)

@@ -10,7 +10,8 @@ import ray
 import torch
 
 from riemannopt_dist.data.files import LocalFiles
-from riemannopt_dist.models.loading import load_model, model_state
+from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.models.state import model_state
 from riemannopt_dist.run.directory import RUN
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.ray.host import check_output, promised_device

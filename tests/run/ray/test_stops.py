@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from riemannopt_dist.commands import app
 from riemannopt_dist.commands.console import errors
 from riemannopt_dist.run.errors import Interrupted, StartError, Stopped
 from riemannopt_dist.run.lock import LOCK, InUse, TakenOver, hold
@@ -28,7 +29,8 @@ from riemannopt_dist.storage.errors import DamagedFile, DeniedError, StorageErro
 def test_exit_codes_tell_a_signal_from_a_stop(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as ended, errors():
+    context = typer.Context(typer.main.get_command(app))
+    with pytest.raises(typer.Exit) as ended, errors(context):
         raise error
     assert ended.value.exit_code == code
     goes_on = capsys.readouterr().err.endswith("x; the same command goes on from here\n")
