@@ -391,6 +391,7 @@ def test_what_can_be_refused_is_refused_before_torch_is_imported(tmp_path: Path)
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.long
 def test_evaluate_prints_the_table_and_what_it_wrote(
     config_file: Path, tmp_path: Path, ray_here: None
 ) -> None:

@@ -445,12 +445,13 @@ def test_columns_carry_their_meaning(finished: tuple[Config, RunDirectory]) -> N
     assert {summary.name for summary in summaries_of(table)} >= {"relative_error_mean", "insertion_mean"}
 
 
+@pytest.mark.long
 def test_signals_stop_a_run_and_the_same_command_goes_on(pictures: Path, tmp_path: Path) -> None:
     fields = small_fields(pictures, tmp_path / "run", scaling={"max_workers": 1})
     fields |= {"model": {"name": "riemannopt_dist.testing.small_world:slow_classifier"}, "shard_size": 1}
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(fields))
-    # How one signal lets shards end is in test_extension.py.
+    # How one signal lets shards end is in test_extension.py, and what each stop exits with in test_stops.py.
     at_once = stopped_by([signal.SIGTERM, signal.SIGINT], config, tmp_path / "run/results")
     assert at_once.exit_code == 130
     assert at_once.stderr.endswith("interrupted; the same command goes on from here\n")
