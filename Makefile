@@ -34,7 +34,7 @@ test: install
 tests: install
 	$(PYTEST) -m 'not long'
 
-# Speed against the bare model and others, in about 25 minutes on a quiet machine of two cores.
+# Speed against the bare model and others, in about an hour on a quiet machine of two cores.
 bench: install
 	$(BIN)/python -m benchmarks.bench --json bench.json --docs docs/bench.md
 

@@ -1,6 +1,6 @@
 """Our speed against the bare model's and that of others, as ratios of times taken in turn in one process.
 
-    make bench                                   → bench.json and docs/bench.md, in about 25 minutes
+    make bench                                   → bench.json and docs/bench.md, in about an hour
     python -m benchmarks.bench --device cuda     the same on a GPU
     python -m benchmarks.bench --only equal      one part of it: bare, others, grid, equal, scale
 
