@@ -66,7 +66,7 @@ class Outcome:
 
 def outcomes(names: Sequence[str], folder: Path) -> list[Outcome]:
     """Make bombs in `folder` and meet them in a process, one after the other: peaks are those so far."""
-    from riemannopt_dist.run.memory import KEEP_MEMORY  # late: who meets them does without Ray
+    from riemannopt_dist.run.allocator import KEEP_MEMORY  # late: who meets them does without Ray
 
     sizes = []
     for n, name in enumerate(names):

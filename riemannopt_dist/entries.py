@@ -1,7 +1,7 @@
-"""What an entry of each table has to be that a package adds, or an address stands for."""
+"""What tables ask of an entry that a package adds, or that an address stands for."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -13,17 +13,17 @@ def instance_of(address: str) -> Fault:
     """Of a class at an address, which is imported when there is something to check."""
 
     def fault(value: Any) -> str:
-        expected = _at(address)
+        module, _, name = address.partition(":")
+        expected = getattr(import_module(module), name)
         return "" if isinstance(value, expected) else f"expected {_called(expected)}, got {_shown(value)}"
 
     return fault
 
 
-def like(address: str) -> Fault:
-    """An object with all that the protocol at an address has."""
+def like(expected: type) -> Fault:
+    """An object with all that a protocol has."""
 
     def fault(value: Any) -> str:
-        expected = _at(address)
         if isinstance(value, type):
             return f"expected {_called(expected)}, got {_shown(value)}: give an instance"
         lacking = [part for part in vars(expected) if part[0] != "_" and not hasattr(value, part)]
@@ -57,11 +57,6 @@ def _takes(function: Callable[..., Any], count: int) -> bool:
     return inspect.Parameter.VAR_POSITIONAL not in kinds or inspect.Parameter.VAR_KEYWORD in kinds
 
 
-def _at(address: str) -> Any:
-    module, _, name = address.partition(":")
-    return getattr(import_module(module), name)
-
-
 def _called(kind: type) -> str:
     article = "an" if kind.__name__[0] in "AEIOU" else "a"
     return f"{article} {kind.__name__} as of {kind.__module__}"
@@ -71,19 +66,3 @@ def _shown(value: Any) -> str:
     name = getattr(value, "__name__", "")
     kind = "class" if isinstance(value, type) else type(value).__name__
     return f"the {kind} {name}" if name else f"a value of the type {kind}"
-
-
-_HERE = "riemannopt_dist"
-FAMILY = like(f"{_HERE}.paths.base:PathFamily")
-
-FAULTS: Mapping[str, Fault] = {
-    f"{_HERE}.estimators": like(f"{_HERE}.estimators.base:Estimator"),
-    f"{_HERE}.exporters": function_of("maps", "folder", makes="files"),
-    f"{_HERE}.formats": function_of("data", makes="files by name"),
-    f"{_HERE}.map_readers": function_of("folder", "files", makes="maps"),
-    f"{_HERE}.metrics": instance_of(f"{_HERE}.metrics.metric:Metric"),
-    f"{_HERE}.output_placements": instance_of(f"{_HERE}.quadrature.placement.output:OutputPlacement"),
-    f"{_HERE}.paths": function_of(makes="a family of paths"),
-    f"{_HERE}.placements": function_of("profile", "rule", "counts", makes="partitions"),
-}
-"""By the group of a table's entry points."""

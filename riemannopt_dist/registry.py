@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar, cast
 
 from riemannopt_dist.choices import check_choice
-from riemannopt_dist.entries import FAULTS
+from riemannopt_dist.entries import Fault
 
 T = TypeVar("T")
 
@@ -23,7 +23,8 @@ _ADDRESS = re.compile(r"\w+(\.\w+)*:\w+")
 class Registry(Mapping[str, T], Generic[T]):
     """Values by name. `kind` is what they are, in words; `group` that of entry points which add to them.
 
-    `renamed` tells of names that are no more what they are called now.
+    `fault` looks at what is not ours: an entry point, or what lies at an address. `renamed` tells of names
+    that are no more what they are called now.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class Registry(Mapping[str, T], Generic[T]):
         kind: str,
         group: str,
         entries: Mapping[str, T | str],
+        fault: Fault,
         renamed: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self._group = group
         self._entries = entries
+        self._fault = fault
         self._renamed = renamed or {}
 
     def check(self, name: str, besides: tuple[str, ...] = ()) -> None:
@@ -81,8 +84,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def _checked(self, name: str, value: Any) -> T:
         """A value that is not ours. Raises ValueError for one that is nothing that the table has."""
-        fault = FAULTS[self._group](value) if self._group in FAULTS else ""
-        if fault:
+        if fault := self._fault(value):
             raise ValueError(f"{self.kind}: {name}: {fault}")
         return cast(T, value)
 

@@ -88,57 +88,39 @@ def test_every_built_in_entry_is_what_it_has_to_be(table: Registry[Any]) -> None
         table._checked(name, table[name])
 
 
+NOTHING = "os.path:join"
+OTHERS = {
+    f"grid.0.estimators.0 {NOTHING}": f"estimator: {NOTHING!r}: expected an Estimator as of "
+    "riemannopt_dist.estimators.base, got the function join, without name, sums, early, takes_tolerance, "
+    "tends_to_integral, refusal, check, rule, cost, attribute",
+    "grid.0.estimators.0 riemannopt_dist.estimators.table:Riemann": "estimator: "
+    "'riemannopt_dist.estimators.table:Riemann': expected an Estimator as of "
+    "riemannopt_dist.estimators.base, got the class Riemann: give an instance",
+    "grid.0.estimators.0 .os:sep": "estimator: expected a name or package.module:name, got '.os:sep'",
+    f"grid.0.placements.0 {NOTHING}": f"placement: {NOTHING!r}: expected a function of (profile, rule, "
+    "counts) that makes partitions, got the function join",
+    f"metrics.0 {NOTHING}": f"metric: {NOTHING!r}: expected a Metric as of riemannopt_dist.metrics.metric, "
+    "got the function join",
+    f"grid.0.paths.0 {NOTHING}": f"path {NOTHING}: expected a function that makes a family of paths of no "
+    "parameters (join() missing 1 required positional argument: 'a')",
+    "grid.0.paths.0 theirs_here:everything": "path theirs_here:everything: expected a PathFamily as of "
+    "riemannopt_dist.paths.base, got a value of the type dict, without label, walked, through, sampling, "
+    "reference_gradients",
+    "grid.0.paths.0.path os:sep": "path: 'os:sep': expected a function that makes a family of paths, got a "
+    "value of the type str",
+}
+"""What is said of an address, by the place that the message names and the address itself."""
+
+
 @pytest.mark.usefixtures("theirs")
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        (
-            {"grid": [{"estimators": ["os.path:join"]}]},
-            "grid.0.estimators.0: estimator: 'os.path:join': expected an Estimator as of "
-            "riemannopt_dist.estimators.base, got the function join, without name, sums, early, "
-            "takes_tolerance, tends_to_integral, refusal, check, rule, cost, attribute",
-        ),
-        (
-            {"grid": [{"estimators": ["riemannopt_dist.estimators.table:Riemann"]}]},
-            "grid.0.estimators.0: estimator: 'riemannopt_dist.estimators.table:Riemann': expected an "
-            "Estimator as of riemannopt_dist.estimators.base, got the class Riemann: give an instance",
-        ),
-        (
-            {"grid": [{"placements": ["os.path:join"]}]},
-            "grid.0.placements.0: placement: 'os.path:join': expected a function of (profile, rule, counts) "
-            "that makes partitions, got the function join",
-        ),
-        (
-            {"metrics": ["os.path:join"]},
-            "metrics.0: metric: 'os.path:join': expected a Metric as of riemannopt_dist.metrics.metric, got "
-            "the function join",
-        ),
-        (
-            {"grid": [{"paths": ["os.path:join"]}]},
-            "grid.0.paths.0: path os.path:join: expected a function that makes a family of paths of "
-            "no parameters (join() missing 1 required positional argument: 'a')",
-        ),
-        (
-            {"grid": [{"paths": ["theirs_here:everything"]}]},
-            "grid.0.paths.0: path theirs_here:everything: expected a PathFamily as of "
-            "riemannopt_dist.paths.base, got a value of the type dict, without label, walked, through, "
-            "sampling, reference_gradients",
-        ),
-        (
-            {"grid": [{"paths": ["os:sep"]}]},
-            "grid.0.paths.0.path: path: 'os:sep': expected a function that makes a family of paths, got a "
-            "value of the type str",
-        ),
-        (
-            {"grid": [{"estimators": [".os:sep"]}]},
-            "grid.0.estimators.0: estimator: expected a name or package.module:name, got '.os:sep'",
-        ),
-    ],
-)
-def test_an_address_of_something_else_is_one_line(changes: dict[str, Any], line: str) -> None:
+@pytest.mark.parametrize("told", OTHERS)
+def test_an_address_of_something_else_is_one_line(told: str) -> None:
+    place, address = told.split()
+    key = next(key for key in ("estimators", "placements", "paths", "metrics") if key in place)
+    changes = {"metrics": [address]} if key == "metrics" else {"grid": [{key: [address]}]}
     with pytest.raises(ValueError, match="test: ") as error:
         make_config({**BASE, **changes}, "test")
-    assert str(error.value) == f"test: {line}"
+    assert str(error.value) == f"test: {place}: {OTHERS[told]}"
 
 
 @pytest.mark.parametrize("table", [FORMATS, EXPORTERS, READERS], ids=lambda table: str(table.kind))

@@ -36,7 +36,8 @@ from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, folded
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.objective import micro_batches
-from riemannopt_dist.run.memory import CPU_BATCH, KEEP_MEMORY
+from riemannopt_dist.run.allocator import KEEP_MEMORY
+from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.profiles import read_profiles
 from riemannopt_dist.run.stages.batches import read_tensor
 

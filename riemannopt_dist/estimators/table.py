@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from riemannopt_dist.entries import like
 from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Cost, Estimator, Placed
 from riemannopt_dist.paths.base import begins_at_several, paths_an_image
 from riemannopt_dist.quadrature.placement.table import output_placement
@@ -417,5 +418,6 @@ ESTIMATORS: Registry[Estimator] = Registry(
         "rescale": Rescale(),
         "expected_gradients": ExpectedGradients(),
     },
+    like(Estimator),
     renamed={"end_weights": "'softmax_trapezoid' now", "secant": "'rescale' now"},
 )

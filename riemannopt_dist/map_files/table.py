@@ -1,5 +1,6 @@
 """The formats of map files by name: to which maps are exported, and from which those of others are read."""
 
+from riemannopt_dist.entries import function_of
 from riemannopt_dist.map_files.base import Exporter, MapReader
 from riemannopt_dist.registry import Registry
 
@@ -9,6 +10,7 @@ EXPORTERS: Registry[Exporter] = Registry(
     "export",
     "riemannopt_dist.exporters",
     {"zarr": f"{_HERE}.zarr:write", "npy": f"{_HERE}.npy:write", "hdf5": f"{_HERE}.hdf5:write"},
+    function_of("maps", "folder", makes="files"),
 )
 """By the name of the format: write maps into an empty folder."""
 
@@ -22,5 +24,6 @@ READERS: Registry[MapReader] = Registry(
         "hdf5": f"{_HERE}.hdf5:read",
         "zarr": f"{_HERE}.zarr:read",
     },
+    function_of("folder", "files", makes="maps"),
 )
 """By the suffix of the files; a folder with a zarr.json in it is Zarr's."""

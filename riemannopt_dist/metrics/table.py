@@ -1,5 +1,6 @@
 """The metrics by name: what a configuration may ask for. A new one is a file, and an entry here."""
 
+from riemannopt_dist.entries import instance_of
 from riemannopt_dist.metrics.metric import Metric
 from riemannopt_dist.registry import Registry
 
@@ -24,4 +25,5 @@ METRICS: Registry[Metric] = Registry(
         "pointing_game": f"{_HERE}.pointing:POINTING_GAME",
         "reference": f"{_HERE}.reference:REFERENCE",
     },
+    instance_of(f"{_HERE}.metric:Metric"),
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from riemannopt_dist.choices import check_positive
-from riemannopt_dist.entries import FAMILY
+from riemannopt_dist.entries import function_of, like
 from riemannopt_dist.paths.base import PathFamily, Sampling
 from riemannopt_dist.paths.baselines import BLACK, Baseline, baseline_of
 from riemannopt_dist.paths.pictures import Pictures
@@ -213,6 +213,7 @@ PATHS: Registry[Callable[..., PathFamily]] = Registry(
     "path",
     "riemannopt_dist.paths",
     {"ig": Straight, "blur_ig": Blur, "guided_ig": Guided},
+    function_of(makes="a family of paths"),
     renamed={
         f"{path}_idgi": f"'{path}, with the estimator idgi' now" for path in ("ig", "blur_ig", "guided_ig")
     },
@@ -234,7 +235,7 @@ def path_family(name: str, parameters: Mapping[str, Any] | None = None) -> PathF
         some = f"some of {', '.join(known)}, got {given}"
         makes = f"a function that makes a family of paths of {given or 'no parameters'}"
         raise ValueError(f"path {name}: expected {some if known else makes} ({error})") from None
-    if fault := FAMILY(family):
+    if fault := like(PathFamily)(family):
         raise ValueError(f"path {name}: {fault}")
     return family
 

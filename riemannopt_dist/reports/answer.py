@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from riemannopt_dist.reports.cells import cell_key, cell_name, in_path_order
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.efficiency import AT_LEAST, AT_MOST, ERROR, ROUNDING, sample_efficiency
-from riemannopt_dist.reports.gaps import GAP, gauged
+from riemannopt_dist.reports.gaps import GAP
 from riemannopt_dist.reports.page.parts import bounded, shown
 from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.statistics import ENOUGH, NONE, TOO_FEW
@@ -82,7 +82,6 @@ class Saving:
 
 def error_of(results: pa.Table) -> str | None:
     """The score that errors are told by: the true error, else the completeness gap; None without either."""
-    results = gauged(results)
     for name in WORDS:
         if name in results.column_names and pc.any(pc.is_finite(results[name])).as_py():
             return name
@@ -95,7 +94,7 @@ def savings_of(results: pa.Table) -> dict[CellKey, Saving]:
     Of completeness gaps without cells that have none by design.
     """
     score = error_of(results)
-    table = pd.DataFrame() if score is None else sample_efficiency(gauged(results), score)
+    table = pd.DataFrame() if score is None else sample_efficiency(results, score)
     if score is None or table.empty:
         return {}
     if score == GAP:

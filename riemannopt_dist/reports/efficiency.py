@@ -64,18 +64,23 @@ def _of_path(pivot: Pivot, members: Sequence[int], errors: Array, taken: Array, 
     means, costs = (resampled_means(table[members][:, images].T) for table in (errors, taken))
     column = {cell: index for index, cell in enumerate(cells)}
     counts = np.array([cell[3] for cell in linear], dtype=np.float64)
-    yardstick = means[:, [column[cell] for cell in linear]]
+    known = np.maximum(means, ROUNDING)
+    yardstick = known[:, [column[cell] for cell in linear]]
     rows = []
     for cell in cells:
-        errors_of = means[:, column[cell]]
-        needed = _open_ended(equivalent_count(errors_of, counts, yardstick), errors_of, yardstick)
-        cost = costs[:, column[cell]]
+        place = column[cell]
+        nearer, further = known[:, place] < yardstick.min(1), known[:, place] > yardstick[:, 0]
+        needed = equivalent_count(known[:, place], counts, yardstick)
+        # Of resamples that are beyond what is known, nothing is taken for their count.
+        needed[1:] = np.select([nearer, further], [np.inf, 0.0], needed)[1:]
+        above = bool(further[0]) or yardstick[0].max() == ROUNDING
+        cost = costs[:, place]
         rows.append(
             cell_fields(cell)
             | {"images": len(images), "gradient_evaluations": cost[0]}
-            | _with_interval(f"{score}_mean", errors_of, len(images))
+            | _with_interval(f"{score}_mean", means[:, place], len(images))
             | _with_interval("efficiency", needed / cost, len(images))
-            | {"bound": _bound(len(images), *_beside(errors_of[0], yardstick[0]))}
+            | {"bound": _bound(len(images), bool(nearer[0]), above)}
         )
     return pd.DataFrame(rows)
 
@@ -87,26 +92,12 @@ def _bound(images: int, below: bool, above: bool) -> str:
     return AT_LEAST if below else AT_MOST if above else EXACT
 
 
-def _open_ended(needed: Array, errors: Array, yardstick: Array) -> Array:
-    """Resampled counts, but the first: infinite or 0 where errors are below or above all that is known."""
-    beyond = np.maximum(errors, ROUNDING) < np.maximum(yardstick, ROUNDING).min(1)
-    short = np.maximum(errors, ROUNDING) > np.maximum(yardstick, ROUNDING)[:, 0]
-    return np.concatenate([needed[:1], np.select([beyond, short], [np.inf, 0.0], needed)[1:]])
-
-
-def _beside(error: float, yardstick: Array) -> tuple[bool, bool]:
-    """Whether an error is below those of all counts; and whether it is above that of the first."""
-    error, yardstick = max(error, ROUNDING), np.maximum(yardstick, ROUNDING)
-    return bool(error < yardstick.min()), bool(error > yardstick[0] or yardstick.max() == ROUNDING)
-
-
 def equivalent_count(errors: Array, counts: Array, yardstick: Array) -> Array:
     """The least count at which the errors `yardstick` (R, K) of increasing `counts` (K,) are `errors` (R,).
 
-    Interpolated straight in log-log between the first count that is as near and the one
-    before, where there is one; the last count where none is. Errors below `ROUNDING` are equal.
+    Interpolated straight in log-log between the first count that is as near and the one before, where there
+    is one; the last count where none is.
     """
-    errors, yardstick = np.maximum(errors, ROUNDING), np.maximum(yardstick, ROUNDING)
     rows, reached = np.arange(len(errors)), yardstick <= errors[:, None]
     right = np.where(reached.any(1), reached.argmax(1), len(counts) - 1)
     left = np.where(reached.any(1), np.clip(right - 1, 0, None), right)

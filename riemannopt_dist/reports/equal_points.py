@@ -1,15 +1,12 @@
 """Every cell against equal points: its error, and the equal points of the same error."""
 
-import math
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from riemannopt_dist.choices import WITHOUT_GAP
 from riemannopt_dist.reports.answer import WORDS, Saving, counted, error_of
 from riemannopt_dist.reports.cells import COLUMNS, cell_key, in_order, values_of
 from riemannopt_dist.reports.data import RunData
-from riemannopt_dist.reports.gaps import GAP
 from riemannopt_dist.reports.page.parts import Block, Column, Note, Table, Value, interval, number, shown
 from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.statistics import ENOUGH, NONE
@@ -44,8 +41,6 @@ def against_equal_points(data: RunData, savings: Mapping[CellKey, Saving]) -> It
 
 def _cells_table(summary: pd.DataFrame, savings: Mapping[CellKey, Saving], score: str) -> Table:
     cells, mean = in_order(summary), f"{score}_mean"
-    if score == GAP:  # which says nothing of some
-        cells.loc[cells["estimator"].isin(WITHOUT_GAP), mean] = math.nan
     least = cells.groupby(["path", "samples"], observed=True)[mean].transform("min")
     # Images that have the error: with reference.images fewer than have rows.
     cells["images"] -= cells.get(f"{mean}_left_out", pd.Series(0, cells.index)).fillna(0).astype(int)

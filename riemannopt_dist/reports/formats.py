@@ -5,6 +5,7 @@ A part makes files, by name, of a run's data. A new one is a file here, and an e
 
 from collections.abc import Callable
 
+from riemannopt_dist.entries import function_of
 from riemannopt_dist.registry import Registry
 from riemannopt_dist.reports.data import RunData
 
@@ -21,4 +22,5 @@ FORMATS: Registry[Format] = Registry(
         "worst": f"{_HERE}.worst_images:worst_files",
         "html": f"{_HERE}.run_page:html_files",
     },
+    function_of("data", makes="files by name"),
 )

@@ -26,7 +26,6 @@ from riemannopt_dist.models.state import model_state
 from riemannopt_dist.objective import Output
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.requirements import check_metrics
-from riemannopt_dist.run.scaling import check_scaling
 from riemannopt_dist.storage.redaction import one_line
 
 
@@ -53,11 +52,8 @@ def check_for_run(model: Classifier, config: Config) -> int:
 
 
 def check_choices(config: Config) -> None:
-    """Raise ValueError for metrics that lack something, a share of a GPU that cannot be had, and a baseline
-    whose pictures cannot be read.
-    """
+    """Raise ValueError for metrics that lack something, and a baseline whose pictures cannot be read."""
     check_metrics(config)
-    check_scaling(config.scaling)
     config.baseline_digests()
 
 

@@ -1,4 +1,4 @@
-"""How many gradients a device takes at once, and how a process keeps the memory that they take."""
+"""How many gradients a device takes at once."""
 
 import math
 
@@ -7,20 +7,12 @@ import torch
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.objective import Objective
 
-# A process that frees and takes the same large blocks for every gradient spends a third of its time on page
-# faults unless the C library keeps them (glibc; ignored elsewhere).
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",  # one for all threads: each would keep blocks of its own, and only small ones
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
-    "MALLOC_TOP_PAD_": str(256 << 20),
-}
 CPU_BATCH = 16
 """On a CPU: more do not make a gradient cheaper."""
 LARGEST = 256
 """On a GPU: there more do not either."""
 SHARE = 0.4
-"""Of the free memory, what gradients may take: secants keep up to twice as much, and maps need some too."""
+"""Of the free memory, what gradients may take: the Rescale rule's keep twice as much, and maps need some."""
 PROBES = (1, 5)
 
 

@@ -4,10 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from riemannopt_dist.run.config.scaling import ScalingConfig
-
-STEP = 0.0001
-"""The smallest share of a GPU that Ray tells from another."""
+from riemannopt_dist.run.config.scaling import STEP, ScalingConfig
 
 Node = Mapping[str, float]
 """What a machine has, by Ray's names: CPU and GPU."""
@@ -52,17 +49,6 @@ def scaling_in(nodes: Sequence[Node], config: ScalingConfig) -> Scaling:
     one = Scaling(1, config.cpus_per_worker, gpus)
     room = one.room_in(nodes)
     return replace(one, workers=max(config.min_workers, min(room, config.max_workers or room)))
-
-
-def check_scaling(config: ScalingConfig) -> None:
-    """Raise ValueError for GPUs of a worker that Ray cannot give: a finer share, or some and a share."""
-    gpus = config.gpus_per_worker or 0.0
-    parts = gpus if gpus >= 1 else gpus / STEP
-    if abs(parts - round(parts)) > 1e-6:
-        raise ValueError(
-            "scaling.gpus_per_worker: expected a whole number, or a share of a GPU in steps of "
-            f"{STEP:g}, got {gpus:g}"
-        )
 
 
 def _counted(number: float, kind: str) -> str:

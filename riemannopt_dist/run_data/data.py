@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from riemannopt_dist.reports.data import Picture, RunData
+from riemannopt_dist.reports.gaps import gauged
 from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
@@ -33,8 +34,8 @@ def results_so_far(storage: Storage) -> pa.Table:
 
 
 def run_data(storage: Storage, results: pa.Table) -> RunData:
-    """What a report on result rows of a run is made of."""
-    directory = RunDirectory(storage)
+    """What a report on result rows of a run is made of, without gaps that are no measure (`gauged`)."""
+    results, directory = gauged(results), RunDirectory(storage)
     model, promised = _model_and_images(directory, results)
     paths = [name.rsplit("/", 1)[-1].removesuffix(".json") for name in storage.list("schedules")]
     fitted = {path: directory.read_schedules(path) or {} for path in paths}

@@ -6,6 +6,7 @@ makes a schedule for each image. The names take no SciPy to know.
 
 from collections.abc import Callable
 
+from riemannopt_dist.entries import function_of, instance_of
 from riemannopt_dist.quadrature.placement.output import OutputPlacement, PointsByOutput
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Array
@@ -25,6 +26,7 @@ PLACEMENTS: Registry[Placement] = Registry(
         "equidistribution": f"{_HERE}.equidistribution:density_partitions",
         "roughness": f"{_HERE}.equidistribution:rough_partitions",
     },
+    function_of("profile", "rule", "counts", makes="partitions"),
     renamed={
         "powell": "'eq9' now (RiemannOpt as its authors run it is 'riemannopt')",
         "density": "'equidistribution' now",
@@ -40,6 +42,7 @@ OUTPUT_PLACEMENTS: Registry[OutputPlacement] = Registry(
         "idg_released": f"{_HERE}.idg:RELEASED_RISE",
         "non_uniform": f"{_HERE}.non_uniform:NON_UNIFORM",
     },
+    instance_of(f"{_HERE}.output:OutputPlacement"),
 )
 
 

@@ -2,11 +2,22 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from riemannopt_dist.run.config.strict import Strict
 from riemannopt_dist.run.config.values import PositiveInt, Share
 from riemannopt_dist.storage.errors import PATIENCE
+
+STEP = 0.0001
+"""The smallest share of a GPU that Ray tells from another."""
+
+
+def _of_gpus(gpus: float) -> float:
+    """GPUs that Ray can give a worker: whole ones, or a share of one."""
+    parts = gpus if gpus >= 1 else gpus / STEP
+    if abs(parts - round(parts)) > 1e-6:
+        raise ValueError(f"expected a whole number, or a share of a GPU in steps of {STEP:g}, got {gpus:g}")
+    return gpus
 
 
 class ScalingConfig(Strict):
@@ -24,7 +35,7 @@ class ScalingConfig(Strict):
     min_workers: PositiveInt = 1
     max_workers: PositiveInt | None = None
     cpus_per_worker: PositiveInt = 1
-    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    gpus_per_worker: Annotated[float, Field(ge=0), AfterValidator(_of_gpus)] | None = None
     attempts: PositiveInt = 3
     time_limit: Annotated[float, Field(gt=0)] = 3600.0
     patience: Annotated[float, Field(gt=0)] = PATIENCE

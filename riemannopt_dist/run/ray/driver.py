@@ -25,6 +25,7 @@ from riemannopt_dist.quadrature.profile import Profile, Variations, equispaced
 from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refining_positions
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array, Schedule
+from riemannopt_dist.run.allocator import KEEP_MEMORY
 from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_images, with_class_index
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.scaling import ScalingConfig
@@ -43,7 +44,6 @@ from riemannopt_dist.run.examples import (
 from riemannopt_dist.run.extension import extend, kept_cells
 from riemannopt_dist.run.grid import Cell, cell_of, place
 from riemannopt_dist.run.lock import Lock, hold
-from riemannopt_dist.run.memory import KEEP_MEMORY
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles

@@ -1,5 +1,6 @@
 """How many workers a cluster has room for, and what becomes of that as its nodes come and go."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,8 @@ import ray
 from riemannopt_dist.run.config.scaling import ScalingConfig
 from riemannopt_dist.run.ray.driver import find_scaling, scaling_now
 from riemannopt_dist.run.ray.stage_run import scarcity
-from riemannopt_dist.run.scaling import Scaling, check_scaling
+from riemannopt_dist.run.scaling import Scaling
+from riemannopt_dist.testing.small_world import small_config
 
 
 def node(cpus: float, gpus: float = 0.0, *, alive: bool = True) -> dict[str, Any]:
@@ -84,14 +86,15 @@ def test_it_says_why_there_is_no_worker(cluster: list[dict[str, Any]]) -> None:
     assert scarcity(Scaling(1, 1, 0.4)).startswith("there are no GPUs yet, of which each takes some; ")
 
 
-@pytest.mark.parametrize("gpus", [None, 0, 0.0001, 0.3, 0.5, 1, 4])
-def test_gpus_that_ray_can_give(gpus: float | None) -> None:
-    check_scaling(ScalingConfig(gpus_per_worker=gpus))
+@pytest.mark.parametrize("gpus", [None, 0.0, 0.0001, 0.3, 0.5, 1.0, 4.0])
+def test_gpus_that_ray_can_give(gpus: float | None, tmp_path: Path) -> None:
+    config = small_config(tmp_path, tmp_path, scaling={"gpus_per_worker": gpus})
+    assert config.scaling.gpus_per_worker == gpus
 
 
 @pytest.mark.parametrize("gpus", [0.00001, 0.33333, 1.5])
-def test_gpus_that_it_cannot_give_are_refused(gpus: float) -> None:
+def test_gpus_that_it_cannot_give_are_refused(gpus: float, tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=rf"^scaling\.gpus_per_worker: expected a whole .* 0.0001, got {gpus:g}$"
+        ValueError, match=rf"scaling\.gpus_per_worker: expected a whole .* 0.0001, got {gpus:g}$"
     ):
-        check_scaling(ScalingConfig(gpus_per_worker=gpus))
+        small_config(tmp_path, tmp_path, scaling={"gpus_per_worker": gpus})

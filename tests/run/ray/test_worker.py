@@ -19,7 +19,7 @@ from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.models.state import model_state
-from riemannopt_dist.run.memory import KEEP_MEMORY
+from riemannopt_dist.run.allocator import KEEP_MEMORY
 from riemannopt_dist.run.ray.worker import Payload, ShardWorker
 from riemannopt_dist.run.shards import Piece
 from riemannopt_dist.run.stages.select import Selection
