@@ -119,10 +119,10 @@ class Objective:
     def logits(self, images: Tensor) -> Tensor:
         """The model's logits (N, classes) of images (N, C, H, W)."""
         logits = logits_of(self.model, images, self.precision)
-        self.check_logits(images, logits)
+        self.check_soundness(images, logits)
         return logits
 
-    def check_logits(self, images: Tensor, logits: Tensor) -> None:
+    def check_soundness(self, images: Tensor, logits: Tensor) -> None:
         """Raise ValueError for logits that are probabilities, where one is explained, or depend on chance.
 
         The logits are those of images (N, C, H, W). A look waits for the device: there is one at a model's

@@ -240,7 +240,7 @@ def forward_pass(objective: Objective, places: Tensor, tape: Tape) -> tuple[Tens
                     logits_of(partial(torch.func.functional_call, model, constant), part, objective.precision)
                 )
     together = torch.cat(logits)
-    objective.check_logits(inputs, together)
+    objective.check_soundness(inputs, together)
     return inputs, together
 
 
