@@ -92,8 +92,8 @@ def output_rounding(size: Tensor, dtype: torch.dtype, output: Output = "probabil
 class Objective:
     """What is explained: the `output` of `model` for the class of each of B images, `targets` (B,).
 
-    At most `internal_batch_size` images go through the model at once; it changes nothing beyond rounding.
-    `precision` is that of the model's products; of gradients fp32 or tf32.
+    At most `internal_batch_size` images, or intervals and the last one's end, go through the model at once;
+    it changes nothing beyond rounding. `precision` is that of the products; of gradients fp32 or tf32.
     """
 
     model: nn.Module

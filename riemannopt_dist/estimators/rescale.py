@@ -61,9 +61,9 @@ EfficientNet-Lite0's sums of photos are off by up to 1.5e-8 of that."""
 def rescale_attribution(objective: Objective, path: Path, schedule: Schedule) -> Attribution:
     """Maps from one secant over each interval of a schedule of the left, right or trapezoid rule.
 
-    Only the schedule's partition matters. Its `gradient_evaluations` are the intervals. At most the
-    objective's `internal_batch_size` samples go through the model at once; that changes nothing beyond
-    rounding.
+    Only the schedule's partition matters. Its `gradient_evaluations` are the intervals. Of a path at most the
+    objective's `internal_batch_size` intervals, which have a sample more, go through the model at once; that
+    changes nothing beyond rounding.
 
     Sums are of float32, or of the images' type where that is wider, and so are the maps.
 
@@ -171,8 +171,8 @@ class Secants:
 
 def secants(objective: Objective, path: Path, edges: Array) -> Iterator[Secants]:
     """The secants between `edges` (n + 1,) of every image's path, a micro-batch at a time, in order."""
-    size, device = max(objective.internal_batch_size, 2), path.images.device
-    batches = [*_micro_batches(len(path.images), len(edges), size)]
+    device = path.images.device
+    batches = [*_micro_batches(len(path.images), len(edges), objective.internal_batch_size + 1)]
     all_rows, all_columns = (np.concatenate(part) for part in zip(*batches, strict=True))
     # All at once: a copy for every micro-batch would keep the device waiting.
     there = [on_device(part, device) for part in (all_rows, all_columns, edges[all_columns])]
@@ -191,9 +191,9 @@ def products(gradients: Tensor, places: Tensor, neighbours: Tensor) -> Tensor:
     return gradients.to(wide) * (neighbours.to(wide) - places.to(wide))
 
 
-def samples_taken(intervals: int, size: int) -> int:
-    """Samples of an image that go through the model for so many intervals, at most `size` ≥ 2 at a time."""
-    return intervals + math.ceil(intervals / (size - 1))
+def samples_taken(intervals: int, at_once: int) -> int:
+    """Samples of an image that go through the model for so many intervals, at most `at_once` at a time."""
+    return intervals + math.ceil(intervals / at_once)
 
 
 def _micro_batches(images: int, samples: int, size: int) -> Iterator[tuple[Index, Index]]:

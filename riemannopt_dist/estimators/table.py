@@ -300,7 +300,7 @@ class Rescale:
 
         if placed.schedule is None:
             return Cost(placed.samples + 1, 0, 2)
-        return Cost(samples_taken(len(placed.schedule), max(at_once, 2)), 0, 2)
+        return Cost(samples_taken(len(placed.schedule), at_once), 0, 2)
 
     def attribute(self, objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
         """A sum over the schedule's intervals, or over each image's own."""

@@ -329,7 +329,7 @@ def _fitting(config: Config, paths: Sequence[str]) -> Iterator[Work]:
 def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterator[Work]:
     """The maps: those that share gradients path by path, the others' own, and references."""
     images = len(places)
-    at_once = CPU_BATCH if config.internal_batch_size == "auto" else max(config.internal_batch_size, 2)
+    at_once = CPU_BATCH if config.internal_batch_size == "auto" else config.internal_batch_size
     likely = {cell: _likely_place(cell, path) for cell, path in _with_path(config, cells)}
     batches = len(list(_batches(images, config)))
     trials = 0

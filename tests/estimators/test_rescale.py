@@ -16,7 +16,13 @@ from torch.nn.functional import avg_pool2d
 from riemannopt_dist.estimators.adaptive_rescale import adaptive_rescale_attribution
 from riemannopt_dist.estimators.converged import converge
 from riemannopt_dist.estimators.exact_line import exact_integrated_gradients
-from riemannopt_dist.estimators.rescale import check_rescale, mean_output_slopes, rescale_attribution
+from riemannopt_dist.estimators.rescale import (
+    check_rescale,
+    mean_output_slopes,
+    rescale_attribution,
+    samples_taken,
+    secants,
+)
 from riemannopt_dist.metrics.reference import compare
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.objective import Objective, Output
@@ -90,6 +96,20 @@ def test_micro_batches_change_nothing(images: Tensor, size: int) -> None:
         for image, one in zip(images, classes, strict=True)
     ]
     torch.testing.assert_close(torch.cat(alone), whole.maps, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "size", "batches"), [(16, 16, [17]), (16, 8, [9, 9]), (5, 3, [4, 3]), (2, 1, [2, 2])]
+)
+def test_a_micro_batch_is_intervals_and_one_sample_more(
+    images: Tensor, intervals: int, size: int, batches: list[int]
+) -> None:
+    """The last end needs no batch of its own, and `samples_taken` is what goes through the model."""
+    objective = Objective(TWO_LAYERS, torch.tensor([2]), internal_batch_size=size)
+    edges = np.linspace(0.0, 1.0, intervals + 1)
+    parts = secants(objective, StraightPath.from_black(images[:1]), edges)
+    assert [len(part.values) for part in parts] == batches
+    assert samples_taken(intervals, size) == sum(batches)
 
 
 @given(
