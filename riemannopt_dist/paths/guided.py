@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from riemannopt_dist.objective import Objective
@@ -18,6 +19,9 @@ from riemannopt_dist.paths.table import Guided
 from riemannopt_dist.quadrature.schedule import Array
 
 DEFAULT_WALK = Guided()
+
+SAMPLED = 64
+"""One of so many values brackets that of a rank."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +89,29 @@ def advance(progress: Tensor, sensitivity: Tensor, distance: Tensor, goal: float
     room = distance * (high - progress)
     left = (distance * (1 - progress)).sum(1, keepdim=True)
     target = distance.sum(1, keepdim=True) * (1 - goal)
-    share = torch.zeros_like(progress)  # of the way from `progress` to `high`
-    candidates = sensitivity.masked_fill((distance == 0) | (progress == high), math.inf)
+    # Those that have nowhere to go come last. Masks are multiplied: on a CPU that takes a tenth of `where`.
+    highest = torch.finfo(sensitivity.dtype).max
+    candidates = torch.add(sensitivity, (room == 0).to(sensitivity), alpha=highest)
+    rows = candidates if candidates.device.type == "cpu" else candidates.sort(dim=1).values
+    last = torch.full_like(candidates[:, :1], -math.inf)  # up to it features go, `part` of the way,
+    whole, part = last, torch.ones_like(left)  # and those up to `whole` go all of it
+    chosen = torch.zeros_like(room)  # 1 for those up to `last`
+    taken = reach = torch.zeros_like(left)  # how many they are, and what room they have
     # Every pass that does not finish an image takes at least `rank` of its candidates all the way.
     for number in range(math.ceil(features / rank)):
         going = (left - target).abs() > walk.closeness * torch.maximum(left, target).clamp_min(1)
         if _is_checked(number, progress.device) and not going.any():
             break
-        threshold = _kth_smallest(candidates, rank)
-        chosen = going & (candidates <= threshold) & (candidates < math.inf)
-        within_reach = torch.where(chosen, room, 0.0).sum(1, keepdim=True)
-        part = torch.where(within_reach > 0, (left - target) / within_reach, 1.0).clamp_max(1)
-        share = torch.where(chosen, part, share)
+        sought = (taken + rank).clamp_max(features).long() - 1
+        threshold = torch.where(going, _of_rank(rows, sought).clamp_max(highest), last)
+        chosen = (candidates <= threshold).to(room)
+        further = torch.linalg.vecdot(room, chosen)[:, None]
+        within_reach = further - reach
+        part = torch.where(within_reach > 0, ((left - target) / within_reach).clamp_max(1), part)
         left = left - part * within_reach
-        candidates = candidates.masked_fill(chosen, math.inf)
+        whole, last = torch.where(going, last, whole), threshold
+        taken, reach = chosen.sum(1, keepdim=True), further
+    share = (chosen * part).addcmul_((candidates <= whole).to(room), 1 - part)
     return torch.lerp(progress, progress.new_full((), high), share)
 
 
@@ -111,8 +124,26 @@ def _is_checked(number: int, device: torch.device) -> bool:
     return device.type == "cpu" or (number > 1 and number.bit_count() == 1)
 
 
-def _kth_smallest(values: Tensor, k: int) -> Tensor:
-    """The k-th smallest, counted from 1, of each row (B, d): (B, 1)."""
-    if values.device.type == "cpu":  # NumPy's selection is vectorised, and twice as fast
-        return torch.from_numpy(np.partition(values.numpy(), k - 1, axis=1)[:, k - 1 : k])
-    return values.kthvalue(k, dim=1, keepdim=True).values
+def _of_rank(values: Tensor, ranks: Tensor) -> Tensor:
+    """The values (B, 1) of these ranks (B, 1), counted from 0, in rows (B, d): ascending but on a CPU."""
+    if values.device.type != "cpu":
+        return values.gather(1, ranks)
+    pairs = zip(values.numpy(), ranks.flatten().tolist(), strict=True)
+    return values.new_tensor([selected(row, rank) for row, rank in pairs])[:, None]
+
+
+def selected(values: NDArray[np.floating], rank: int) -> float:
+    """The value of this rank, counted from 0, of values (d,), NaN last.
+
+    Two values of a sample that have it between them leave few to be sorted (Floyd & Rivest, 1975): a quarter
+    of the time of `np.partition`, and a tenth where many values are equal.
+    """
+    sample = np.sort(values[::SAMPLED])
+    at, margin = rank / SAMPLED, 1.5 * math.sqrt(len(sample))  # three standard deviations of a rank in it
+    low = sample[max(int(at - margin), 0)]
+    high = sample[min(math.ceil(at + margin), len(sample) - 1)]
+    between = values[(values >= low) & (values <= high)]
+    rest = rank - int(np.count_nonzero(values < low))
+    if not 0 <= rest < len(between):
+        between, rest = values, rank
+    return float(np.partition(between, rest)[rest])
