@@ -74,9 +74,8 @@ def _compute(batch: MapBatch) -> dict[str, Tensor]:
     values = batch.maps.new_empty(batch.maps.shape[:2], dtype=torch.float64)
     removed = squares(batch.images, batch.seed)
     for start in batch.starts:
-        values[start.places] = _infidelity(
-            batch.objective, batch.images, batch.maps, start, batch.f_input, removed
-        )
+        found = _infidelity(batch.objective, batch.images, batch.maps, start, batch.f_input, removed)
+        start.put(values, found)
     return {"infidelity": values}
 
 

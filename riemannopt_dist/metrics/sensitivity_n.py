@@ -61,7 +61,7 @@ def _sensitivity(
     for number, removed in enumerate(pixel_sets(images, seed)):
         for start in starts:
             found = set_correlation(objective, images, maps, start, f_input, removed)
-            curve[start.places, :, number] = found
+            start.put(curve[..., number], found)
     return curve
 
 

@@ -31,6 +31,10 @@ class Start:
         """Those of maps (S, …) whose paths begin there: not a copy where all do."""
         return maps if len(self.places) == len(maps) else maps[self.places]
 
+    def put(self, values: Tensor, found: Tensor) -> None:
+        """Write what was found of them into the values (S, …) of all maps."""
+        values[slice(None) if len(self.places) == len(values) else self.places] = found
+
     def without(self, images: Tensor, removed: Tensor) -> Tensor:
         """Images with the start where they are `removed`, bool (B, 1, H, W)."""
         return torch.where(removed, self.images, images)

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 EXPECTED = "model: expected logits, a floating-point tensor (B, classes)"
 NEAR_ONE = 1e-4
 """How far from 1 rounding may bring the sum of an image's probabilities, in float32 and wider."""
+NARROW = (torch.bfloat16, torch.float16)
 SOFTMAX_ROUNDINGS = 4
 """And how many ε in a narrower type: each probability is rounded by half of one, relative to itself."""
 REPEATED = 1e-5
@@ -48,23 +49,22 @@ def check_no_probabilities(logits: Tensor) -> None:
     warning.
     """
     sums = logits.sum(1, dtype=torch.float64)
-    near = max(NEAR_ONE, SOFTMAX_ROUNDINGS * _rounding(logits))
-    if bool((logits >= 0).all() & ((sums - 1).abs() < near).all()):
+    inside = ((logits > 0) & (logits < 1)).any()
+    held = [(logits.to(kind).to(logits.dtype) == logits).all() for kind in NARROW]
+    facts = [logits.min(), logits.max(), (sums - 1).abs().max(), inside, *held]
+    # One wait for the device.
+    least, most, off, some_inside, *narrow = torch.stack([one.double() for one in facts]).tolist()
+    # What a narrower type holds may have been computed in it, and cast.
+    types = [logits.dtype, *(kind for kind, fits in zip(NARROW, narrow, strict=True) if fits)]
+    if least >= 0 and off < max(NEAR_ONE, *(SOFTMAX_ROUNDINGS * torch.finfo(kind).eps for kind in types)):
         raise ValueError(
             "model: expected logits, got probabilities (none below 0, of sum 1): leave out its softmax"
         )
-    if bool(((logits >= 0) & (logits <= 1)).all() & ((logits > 0) & (logits < 1)).any()):
+    if least >= 0 and most <= 1 and some_inside:
         logger.warning(
             "model: expected logits, got values in [0, 1] alone, of which a softmax is taken: if it ends in "
             "a sigmoid, leave that out, or explain its output as it is (output logit)"
         )
-
-
-def _rounding(logits: Tensor) -> float:
-    """ε of the coarsest type that holds these values: they may have been computed in it, and cast."""
-    types = (torch.bfloat16, torch.float16)
-    held = [kind for kind in types if torch.equal(logits.to(kind).to(logits.dtype), logits)]
-    return max(torch.finfo(kind).eps for kind in (logits.dtype, *held))
 
 
 def moved(logits: Tensor, expected: Tensor) -> float:
