@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images
 from riemannopt_dist.attribution import Attribution
-from riemannopt_dist.estimators.base import ADAPTIVE, Placed, refusal
+from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed, refusal
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Objective
 from riemannopt_dist.paths.straight import StraightPath
@@ -32,6 +32,7 @@ from riemannopt_dist.quadrature.schedule import Schedule
 
 try:
     from captum.attr import IntegratedGradients as CaptumsIntegratedGradients
+    from captum.attr._utils.common import _format_input_baseline, _validate_input
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("riemannopt_dist.captum needs captum: pip install captum") from error
 
@@ -79,22 +80,29 @@ class IntegratedGradients(CaptumsIntegratedGradients):  # type: ignore[misc]
         estimator can. A `tolerance` takes n_steps samples at most, until the estimated error is no larger;
         it needs a profile. `multiply_by_inputs=False` goes with schedules alone.
 
-        Raises ValueError for what does not go together, and else as captum does.
+        Raises ValueError for what does not go together or would not be used, and else as captum does:
+        AssertionError for baselines that do not fit the inputs.
         """
-        question = (inputs, baselines, target, additional_forward_args)
+        asked = (target, additional_forward_args)
+        if schedule is None and estimator is None and tolerance is None:
+            if profile is not None:
+                raise ValueError("profile: expected an estimator or a tolerance that uses it, got neither")
+            return super().attribute(
+                inputs, baselines, *asked, n_steps, method, internal_batch_size, return_convergence_delta
+            )
+        tensors, starts = _format_input_baseline(inputs, baselines)
+        _validate_input(tensors, starts)
+        maps: Inputs
         if schedule is not None:
-            if estimator is not None or tolerance is not None:
-                raise ValueError("schedule: expected alone, got an estimator or a tolerance besides")
-            maps = self._scheduled(*question, schedule, internal_batch_size)
-        elif estimator is not None or tolerance is not None:
+            if any(one is not None for one in (estimator, tolerance, profile)):
+                raise ValueError("schedule: expected alone, got an estimator, tolerance or profile besides")
+            every = self._scheduled(tensors, starts, *asked, schedule, internal_batch_size)
+            maps = every[0] if isinstance(inputs, Tensor) else every
+        else:
             size = internal_batch_size or DEFAULT_INTERNAL_BATCH_SIZE
-            path, objective = self._asked(*question, size)
+            path, objective = self._asked(inputs, starts[0], *asked, size)
             name = estimator or "softmax_trapezoid"
             maps = _estimated(objective, path, name, n_steps, tolerance, profile).maps.to(path.images)
-        else:
-            return super().attribute(
-                *question, n_steps, method, internal_batch_size, return_convergence_delta
-            )
         if not return_convergence_delta:
             return maps
         whole = super().compute_convergence_delta(
@@ -104,17 +112,14 @@ class IntegratedGradients(CaptumsIntegratedGradients):  # type: ignore[misc]
 
     def _scheduled(
         self,
-        inputs: Inputs,
-        baselines: Any,
+        tensors: tuple[Tensor, ...],
+        starts: tuple[Any, ...],
         target: Any,
         additional_forward_args: Any,
         schedule: Schedule,
         internal_batch_size: int | None,
-    ) -> Inputs:
+    ) -> tuple[Tensor, ...]:
         """Captum's sum at the schedule's points, as many of them at once as the batch size has room for."""
-        alone = isinstance(inputs, Tensor)
-        tensors = (inputs,) if alone else tuple(inputs)
-        starts = _of_each(baselines, tensors)
         examples = len(tensors[0])
         room = len(schedule) if internal_batch_size is None else max(1, internal_batch_size // examples)
         total: Sequence[Tensor] = [torch.zeros_like(part) for part in tensors]
@@ -130,10 +135,10 @@ class IntegratedGradients(CaptumsIntegratedGradients):  # type: ignore[misc]
                 step_sizes_and_alphas=(weights, points),
             )
             total = [one + other for one, other in zip(total, added, strict=True)]
-        return total[0] if alone else tuple(total)
+        return tuple(total)
 
     def _asked(
-        self, inputs: Inputs, baselines: Any, target: Any, additional_forward_args: Any, size: int
+        self, inputs: Inputs, start: Any, target: Any, additional_forward_args: Any, size: int
     ) -> tuple[StraightPath, Objective]:
         """The path and the objective of one batch of images. Raises ValueError for anything else."""
         if not isinstance(inputs, Tensor) or additional_forward_args is not None:
@@ -141,7 +146,6 @@ class IntegratedGradients(CaptumsIntegratedGradients):  # type: ignore[misc]
         if not isinstance(self.forward_func, nn.Module) or not self.multiplies_by_inputs:
             raise ValueError("estimator: expected a torch.nn.Module, and multiply_by_inputs")
         check_images(inputs, "inputs")
-        (start,) = _of_each(baselines, (inputs,))
         classes = torch.as_tensor(target if target is not None else -1, device=inputs.device)
         if (
             classes.dtype != torch.int64
@@ -164,15 +168,10 @@ def _estimated(
 ) -> Attribution:
     estimator, family = ESTIMATORS[name], Straight()
     own = profile is not None and estimator.refusal(family, ADAPTIVE, samples) is None
-    placement = ADAPTIVE if own or tolerance is not None else "linear"
+    placement = ADAPTIVE if own or tolerance is not None else LINEAR
+    if profile is not None and placement == LINEAR:
+        raise ValueError(f"profile: expected an estimator that places its samples by one, got {name}")
     if (reason := refusal(estimator, family, placement, samples, tolerance)) is not None:
         raise ValueError(f"estimator {name}, {samples} steps: {reason}")
     schedule = None if placement == ADAPTIVE else linear_schedule(samples, estimator.rule(family))
     return estimator.attribute(objective, path, Placed(samples, schedule, profile, tolerance))
-
-
-def _of_each(baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, ...]:
-    """A baseline for each input: zeros without one."""
-    if baselines is None:
-        return (0,) * len(inputs)
-    return baselines if isinstance(baselines, tuple) else (baselines,)

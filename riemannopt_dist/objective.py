@@ -24,6 +24,7 @@ from riemannopt_dist.arguments import (
 from riemannopt_dist.choices import OUTPUTS as OUTPUTS
 from riemannopt_dist.choices import PRECISIONS, Precision
 from riemannopt_dist.choices import Output as Output
+from riemannopt_dist.differentiation import constant, leaf_of, recording
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.logits import (
     REPEATED,
@@ -160,9 +161,10 @@ class Objective:
         """f, (B,), and ∂f/∂x, (B, C, H, W), for images (B, C, H, W)."""
         values, gradients = [], []
         for part in micro_batches(len(images), self.internal_batch_size):
-            with torch.enable_grad(), products_in(self.precision, images.device):
-                inputs = images[part].detach().requires_grad_()
-                value = explained_output(self.logits(inputs), self.targets[part], self.output)
+            with recording(), products_in(self.precision, images.device):
+                inputs = leaf_of(images[part])
+                targets = constant(self.targets[part])
+                value = explained_output(self.logits(inputs), targets, self.output)
                 (gradient,) = torch.autograd.grad(value.sum(), inputs)
             values.append(value.detach())
             gradients.append(gradient.to(sum_type(gradient.dtype)))

@@ -20,6 +20,11 @@ T = TypeVar("T")
 _ADDRESS = re.compile(r"\w+(\.\w+)*:\w+")
 
 
+def is_address(name: str) -> bool:
+    """Whether a name is package.module:name."""
+    return _ADDRESS.fullmatch(name) is not None
+
+
 class Registry(Mapping[str, T], Generic[T]):
     """Values by name. `kind` is what they are, in words; `group` that of entry points which add to them.
 
@@ -63,7 +68,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def at(self, address: str) -> Any:
         """What lies at an address, whether it can be an entry or not. Raises ValueError where nothing is."""
-        if not _ADDRESS.fullmatch(address):
+        if not is_address(address):
             raise ValueError(f"{self.kind}: expected a name or package.module:name, got {address!r}")
         return self._imported(address, address)
 

@@ -238,6 +238,7 @@ def _batch(scorer: _Scorer, rows: Sequence[Row], images: Tensor, maps: NDArray[n
         seed=config.seed,
         boxes=[scorer.examples[row["image_id"]].framed_boxes(scorer.engine.model.framing) for row in rows],
         box_tolerance=BOX_TOLERANCE if config.boxes is None else config.boxes.tolerance,
+        paths=[config.paths().get(rows[0]["path"])],
     )
 
 

@@ -195,6 +195,9 @@ def test_estimators_are_the_librarys(name: str) -> None:
         ("CNN", {"tolerance": 0.1}, "profile: points per image need one"),
         ("CNN", {"tolerance": 0.1, "estimator": "rescale", "profile": RISING}, "tolerance: expected"),
         ("CNN", {"schedule": ro.linear_schedule(4, "left"), "tolerance": 0.1}, "schedule: expected alone"),
+        ("CNN", {"profile": RISING}, "profile: expected an estimator or a tolerance"),
+        ("CNN", {"profile": RISING, "schedule": ro.linear_schedule(4)}, "schedule: expected alone"),
+        ("CNN", {"profile": RISING, "estimator": "left"}, "profile: expected an estimator that places"),
         ("CNN", {"estimator": "simpson"}, "estimator: expected one of"),
     ],
 )
@@ -202,6 +205,46 @@ def test_what_does_not_go_together_is_named(name: str, settings: dict[str, Any],
     network, asked = _network(name)
     with pytest.raises(ValueError, match=complaint):
         IntegratedGradients(network).attribute(**asked | settings)
+
+
+OTHERWISE: tuple[dict[str, Any], ...] = (
+    {"schedule": ro.linear_schedule(4, "left")},
+    {"estimator": "rescale", "n_steps": 4},
+    {"n_steps": 4},
+)
+
+
+@pytest.mark.parametrize("settings", OTHERWISE)
+@pytest.mark.parametrize(
+    ("name", "baselines"),
+    [
+        ("CNN", torch.zeros(5, 3, 6, 6)),
+        ("CNN", torch.zeros(6, 6)),
+        ("CNN", torch.zeros(3, 6, 6)),
+        ("CNN", (0.0, 0.0)),
+        ("CNN", "black"),
+        ("two inputs", torch.zeros(3, 4)),
+        ("two inputs", 0.5),
+    ],
+)
+def test_baselines_that_do_not_fit_are_refused_as_by_captum(
+    name: str, baselines: Any, settings: dict[str, Any]
+) -> None:
+    network, asked = _network(name)
+    for kind, given in ((Captums, {}), (IntegratedGradients, settings)):
+        with pytest.raises(AssertionError, match=r"[Bb]aseline"):
+            kind(network).attribute(**asked | {"baselines": baselines}, **given)
+
+
+@pytest.mark.parametrize("settings", OTHERWISE[:2])
+@pytest.mark.parametrize("baselines", [None, 0.25, torch.full((1, 3, 6, 6), 0.25), torch.rand(3, 3, 6, 6)])
+def test_baselines_that_fit_are_taken_as_by_captum(settings: dict[str, Any], baselines: Any) -> None:
+    """Of a linear model every sum is exact."""
+    _, asked = _network("CNN")
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(108, 2)).eval()
+    given = asked | {"baselines": baselines}
+    close(IntegratedGradients(network).attribute(**given, **settings), Captums(network).attribute(**given))
 
 
 def test_quantus_gets_the_librarys_maps() -> None:

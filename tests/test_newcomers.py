@@ -1,10 +1,11 @@
-"""What somebody else adds: a baseline by YAML, and an estimator, placement, path and metric of their own."""
+"""What somebody else adds: a baseline, an estimator, a placement, a path and a metric of their own."""
 
 import os
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.methods import attribute, integrated_gradients
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.objective import Objective
+from riemannopt_dist.paths.baselines import BASELINES
 from riemannopt_dist.paths.table import PATHS, Straight
 from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.quadrature.schedule import Schedule
+from riemannopt_dist.registry import Registry
 from riemannopt_dist.reports.summary import comparison_files, summarize
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
@@ -73,6 +77,40 @@ PACKAGE = {
 
         def middle(profile, rule, counts):
             return [(1 - np.cos(np.pi * np.linspace(0, 1, count + 1))) / 2 for count in counts]
+    """,
+    "chequered.py": """
+        \"""A checkerboard, and one whose squares are as a file has them: baselines of the user's own.\"""
+
+        from pathlib import Path
+
+        import torch
+
+        from riemannopt_dist.paths.baselines import Baseline
+
+
+        class Checkerboard(Baseline):
+            name = "checkerboard"
+
+            def side(self):
+                return 2
+
+            def of(self, images, draw):
+                rows, columns = (torch.arange(size) // self.side() for size in images.shape[2:])
+                return ((rows[:, None] + columns) % 2).to(images).expand_as(images)
+
+
+        class OfFile(Checkerboard):
+            name = "board of a file"
+            file = Path(__file__).with_name("side.txt")
+
+            def side(self):
+                return int(self.file.read_text())
+
+            def digest(self):
+                return self.file.read_text()
+
+
+        CHECKERS, OF_FILE = Checkerboard(), OfFile()
     """,
     "sparseness.py": """
         \"""How few features hold a map's magnitude, of the user's own: a metric.\"""
@@ -179,6 +217,31 @@ def test_a_white_baseline_takes_a_line_of_yaml(tmp_path: Path) -> None:
     assert torch.equal(direct.maps, linear.maps)
 
 
+def test_a_checkerboard_of_their_own_takes_a_line_of_yaml(package: Path, tmp_path: Path) -> None:
+    """With fitted points; a baseline that is read from a file is looked at again when the run goes on."""
+    (package / "side.txt").write_text("3")
+    boards = [{"path": "ig", "baseline": f"chequered:{name}"} for name in ("CHECKERS", "OF_FILE")]
+    grid = [{"paths": boards, "placements": ["exact"], "estimators": ["trapezoid"], "samples": [33]}]
+    config = small_config(make_pictures(tmp_path / "pictures", 7), tmp_path / "run", grid=grid)
+    directory = evaluate(config)
+    assert list(problems(directory)) == []
+    assert directory.read_run()["baselines"] == {"ig(baseline=board of a file)": "3"}
+    model, image, target, example = first_image(config, directory)
+    found = {
+        row["path"]: row["f_baseline"]
+        for row in directory.shard_rows("results")
+        if row["image_id"] == example.image.image_id
+    }
+    for name, side in (("checkerboard", 2), ("board of a file", 3)):
+        rows, columns = np.indices(image.shape[2:]) // side
+        start = torch.from_numpy((rows + columns) % 2).to(image).expand_as(image)
+        value = float(Objective(model, target).values(start))
+        assert found[f"ig(baseline={name})"] == pytest.approx(value, abs=1e-6)
+    (package / "side.txt").write_text("4")
+    with pytest.raises(ValueError, match=r"board of a file.* are not those that the run began with"):
+        evaluate(config)
+
+
 def test_entry_points_add_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an installed package has them; a built-in name stays what it is."""
     info = tmp_path / "theirs-1.0.dist-info"
@@ -186,21 +249,26 @@ def test_entry_points_add_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
         "[riemannopt_dist.paths]\ndim = dim_path:dim\nig = dim_path:dim\nlost = dim_path:nothing\n"
+        "[riemannopt_dist.baselines]\ndusk = dim_path:DUSK\n"
     )
     (tmp_path / "dim_path.py").write_text(
+        "from riemannopt_dist.paths.baselines import Colour\nDUSK = Colour((0.125,))\n"
         "from riemannopt_dist.paths.table import Straight\ndef dim(grey=0.25):\n    return Straight(grey)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    for table in (PATHS, ESTIMATORS):
+    tables: tuple[Registry[Any], ...] = (PATHS, ESTIMATORS, BASELINES)
+    for table in tables:
         vars(table).pop("_added", None)
     try:
         assert PATHS["dim"](0.5) == Straight(0.5)
         assert PATHS["ig"] is Straight
+        assert Straight("dusk") == Straight(0.125)
         assert "dim" in [*PATHS]
         with pytest.raises(ValueError, match=r"path: 'lost' .* imported: dim_path:nothing of .*theirs"):
             PATHS["lost"]
     finally:
-        vars(PATHS).pop("_added", None)
+        for table in tables:
+            vars(table).pop("_added", None)
         sys.modules.pop("dim_path", None)
 
 

@@ -11,6 +11,7 @@ import pytest
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.map_files.table import EXPORTERS, READERS
 from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.paths.baselines import BASELINES
 from riemannopt_dist.paths.table import PATHS, Straight, path_family
 from riemannopt_dist.quadrature.optimize import optimize_schedule
 from riemannopt_dist.quadrature.placement.table import OUTPUT_PLACEMENTS, PLACEMENTS
@@ -20,7 +21,7 @@ from riemannopt_dist.reports.formats import FORMATS
 from riemannopt_dist.run.config.loading import make_config
 
 BASE = {"images": "photos", "output": "run", "model": {"name": "resnet50"}}
-TABLES = (ESTIMATORS, EXPORTERS, FORMATS, METRICS, OUTPUT_PLACEMENTS, PATHS, PLACEMENTS, READERS)
+TABLES = (BASELINES, ESTIMATORS, EXPORTERS, FORMATS, METRICS, OUTPUT_PLACEMENTS, PATHS, PLACEMENTS, READERS)
 
 THEIRS = """
 import functools
@@ -106,6 +107,10 @@ OTHERS = {
     "grid.0.paths.0 theirs_here:everything": "path theirs_here:everything: expected a PathFamily as of "
     "riemannopt_dist.paths.base, got a value of the type dict, without label, walked, through, sampling, "
     "reference_gradients",
+    f"grid.0.paths.0 ig(baseline={NOTHING})": f"baseline: {NOTHING!r}: expected a Baseline as of "
+    "riemannopt_dist.paths.baselines, got the function join, without name, of, count, several, digest",
+    "grid.0.paths.0 ig(baseline=nowhere.at_all:checker)": "baseline: 'nowhere.at_all:checker' cannot be "
+    "imported: No module named 'nowhere'",
     "grid.0.paths.0.path os:sep": "path: 'os:sep': expected a function that makes a family of paths, got a "
     "value of the type str",
 }

@@ -15,6 +15,7 @@ from riemannopt_dist.commands.options import (
     WeightsOption,
     chosen_classifier,
 )
+from riemannopt_dist.paths.baselines import BASELINES
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +31,10 @@ TheirImages = Annotated[
 ]
 BaselineOption = Annotated[
     str | None,
-    typer.Option(help="Of ig: black, white, a grey in [0, 1], or red, green and blue: 0.485,0.456,0.406."),
+    typer.Option(
+        help=f"Of ig: {', '.join(BASELINES)}, a grey in [0, 1], red, green and blue (0.485,0.456,0.406), a "
+        "picture, or package.module:name."
+    ),
 ]
 ExplainOption = Annotated[
     str, typer.Option(help="What the maps explain of the class: its probability, or its logit.")

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.differentiation import recording
 from riemannopt_dist.estimators.rescale import (
     complete_attribution,
     forward_pass,
@@ -124,7 +125,7 @@ def _secants(
     classes[chain] = targets[:, None].expand(chain.shape)
     slopes = mean_output_slopes(logits, logits[neighbours], classes, output)
     slopes[chain[:, -1]] = 0
-    with products_in(objective.precision, device):
+    with recording(), products_in(objective.precision, device):
         gradients = torch.autograd.grad(
             (first.logits, second.logits), (first.places, second.places), (slopes[:cut], slopes[cut:])
         )

@@ -8,7 +8,6 @@ The breakpoints are found by splitting: on a segment on which no unit of the ear
 region, a layer's input is affine, so that its values at the two ends tell all its crossings exactly.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images, check_model, check_positive, check_targets
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.differentiation import copy_of
 from riemannopt_dist.estimators.passes import sums_along
 from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.objective import DEFAULT_INTERNAL_BATCH_SIZE, Index, Objective, logits_of, micro_batches
@@ -127,7 +127,7 @@ def check_piecewise_linear(model: nn.Module) -> None:
 def _in_float64(model: nn.Module, path: StraightPath) -> tuple[nn.Module, StraightPath]:
     check_model(model)
     check_piecewise_linear(model)
-    return copy.deepcopy(model).double(), StraightPath(path.images.double(), path.baselines.double())
+    return copy_of(model).double(), StraightPath(path.images.double(), path.baselines.double())
 
 
 @dataclass(frozen=True)

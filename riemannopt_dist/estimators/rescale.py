@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_classes
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.differentiation import leaf_of, recording
 from riemannopt_dist.estimators.base import Placed
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.objective import (
@@ -222,24 +223,24 @@ def mean_gradients(objective: Objective, places: Tensor, inside: Tensor) -> tupl
     values = logits.detach()
     slopes = torch.zeros_like(values)
     slopes[:-1] = mean_output_slopes(values[:-1], values[1:], targets[:-1], output) * inside[:, None]
-    with products_in(objective.precision, places.device):
+    with recording(), products_in(objective.precision, places.device):
         (gradients,) = torch.autograd.grad(logits, inputs, slopes)
     return explained_output(values, targets, output), gradients[:-1]
 
 
 def forward_pass(objective: Objective, places: Tensor, tape: Tape) -> tuple[Tensor, Tensor]:
     """Places (N, C, H, W) as gradients can be asked of, and their logits (N, classes), noted on the tape."""
-    inputs = places.detach().requires_grad_()
     model = objective.model
     constant = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
     logits = []
-    with torch.enable_grad():
+    with recording():
+        inputs = leaf_of(places)
         for part in torch.split(inputs, 1 if objective.internal_batch_size == 1 else len(inputs)):
             with RescaleMode(len(part), tape):
                 logits.append(
                     logits_of(partial(torch.func.functional_call, model, constant), part, objective.precision)
                 )
-    together = torch.cat(logits)
+        together = torch.cat(logits)
     objective.check_soundness(inputs, together)
     return inputs, together
 

@@ -1,6 +1,6 @@
 """The estimators by name: what a configuration may ask for. A new one is a file, and an entry here.
 
-An entry says what goes together and what it costs without torch; the mathematics is in the modules beside.
+An entry says what goes together without torch; the mathematics is in the modules beside.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class _Sampled:
 
     @property
     def early(self) -> tuple[float, ...]:
-        """No end of the path first."""
-        return ()
+        """As its sums have them; none where a derived estimator has no sums."""
+        return () if self.sums is None else self.sums.early
 
     def check(self, model: Classifier) -> None:
         """Any model with a gradient will do."""
@@ -115,11 +115,6 @@ class LeftIg(_Sampled):
         from riemannopt_dist.estimators.left_ig import LeftSums
 
         return LeftSums
-
-    @property
-    def early(self) -> tuple[float, ...]:
-        """Both ends tell what f has to make."""
-        return (0.0, 1.0)
 
     def rule(self, path: PathFamily) -> str:
         """As its authors have it."""
@@ -200,11 +195,6 @@ class Idgi(_Sampled):
 
         return IdgiSums
 
-    @property
-    def early(self) -> tuple[float, ...]:
-        """Both ends: a sample needs f at the next one and at the one before."""
-        return (0.0, 1.0)
-
     def rule(self, path: PathFamily) -> str:
         """That of its steps."""
         return self.placing
@@ -230,11 +220,6 @@ class SoftmaxTrapezoid(_Sampled):
         from riemannopt_dist.estimators.softmax_trapezoid import SoftmaxTrapezoidSums
 
         return SoftmaxTrapezoidSums
-
-    @property
-    def early(self) -> tuple[float, ...]:
-        """The start, where no gradient is taken."""
-        return (0.0,)
 
     def rule(self, path: PathFamily) -> str:
         """No gradient at a path's start is needed; a guided walk has one there all the same."""

@@ -1,10 +1,10 @@
 """Infidelity (Yeh et al., NeurIPS 2019): how badly a map foretells what taking squares out of x does to f.
 
-E[(Σ_i∈square a_i − (f(x) − f(x with the square black)))²] over random squares. The attributions are of the
-kind that sums to f's change along a path, so that a square's sum stands for the square's part in f. A lower
-one is better; a map of zeros has the mean square of f's own changes. It takes attributions in units of f:
-a control has its own, and is not compared. Squares are seeded by the image's content: the same in any batch,
-and for all maps.
+E[(Σ_i∈square a_i − (f(x) − f(x with x′ in the square)))²] over random squares, x′ being where the map's path
+begins. The attributions are of the kind that sums to f's change along a path, so that a square's sum stands
+for the square's part in f: of a linear model the value is 0 whatever x′. A lower one is better; a map of
+zeros has the mean square of f's own changes. It takes attributions in units of f: a control has its own, and
+is not compared. Squares are seeded by the image's content: the same in any batch, and for all maps.
 """
 
 import numpy as np
@@ -15,31 +15,46 @@ from riemannopt_dist.arguments import check_images
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.metrics.seeds import content_seeds
+from riemannopt_dist.metrics.starts import Start, given_start
 from riemannopt_dist.objective import Objective
 
 SQUARES = 16
 
 
-def infidelity(objective: Objective, images: Tensor, maps: Tensor, *, seed: int = 0) -> Tensor:
+def infidelity(
+    objective: Objective,
+    images: Tensor,
+    maps: Tensor,
+    *,
+    baselines: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
     """Infidelity of maps (B, C, H, W) or (S, B, C, H, W) of images (B, C, H, W), float64, (B,) or (S, B).
 
-    From `SQUARES + 1` forward passes an image, whatever the number of maps. Raises ValueError for images,
-    targets and maps that do not fit.
+    `baselines` (B, C, H, W) are where the maps' paths begin, black unless given. From `SQUARES + 1` forward
+    passes an image, whatever the number of maps. Raises ValueError for images, baselines, targets and maps
+    that do not fit.
     """
     check_images(images)
     objective.check(images)
     check_maps(maps, images)
-    return _infidelity(objective, images, maps, objective.values(images), seed)
+    several = maps.reshape(-1, *images.shape)
+    (start,) = given_start(images, baselines, len(several))
+    values = _infidelity(objective, images, several, start, objective.values(images), squares(images, seed))
+    return values.view(maps.shape[:-3])
 
 
-def _infidelity(objective: Objective, images: Tensor, maps: Tensor, f_input: Tensor, seed: int) -> Tensor:
-    saliency = maps.reshape(-1, *images.shape).sum(2, dtype=torch.float64)
+def _infidelity(
+    objective: Objective, images: Tensor, maps: Tensor, start: Start, f_input: Tensor, removed: Tensor
+) -> Tensor:
+    """That of the maps (S, B, C, H, W) whose paths begin at a start, with the squares `removed`: (s, B)."""
+    saliency = start.of(maps).sum(2, dtype=torch.float64)
     total = saliency.new_zeros(saliency.shape[:2])
-    for removed in squares(images, seed):
-        foretold = (saliency * removed[:, 0]).sum((2, 3))
-        loss = f_input.double() - objective.values(images * ~removed).double()
+    for square in removed:
+        foretold = (saliency * square[:, 0]).sum((2, 3))
+        loss = f_input.double() - objective.values(start.without(images, square)).double()
         total += (foretold - loss).square()
-    return (total / SQUARES).view(maps.shape[:-3])
+    return total / SQUARES
 
 
 def squares(images: Tensor, seed: int) -> Tensor:
@@ -56,7 +71,11 @@ def squares(images: Tensor, seed: int) -> Tensor:
 
 
 def _compute(batch: MapBatch) -> dict[str, Tensor]:
-    values = _infidelity(batch.objective, batch.images, batch.maps, batch.f_input, batch.seed)
+    values = batch.maps.new_empty(batch.maps.shape[:2], dtype=torch.float64)
+    removed = squares(batch.images, batch.seed)
+    for start in batch.starts:
+        found = _infidelity(batch.objective, batch.images, batch.maps, start, batch.f_input, removed)
+        start.put(values, found)
     return {"infidelity": values}
 
 
@@ -67,12 +86,13 @@ INFIDELITY = Metric(
             "infidelity",
             "f squared",
             "lower",
-            meaning="mean squared difference of a square's attributions and what f loses with it; not "
-            "compared with controls, which are in other units than f",
+            meaning="mean squared difference of a square's attributions and what f loses with it, the start "
+            "of the map's path (of several draws their mean) in its place; not compared with controls, which "
+            "are in other units than f",
         ),
     ),
     summaries=(Summary("infidelity_mean", "mean", ("infidelity",), "lower"),),
     compute=_compute,
-    passes_an_image=SQUARES,
+    passes_a_start=SQUARES,
     of_channel_sums=True,
 )

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from riemannopt_dist.data.boxes import Box
     from riemannopt_dist.estimators.converged import Reference
+    from riemannopt_dist.metrics.starts import Start
     from riemannopt_dist.objective import Objective
+    from riemannopt_dist.paths.base import PathFamily
 
 SUMMARIES = "summaries"
 """The key of a table's metadata under which the summaries of its columns are, as a JSON list."""
@@ -44,7 +46,8 @@ class MapBatch:
     (S, B). `references` (S) are the converged maps, where asked for. `computed_in` is the type that rounds as
     f at a path's ends does, the images' unless given; the objective may have another precision. `boxes` (B)
     are those of the objects in each image, in its pixels, None where they are not known, and `box_tolerance`
-    is how far beside is on one.
+    is how far beside is on one. `paths` (S) are those that maps are along, None of a map along none; without
+    them all count as paths from black.
     """
 
     objective: Objective
@@ -57,6 +60,14 @@ class MapBatch:
     computed_in: torch.dtype | None = None
     boxes: Sequence[Sequence[Box] | None] = ()
     box_tolerance: float = BOX_TOLERANCE
+    paths: Sequence[PathFamily | None] = ()
+
+    @cached_property
+    def starts(self) -> list[Start]:
+        """The different starts of the maps' paths, found when a metric asks for them."""
+        from riemannopt_dist.metrics.starts import distinct_starts
+
+        return distinct_starts(self.paths or [None] * len(self.maps), self.images)
 
     @cached_property
     def f_black(self) -> Tensor:
@@ -120,10 +131,10 @@ class Metric:
 
     `compute` returns a value for every column: a tensor (S, B) of numbers, (S, B, K) of lists, or B
     strings (or None) that hold for all S maps of an image. It costs `passes_a_map` forward passes of the
-    model at most, and `passes_an_image` besides; f at black, where it `needs_f_black`, serves all metrics.
-    `requires` is a package that it needs and that does not come along. By the column `against_controls` every
-    cell is compared with maps that know nothing of the model, nor of f's units: the map's scale must not
-    matter to it.
+    model at most, `passes_a_start` for each different start of their paths, and `passes_an_image` besides; f
+    at black, where it `needs_f_black`, serves all metrics. `requires` is a package that it needs and that
+    does not come along. By the column `against_controls` every cell is compared with maps that know nothing
+    of the model, nor of f's units: the map's scale must not matter to it.
 
     One `of_channel_sums` looks at maps summed over channels alone, one that `needs_references` at converged
     maps: these tell whether it can be computed from stored maps. One that `needs_boxes` is refused where
@@ -136,6 +147,7 @@ class Metric:
     compute: Callable[[MapBatch], Mapping[str, Tensor | Sequence[str | None]]]
     passes_a_map: int = 0
     passes_an_image: int = 0
+    passes_a_start: int = 0
     needs_f_black: bool = False
     requires: str = ""
     against_controls: str = ""

@@ -7,13 +7,13 @@ chance hide from the first that an edge detector stays where it was.
 """
 
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from riemannopt_dist.arguments import check_images, check_positive
+from riemannopt_dist.differentiation import copy_of
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.reference import rank_correlation
 from riemannopt_dist.metrics.seeds import content_seeds
@@ -114,7 +114,7 @@ def _randomised(model: nn.Module, looks: int | None, seed: int) -> Iterator[tupl
 
     Chance is the host's, one stream for all layers: the same on every device, whatever is drawn between.
     """
-    shown, on_host = deepcopy(model), deepcopy(model).cpu()
+    shown, on_host = copy_of(model), copy_of(model).cpu()
     layers = _layers(on_host)
     if not layers:
         raise ValueError("model: expected layers with parameters, found none to randomise")

@@ -1,14 +1,20 @@
 """What a classifier must give, a row of logits for each image, and how to mend what is none."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+logger = logging.getLogger(__name__)
+
 EXPECTED = "model: expected logits, a floating-point tensor (B, classes)"
 NEAR_ONE = 1e-4
-"""How far from 1 rounding may bring the sum of an image's probabilities."""
+"""How far from 1 rounding may bring the sum of an image's probabilities, in float32 and wider."""
+NARROW = (torch.bfloat16, torch.float16)
+SOFTMAX_ROUNDINGS = 4
+"""And how many ε in a narrower type: each probability is rounded by half of one, relative to itself."""
 REPEATED = 1e-5
 """How far the logits of a pass that is repeated may move, relative to the largest: further than rounding."""
 TWO_CLASSES = "for two classes, return torch.stack([torch.zeros_like(z), z], 1) of the one logit z, (B,)"
@@ -37,11 +43,27 @@ def check_two_classes(logits: Tensor) -> None:
 
 
 def check_no_probabilities(logits: Tensor) -> None:
-    """Raise ValueError for rows (B, classes) that are probabilities, which a softmax would flatten."""
+    """Raise ValueError for rows (B, classes) that are probabilities, which a softmax would flatten.
+
+    Numbers that are all in [0, 1] and of another sum, as sigmoids are, may be logits: they are told in a
+    warning.
+    """
     sums = logits.sum(1, dtype=torch.float64)
-    if bool((logits >= 0).all() & ((sums - 1).abs() < NEAR_ONE).all()):
+    inside = ((logits > 0) & (logits < 1)).any()
+    held = [(logits.to(kind).to(logits.dtype) == logits).all() for kind in NARROW]
+    facts = [logits.min(), logits.max(), (sums - 1).abs().max(), inside, *held]
+    # One wait for the device.
+    least, most, off, some_inside, *narrow = torch.stack([one.double() for one in facts]).tolist()
+    # What a narrower type holds may have been computed in it, and cast.
+    types = [logits.dtype, *(kind for kind, fits in zip(NARROW, narrow, strict=True) if fits)]
+    if least >= 0 and off < max(NEAR_ONE, *(SOFTMAX_ROUNDINGS * torch.finfo(kind).eps for kind in types)):
         raise ValueError(
             "model: expected logits, got probabilities (none below 0, of sum 1): leave out its softmax"
+        )
+    if least >= 0 and most <= 1 and some_inside:
+        logger.warning(
+            "model: expected logits, got values in [0, 1] alone, of which a softmax is taken: if it ends in "
+            "a sigmoid, leave that out, or explain its output as it is (output logit)"
         )
 
 

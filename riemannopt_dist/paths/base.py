@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from riemannopt_dist.paths.guided import GuidedPath
     from riemannopt_dist.quadrature.schedule import Schedule
 
+SIGMA_MAX = 50.0
+"""The blur that Blur IG starts from and the baseline "blurred" has, in pixels."""
+
 
 class Path(Protocol):
     """A path for each of B images that is known beforehand."""

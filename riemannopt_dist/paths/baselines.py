@@ -6,42 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from riemannopt_dist.paths.pictures import Pictures
+from riemannopt_dist.entries import like
+from riemannopt_dist.paths.base import SIGMA_MAX
+from riemannopt_dist.registry import Registry, is_address
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SIGMA = 50.0
-"""The blur of the baseline "blurred" in pixels, that from which Blur IG starts."""
+BLACK_VALUES, WHITE_VALUES = (0.0,), (1.0,)
 
 
 class Baseline(Protocol):
-    """One picture for each image, or as many as there are draws."""
+    """One picture for each image, or as many as there are draws: an entry of BASELINES.
+
+    A class that derives from it has a single picture for each image, which is read from nowhere, unless it
+    says otherwise.
+    """
 
     @property
     def name(self) -> str:
         """What it is called in tables."""
-        ...
-
-    def count(self, draws: int | None) -> int:
-        """How many there are, of which `draws` are asked for. Raises ValueError for more than there are."""
         ...
 
     def of(self, images: Tensor, draw: int) -> Tensor:
         """The baseline number `draw` of each image (B, C, H, W), of its shape, type and device."""
         ...
 
-
-class _Single:
-    """Of which there is one for each image."""
-
-    @property
-    def name(self) -> str:
-        """What it is called in tables."""
-        raise NotImplementedError
-
     def count(self, draws: int | None) -> int:
-        """One."""
+        """How many there are, of which `draws` are asked for. Raises ValueError for more than there are."""
         if draws not in (None, 1):
             raise ValueError(
                 f"draws: {self.name} is the same in every draw: expected the baseline noise or a folder of "
@@ -49,9 +41,17 @@ class _Single:
             )
         return 1
 
+    def several(self, draws: int | None) -> bool:
+        """Whether there is, or may be, more than one, without reading anything. Errors are `count`'s."""
+        return self.count(draws) > 1
+
+    def digest(self) -> str | None:
+        """That of the files that it is read from, by which others are noticed; None of one without files."""
+        return None
+
 
 @dataclass(frozen=True)
-class Colour(_Single):
+class Colour(Baseline):
     """A plain colour in [0, 1]: one value, or one for each channel."""
 
     values: tuple[float, ...]
@@ -63,8 +63,8 @@ class Colour(_Single):
     @property
     def name(self) -> str:
         """Its name where it has one, else its values."""
-        named = {colour: name for name, colour in BASELINES.items()}
-        return named.get(self) or " ".join(f"{value:g}" for value in self.values)
+        named: dict[tuple[float, ...], str] = {BLACK_VALUES: "black", WHITE_VALUES: "white"}
+        return named.get(self.values) or " ".join(f"{value:g}" for value in self.values)
 
     def of(self, images: Tensor, draw: int) -> Tensor:
         """The colour. Raises ValueError for another number of channels than the images have."""
@@ -74,7 +74,7 @@ class Colour(_Single):
 
 
 @dataclass(frozen=True)
-class MeanColour(_Single):
+class MeanColour(Baseline):
     """Each image's own mean colour."""
 
     name = "mean"
@@ -85,8 +85,8 @@ class MeanColour(_Single):
 
 
 @dataclass(frozen=True)
-class Blurred(_Single):
-    """Each image blurred as at the start of Blur IG's path, with σ = `SIGMA` pixels."""
+class Blurred(Baseline):
+    """Each image blurred as at the start of Blur IG's path, with σ = `SIGMA_MAX` pixels."""
 
     name = "blurred"
 
@@ -98,11 +98,11 @@ class Blurred(_Single):
 
         rows = torch.arange(len(images), device=images.device)
         start = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-        return BlurPath(images, SIGMA).at(rows, start)[0]
+        return BlurPath(images, SIGMA_MAX).at(rows, start)[0]
 
 
 @dataclass(frozen=True)
-class Noise:
+class Noise(Baseline):
     """Uniform noise in [0, 1], another picture in each draw and the same for every image."""
 
     name = "noise"
@@ -120,15 +120,21 @@ class Noise:
         return noise.to(images).expand_as(images)
 
 
-BASELINES: dict[str, Baseline] = {
-    "black": Colour((0.0,)),
-    "white": Colour((1.0,)),
-    "mean": MeanColour(),
-    "blurred": Blurred(),
-    "noise": Noise(),
-}
+BLACK = Colour(BLACK_VALUES)
+
+BASELINES: Registry[Baseline] = Registry(
+    "baseline",
+    "riemannopt_dist.baselines",
+    {
+        "black": BLACK,
+        "white": Colour(WHITE_VALUES),
+        "mean": MeanColour(),
+        "blurred": Blurred(),
+        "noise": Noise(),
+    },
+    like(Baseline),
+)
 """What is chosen by name. A new one is a class here, and an entry."""
-BLACK = BASELINES["black"]
 
 
 def baseline_of(value: Baseline | str | float | Sequence[float]) -> Baseline:
@@ -137,7 +143,7 @@ def baseline_of(value: Baseline | str | float | Sequence[float]) -> Baseline:
     Raises ValueError for anything else.
     """
     if isinstance(value, str):
-        return BASELINES[value] if value in BASELINES else _pictures(value)
+        return BASELINES[value] if value in BASELINES or is_address(value) else _pictures(value)
     if isinstance(value, int | float):
         return Colour((float(value),))
     if isinstance(value, Sequence):
@@ -145,20 +151,22 @@ def baseline_of(value: Baseline | str | float | Sequence[float]) -> Baseline:
             return Colour(tuple(map(float, value)))
         except (TypeError, ValueError):
             raise ValueError(f"baseline: expected numbers in [0, 1], got {value!r}") from None
-    if not all(hasattr(value, part) for part in ("name", "count", "of")):
-        raise _no_baseline(value)
+    if fault := like(Baseline)(value):
+        raise ValueError(f"baseline: {fault}" if hasattr(value, "of") else _no_baseline(value))
     return value
 
 
-def _pictures(source: str) -> Pictures:
+def _pictures(source: str) -> Baseline:
     """Raises ValueError for what can be neither the name of a baseline nor where pictures are."""
+    from riemannopt_dist.paths.pictures import Pictures  # which is a baseline itself
+
     if not any(mark in source for mark in "/.:"):
-        raise _no_baseline(source)
+        raise ValueError(_no_baseline(source))
     return Pictures(source)
 
 
-def _no_baseline(value: object) -> ValueError:
-    return ValueError(
+def _no_baseline(value: object) -> str:
+    return (
         f"baseline: expected {', '.join(BASELINES)}, numbers in [0, 1], an image file or a folder of images, "
-        f"got {value!r}"
+        f"or package.module:name, got {value!r}"
     )

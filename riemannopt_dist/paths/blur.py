@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from riemannopt_dist.arguments import check_choice, check_images
+from riemannopt_dist.paths.base import SIGMA_MAX
 from riemannopt_dist.precision import ieee_float32, sum_type
 
 Parametrization = Literal["sigma", "variance", "log"]
@@ -70,7 +71,7 @@ class BlurPath:
     """
 
     images: Tensor
-    sigma_max: float = 50.0
+    sigma_max: float = SIGMA_MAX
     truncate: float = 4.0
     parametrization: Parametrization = "sigma"
     convention: Convention = "closed_form"

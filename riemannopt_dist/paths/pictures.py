@@ -7,6 +7,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from riemannopt_dist.paths.baselines import Baseline
 from riemannopt_dist.storage.redaction import without_secrets
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(Baseline):
     """Pictures of a file or folder, or of anything else that a run takes images from.
 
     They are resized to the images' height and width. Of more than `draws` those are taken that come first in
@@ -40,6 +41,10 @@ class Pictures:
         if draws is not None and draws > there:
             raise ValueError(f"draws: expected at most the {there} images of {self.name}, got {draws}")
         return draws or there
+
+    def several(self, draws: int | None) -> bool:
+        """Of any number but one: how many there are takes reading them."""
+        return draws != 1
 
     def of(self, images: Tensor, draw: int) -> Tensor:
         """The picture number `draw`; its grey for images of one channel."""

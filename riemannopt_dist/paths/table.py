@@ -13,9 +13,8 @@ import numpy as np
 
 from riemannopt_dist.choices import check_positive
 from riemannopt_dist.entries import function_of, like
-from riemannopt_dist.paths.base import PathFamily, Sampling
+from riemannopt_dist.paths.base import SIGMA_MAX, PathFamily, Sampling
 from riemannopt_dist.paths.baselines import BLACK, Baseline, baseline_of
-from riemannopt_dist.paths.pictures import Pictures
 from riemannopt_dist.quadrature.rules import partition_of
 from riemannopt_dist.registry import Registry
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from riemannopt_dist.paths.straight import StraightPath
     from riemannopt_dist.quadrature.schedule import Schedule
 
-SIGMA_MAX = 50.0
-"""The blur that Blur IG starts from, in pixels."""
 WALK_PIECES = 8
 """Into how many intervals each step of a guided walk is divided for its converged integral."""
 
@@ -72,8 +69,7 @@ class _FromBaseline:
         if self.draws is not None:
             check_positive(self.draws, "draws")
         object.__setattr__(self, "baseline", baseline_of(self.baseline))
-        if not isinstance(self.baseline, Pictures):  # which are read when they are needed
-            self.baseline.count(self.draws)
+        self.baseline.several(self.draws)  # files are read when they are needed
 
     @property
     def count(self) -> int:
@@ -84,13 +80,13 @@ class _FromBaseline:
     @property
     def several(self) -> bool:
         """Whether it begins, or may begin, at more than one baseline: of pictures without reading them."""
-        if isinstance(self.baseline, Pictures):
-            return self.draws != 1
-        return self.count > 1
+        may: bool = self.baseline.several(self.draws)
+        return may
 
     def digest(self) -> str | None:
         """That of what the baseline is read from, None where it is read from nowhere."""
-        return self.baseline.digest() if isinstance(self.baseline, Pictures) else None
+        digest: str | None = self.baseline.digest()
+        return digest
 
     def lines(self, images: Tensor) -> list[StraightPath]:
         """The straight lines to images (B, C, H, W), those of a draw after those of another."""
@@ -106,8 +102,9 @@ class Straight(_FromBaseline, _Fixed):
     """The straight line from a baseline, the path of Integrated Gradients (Sundararajan et al., 2017).
 
     `baseline` is "black", "white", a grey or a value in [0, 1] for each channel, the image's own colour
-    "mean", "blurred", "noise", or where pictures are: a file or a folder. Of noise and pictures maps are
-    averaged over `draws` of them, as Sturmfels et al. (Distill, 2020) and expected gradients do.
+    "mean", "blurred", "noise", where pictures are, a file or a folder, or a `Baseline` of one's own, such as
+    "package.module:name". Of noise and pictures maps are averaged over `draws` of them, as Sturmfels et al.
+    (Distill, 2020) and expected gradients do.
     """
 
     baseline: Baseline | str | float | Sequence[float] = BLACK

@@ -20,6 +20,7 @@ import torch
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.estimators.base import Estimator, Placed, cost_together, shares
 from riemannopt_dist.estimators.table import ESTIMATORS
+from riemannopt_dist.metrics.starts import distinct_starts
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model
@@ -220,7 +221,8 @@ def make_plan(config: Config) -> Plan:
     steps = [*cuts(run), *([there] if extension else ())]
     rows = len(drawn) * len(config.row_cells())
     stages = read_status(directory.storage).stages if begun else ()
-    work = _work(config, extension, sum(ref.reason is None for ref in refs), len(drawn))
+    usable = sum(ref.reason is None for ref in refs)
+    work = _work(config, model.input_shape, extension, usable, len(drawn))
     scaling = scaling_in(here := _this_machine(), config.scaling)
     return Plan(
         config=config,
@@ -263,23 +265,25 @@ def _images_there(extension: Extension | None, evaluated: int) -> int:
     return evaluated if limit is None else min(limit, evaluated)
 
 
-def _work(config: Config, extension: Extension | None, usable: int, evaluated: int) -> Iterator[Work]:
+def _work(
+    config: Config, shape: Sequence[int], extension: Extension | None, usable: int, evaluated: int
+) -> Iterator[Work]:
     """All work of a run, or what is added to that of one that is extended."""
     if extension is None:
         yield Work("selection", "predictions", usable, 0, 1)
     yield from _fitting(config, config.fitted_paths() if extension is None else extension.newly_fitted)
     there = _images_there(extension, evaluated)
     if extension is not None and extension.lacking:
-        for work in _results(config, extension.lacking, range(there)):
+        for work in _results(config, shape, extension.lacking, range(there)):
             yield replace(work, name=f"{work.name}, of images there")
-    yield from _results(config, config.row_cells(), range(there, evaluated))
+    yield from _results(config, shape, config.row_cells(), range(there, evaluated))
 
 
-def _results(config: Config, rows: Sequence[Cell], places: range) -> Iterator[Work]:
-    """The maps and metrics of cells and controls, of the images at these places of the draw."""
+def _results(config: Config, shape: Sequence[int], rows: Sequence[Cell], places: range) -> Iterator[Work]:
+    """The maps and metrics of cells and controls, of the images (C, H, W) at these places of the draw."""
     if places:
         yield from _evaluation(config, [cell for cell in rows if cell.path != NONE], places)
-        yield from _metrics(config, len(places), len(rows))
+        yield from _metrics(config, shape, rows, len(places))
 
 
 def _evaluated(refs: Sequence[ImageRef], config: Config) -> list[ImageRef]:
@@ -365,13 +369,19 @@ def _with_path(config: Config, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Pa
     return ((cell, paths[cell.path]) for cell in cells)
 
 
-def _metrics(config: Config, images: int, maps: int) -> Iterator[Work]:
+def _metrics(config: Config, shape: Sequence[int], rows: Sequence[Cell], images: int) -> Iterator[Work]:
     """The forward passes of the metrics, and of f at black, which serves all that ask for it."""
     metrics = [METRICS[name] for name in config.metrics]
     if any(metric.needs_f_black for metric in metrics):
         yield Work("results", "f at black", images, 0, 1)
+    starts = 0
+    if any(metric.passes_a_start for metric in metrics):
+        paths = config.paths()
+        noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+        starts = len(distinct_starts([paths.get(cell.path) for cell in rows], noise))
     for metric in metrics:
-        if passes := metric.passes_a_map * maps + metric.passes_an_image:
+        passes = metric.passes_a_map * len(rows) + metric.passes_a_start * starts + metric.passes_an_image
+        if passes:
             yield Work("results", metric.name, images, 0, passes)
 
 

@@ -295,3 +295,11 @@ def test_a_placement_of_the_users_own_is_found_at_its_address(
     assert (other.per_image, other.fitted) == (False, True)
     with pytest.raises(ValueError, match="profile: the placement non needs one"):
         attribute(network, images, targets, placement="non", samples=8)
+
+
+def test_an_estimator_asks_for_the_ends_that_its_sums_ask_for() -> None:
+    """IDGI weights by f at the neighbours of a sample, Left-IG by what f has to make, from end to end."""
+    both, start = (0.0, 1.0), (0.0,)
+    asked = {name: estimator.early for name, estimator in ESTIMATORS.items() if estimator.early}
+    idgi = dict.fromkeys(("idgi", "idgi_right", "idgi_trapezoid"), both)
+    assert asked == {**idgi, "left_ig": both, "softmax_trapezoid": start}

@@ -15,6 +15,7 @@ from riemannopt_dist.metrics.insertion import pixel_ranks, pixel_saliency
 from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.road import impute
 from riemannopt_dist.metrics.sensitivity_n import SHARES, pixel_sets, set_correlation
+from riemannopt_dist.metrics.starts import Start
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.objective import Objective
 from tests.hugging_face import vit
@@ -58,8 +59,9 @@ def test_sensitivity_to_given_sets_is_quantus(
         objective,
         images,
         torch.stack([maps, -2 * maps]),
-        removed.view(10, 3, 1, 12, 12),
+        Start(torch.zeros_like(images), [0, 1]),
         objective.values(images),
+        removed.view(10, 3, 1, 12, 12),
     )
     expected = golden[f"faithfulness_{size}"]
     torch.testing.assert_close(found, torch.stack([expected, -expected]), rtol=0, atol=1e-6)
@@ -274,7 +276,8 @@ def test_metrics_write_their_columns_and_cost_what_they_say(
     handle = network.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     columns = METRICS[name].compute(batch)
     handle.remove()
-    assert sum(passes) == 3 * (METRICS[name].passes_an_image + 2 * METRICS[name].passes_a_map)
+    metric = METRICS[name]
+    assert sum(passes) == 3 * (metric.passes_an_image + metric.passes_a_start + 2 * metric.passes_a_map)
     assert set(columns) == {column.name for column in METRICS[name].columns}
     for column in METRICS[name].columns:
         values = columns[column.name]

@@ -64,7 +64,7 @@ def test_the_metric_writes_its_column_and_costs_what_it_says(
     handle = smooth_net.register_forward_hook(lambda _, inputs, __: passes.append(len(inputs[0])))
     columns = INFIDELITY.compute(batch)
     handle.remove()
-    assert sum(passes) == INFIDELITY.passes_an_image * len(images)
+    assert sum(passes) == INFIDELITY.passes_a_start * len(images)
     torch.testing.assert_close(
         columns["infidelity"], infidelity(Objective(smooth_net, targets), images, images[None], seed=1)
     )

@@ -17,6 +17,7 @@ from riemannopt_dist.metrics.sensitivity_n import sensitivity_n
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, fast_classifier, folded
 from riemannopt_dist.models.loading import load_model
+from riemannopt_dist.models.logits import check_no_probabilities
 from riemannopt_dist.models.soundness import check_classifier, noise
 from riemannopt_dist.models.state import model_state
 from riemannopt_dist.objective import Objective
@@ -189,6 +190,30 @@ def test_functions_refuse_probabilities_and_dropout_in_training_mode(name: str) 
     CALLS[name](Objective(dropping.eval(), targets), images)
     with pytest.raises(ValueError, match=r"^model: .* chance"):
         CALLS[name](Objective(dropping.train(), targets), images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 10, 1000, 21843])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_probabilities_are_told_in_every_type(dtype: torch.dtype, classes: int, scale: float) -> None:
+    """Computed in it or cast to it or from it; logits are not taken for them, of any sign."""
+    chance = torch.Generator().manual_seed(classes)
+    logits = (scale * torch.randn(4, classes, generator=chance, dtype=torch.float64)).to(dtype)
+    for found in (logits.softmax(1), logits.double().softmax(1).to(dtype), logits.softmax(1).float()):
+        with pytest.raises(ValueError, match="got probabilities"):
+            check_no_probabilities(found)
+    for found in (logits, logits.abs(), logits.log_softmax(1), 1.05 * logits.double().softmax(1)):
+        check_no_probabilities(found)
+
+
+def test_sigmoids_are_told_in_a_warning_and_once(caplog: pytest.LogCaptureFixture) -> None:
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    for after, told in ((torch.sigmoid, 1), (torch.zeros_like, 0), (torch.relu, 0), (lambda y: y, 0)):
+        model, targets = Net(after=lambda y, after=after: after(9 * y)).eval(), torch.tensor([0, 3])
+        caplog.clear()
+        for output in ("logit", "probability", "probability"):
+            Objective(model, targets, output).values(images)
+        assert [record.message.count("sigmoid, leave that out") for record in caplog.records] == [1] * told
 
 
 def test_a_model_is_looked_at_once_and_refused_for_no_more() -> None:

@@ -117,7 +117,7 @@ def test_a_run_does_what_its_plan_says(pictures: Path, tmp_path: Path) -> None:
         pictures,
         tmp_path / "run",
         grid=blocks,
-        metrics=["completeness", "insertion", "deletion", "reference"],
+        metrics=["completeness", "insertion", "deletion", "infidelity", "reference"],
         reference={"images": 4, "intervals": 16},
         controls=["edges"],
         fit={"images": FIT, "samples": 16, "refine": "always"},

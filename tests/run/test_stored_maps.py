@@ -172,6 +172,36 @@ def test_mean_curves_are_at_the_shares_that_their_columns_tell(reader: RunReader
     assert road.values == pytest.approx(np.mean(rows["road_curve"].to_pylist(), axis=0), rel=1e-5)
 
 
+def test_pixels_are_taken_out_to_the_start_of_the_maps_path(tmp_path: Path) -> None:
+    """By a run and from its stored maps, whatever is computed beside; black of a control."""
+    paths = ["ig", "ig(baseline=white)", "ig(baseline=noise, draws=2)", "blur_ig"]
+    names = ["infidelity", "sensitivity_n"]
+    fields = small_fields(
+        make_pictures(tmp_path / "pictures", FIT + 2),
+        tmp_path / "run",
+        grid=[{"paths": paths, "placements": ["linear"], "estimators": ["left"], "samples": [6]}],
+        metrics=names,
+        controls=["edges"],
+        maps={"channels": "all", "dtype": "float32"},
+    )
+    config = make_config(fields, "test")
+    evaluate(config)
+    reader = ro.open_run(config.output)
+    tables = score_run(reader, names)
+    for table in tables.values():
+        assert_alike(table, reader.results(table.column_names, placement="linear"))
+    model = load_model(MODEL)
+    listed = {row["image_id"]: example_of(row, config.targets) for row in reader.images().to_pylist()}
+    scores = {(row["image_id"], row["path"]): row for row in tables["infidelity"].to_pylist()}
+    files = [file for stored in reader.stored_maps(path=paths[1]) for file in stored.files]
+    for name, values in (one for file in files for one in maps_of(reader.directory.table(file))):
+        image, row = read_tensor(listed[name].image, model)[None], scores[name, paths[1]]
+        objective = ro.Objective(model, torch.tensor([row["target"]]), config.explain)
+        maps, white = torch.from_numpy(values.copy())[None], torch.ones_like(image)
+        expected = ro.infidelity(objective, image, maps, baselines=white, seed=config.seed)
+        assert row["infidelity"] == pytest.approx(float(expected), rel=1e-4)
+
+
 def test_sums_over_channels_are_enough(reader: RunReader, tmp_path: Path) -> None:
     """In float32 for the same scores; in float16 for those of maps that are off by what is said."""
     summed = stored_as(reader, tmp_path / "summed", "sum", "float32")

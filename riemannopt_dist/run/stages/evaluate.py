@@ -195,6 +195,7 @@ class Evaluation:
             computed_in=batch.objective.rounding_type(batch.images.dtype),
             boxes=batch.boxes,
             box_tolerance=self.box_tolerance,
+            paths=[self.paths.get(mapping.cell.path) for mapping in mapped],
         )
         columns = {
             "f_input": measured.f_input.expand(measured.f_baseline.shape).tolist(),
