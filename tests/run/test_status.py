@@ -105,6 +105,27 @@ def test_before_the_images_are_selected_the_rest_is_unknown(run: Path) -> None:
     assert "?" in "".join(read_status(Storage(run)).lines())
 
 
+@pytest.mark.parametrize(
+    ("placements", "tolerances", "fitted"),
+    [
+        (["linear"], [], False),
+        (["linear", "idg", "idg_released", "non_uniform"], [], False),
+        (["linear"], [0.1], True),
+        (["linear", "exact"], [], True),
+        (["adaptive"], [], True),
+        (["a_package.not_here:placement"], [], True),
+    ],
+)
+def test_a_run_has_a_fit_stage_where_a_profile_places_samples(
+    run: Path, placements: list[str], tolerances: list[float], fitted: bool
+) -> None:
+    found = json.loads((run / "run.json").read_text())
+    found["config"]["grid"] = [{**found["config"]["grid"][0], "placements": placements}]
+    found["config"]["grid"][0]["tolerances"] = tolerances
+    (run / "run.json").write_text(json.dumps(found))
+    assert ("fit" in [stage.name for stage in read_status(Storage(run)).stages]) is fitted
+
+
 def finish_at(storage: Storage, moments: dict[str, float]) -> None:
     """Let shards say that they were done at these moments."""
     for name, moment in moments.items():
