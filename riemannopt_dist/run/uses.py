@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
-from riemannopt_dist.run.directory import Failure
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.shards import drawn_images
 from riemannopt_dist.run.stages.names import SELECTION
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.inspection import inspected
 from riemannopt_dist.run.shards import drawn_images, drawn_order
 from riemannopt_dist.run.stages.base import Part, Row

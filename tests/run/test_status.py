@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from riemannopt_dist.commands import app
 from riemannopt_dist.run import lock
-from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.errors import Stopped
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.journal import WorkerJournal, read_journals
 from riemannopt_dist.run.lock import LOCK, Holder, TakenOver
 from riemannopt_dist.run.ray.driver import evaluate
