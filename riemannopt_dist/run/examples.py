@@ -1,4 +1,4 @@
-"""Images to be explained, each with its class: which of a run's are drawn to be evaluated."""
+"""Images to be explained, each with its class."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from riemannopt_dist.choices import Framing, Targets
 from riemannopt_dist.data.boxes import Box, BoxedImage, boxes_of, read_boxed_image
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.run.draw import draw
 from riemannopt_dist.run.outputs.maps import MapOutput, converged_cell
-from riemannopt_dist.run.shards import Location, drawn_images, location_of
+from riemannopt_dist.run.shards import Location, location_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
-from riemannopt_dist.storage.redaction import without_secrets
 
 if TYPE_CHECKING:  # workers, which need neither, are spared the schemas
     from riemannopt_dist.run.config.config import Config
@@ -48,21 +48,6 @@ def image_of(item: ImageRef | Example) -> ImageRef:
 def located(item: ImageRef | Example) -> Location | None:
     """Where an item of a stage lies in a Parquet file, None if in none."""
     return location_of(vars(image_of(item)))
-
-
-def draw(images: Sequence[Mapping[str, Any]], config: Config) -> tuple[list[str], list[str]]:
-    """Of rows of images.parquet the fit subset and those to evaluate, drawn without replacement.
-
-    Raises ValueError if there are not enough for the fit subset and one more.
-    """
-    order = drawn_images(images, config.seed)
-    if len(order) <= config.fit.images:
-        raise ValueError(
-            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
-            f"only {len(order)} of {without_secrets(config.images)} can be used (images.parquet says why)"
-        )
-    rest = order[config.fit.images :]
-    return order[: config.fit.images], rest[: config.limit]
 
 
 def evaluated_examples(images: Sequence[dict[str, Any]], config: Config) -> list[Example]:

@@ -39,12 +39,13 @@ from riemannopt_dist.run.classifier import (
 )
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.draw import check_enough, divided, drawn_order
 from riemannopt_dist.run.examples import located, map_output
 from riemannopt_dist.run.extension import Extension, extension_of
 from riemannopt_dist.run.grid import NONE, Cell, place_per_image
 from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.scaling import Node, scaling_in
-from riemannopt_dist.run.shards import drawn_order, shards_of
+from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.speed import Speed, converged_samples, own_samples, shared_samples
 from riemannopt_dist.run.status import StageStatus, read_status
 from riemannopt_dist.run.steps import cuts
@@ -285,15 +286,11 @@ def _results(config: Config, rows: Sequence[Cell], places: range) -> Iterator[Wo
 def _evaluated(refs: Sequence[ImageRef], config: Config) -> list[ImageRef]:
     """The images that would be evaluated if all that are not refused were selected.
 
-    Raises ValueError if there are not enough for the fit subset and one more.
+    Errors are those of `check_enough`.
     """
     by_id = {ref.image_id: ref for ref in refs if ref.reason is None}
-    if len(by_id) <= config.fit.images:
-        raise ValueError(
-            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
-            f"only {len(by_id)} of {without_secrets(config.images)} can be used"
-        )
-    chosen = drawn_order(list(by_id), config.seed)[config.fit.images :][: config.limit]
+    check_enough(by_id, config)
+    _, chosen = divided(drawn_order(list(by_id), config.seed), config.fit.images, config.limit)
     return [by_id[name] for name in chosen]
 
 

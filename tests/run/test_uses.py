@@ -15,8 +15,8 @@ from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.classifier import class_names
 from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.draw import drawn_images
 from riemannopt_dist.run.failure import Failure, reason_of
-from riemannopt_dist.run.shards import drawn_images
 from riemannopt_dist.run.uses import uses
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.testing.small_world import small_config

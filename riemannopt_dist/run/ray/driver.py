@@ -30,12 +30,12 @@ from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.scaling import ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
+from riemannopt_dist.run.draw import draw
 from riemannopt_dist.run.errors import Interrupted, Stopped
 from riemannopt_dist.run.examples import (
     KNOWN,
     Example,
     compared_images,
-    draw,
     evaluated_examples,
     example_of,
     map_output,
