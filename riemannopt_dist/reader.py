@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from riemannopt_dist.choices import CELL
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 SCORES = "scores"
 """The folder of scores of stored maps in a run directory; each metric has one in it."""
-CELL = ("path", "estimator", "placement", "samples", "tolerance")
 
 
 @dataclass(frozen=True)

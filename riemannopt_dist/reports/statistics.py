@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t, wilcoxon
 
-from riemannopt_dist.reports.pivot import CELL, CellKey, Pivot
+from riemannopt_dist.choices import CELL
+from riemannopt_dist.reports.pivot import CellKey, Pivot
 
 NONE = "none"
 """The path and placement of a control map."""

@@ -15,7 +15,7 @@ from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
 from riemannopt_dist.run.draw import divided
 from riemannopt_dist.run.outputs.maps import FOLDER
 from riemannopt_dist.run.results import read_results
-from riemannopt_dist.run.schemas import CELL
+from riemannopt_dist.run.schemas import RESULT
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS
 from riemannopt_dist.run_data.curves import mean_curves
 from riemannopt_dist.storage.base import Storage, only
@@ -30,7 +30,7 @@ def results_so_far(storage: Storage) -> pa.Table:
     Raises ValueError where there is neither a run nor results, StorageError as `read_results` does.
     """
     if storage.exists(RUN) and not shard_files(storage, RESULTS):
-        return pa.schema(CELL).empty_table()
+        return pa.schema(RESULT).empty_table()
     return read_results(storage)
 
 
