@@ -105,7 +105,7 @@ OTHERS = {
     "parameters (join() missing 1 required positional argument: 'a')",
     "grid.0.paths.0 theirs_here:everything": "path theirs_here:everything: expected a PathFamily as of "
     "riemannopt_dist.paths.base, got a value of the type dict, without label, walked, through, sampling, "
-    "reference_gradients",
+    "profile_gradients, reference_gradients",
     "grid.0.paths.0.path os:sep": "path: 'os:sep': expected a function that makes a family of paths, got a "
     "value of the type str",
 }

@@ -46,7 +46,7 @@ from riemannopt_dist.run.grid import NONE, Cell, place_per_image
 from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.scaling import Node, scaling_in
 from riemannopt_dist.run.shards import shards_of
-from riemannopt_dist.run.speed import Speed, converged_samples, own_samples, shared_samples
+from riemannopt_dist.run.speed import Kind, Speed, converged_samples, own_samples, shared_samples
 from riemannopt_dist.run.status import StageStatus, read_status
 from riemannopt_dist.run.steps import cuts
 from riemannopt_dist.storage.base import Storage
@@ -82,7 +82,7 @@ class Work:
     images: int
     gradients: int
     passes: int
-    kind: Cell | None = None
+    kind: Kind | None = None
 
     def seconds(self, speed: Speed) -> float:
         """What it takes on one device."""
@@ -155,7 +155,7 @@ class Plan:
         return math.ceil(shards / self.workers) / shards
 
     @property
-    def kinds(self) -> frozenset[Cell]:
+    def kinds(self) -> frozenset[Kind]:
         """Those of its gradients that take other than plain ones' time."""
         return frozenset(part.kind for part in self.work if part.kind is not None and part.images)
 
@@ -317,9 +317,8 @@ def _fitting(config: Config, paths: Sequence[str]) -> Iterator[Work]:
         return
     for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
         for path in paths:
-            # A walk has a gradient a step, not one at its end.
-            family = config.paths()[path]
-            gradients = paths_an_image(family) * (config.fit.samples - family.walked)
+            family = config.paths()[path]  # a guided walk takes others than a path that is known before
+            gradients = paths_an_image(family) * family.profile_gradients(config.fit.samples)
             yield Work(stage, path, config.fit.images, gradients, 0, shared_samples(path))
 
 
