@@ -8,7 +8,7 @@ import math
 import os
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,8 +26,9 @@ from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.models.weights import RANDOM, is_published, weights_file
 from riemannopt_dist.paths.base import PathFamily, paths_an_image
 from riemannopt_dist.quadrature.optimize import optimize_schedules
+from riemannopt_dist.quadrature.placement.table import depends_on
 from riemannopt_dist.quadrature.profile import Profile
-from riemannopt_dist.quadrature.rules import intervals, linear_schedule
+from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.classifier import (
     check_choices,
@@ -57,17 +58,6 @@ START_SECONDS = 20.0
 """Until the first shard is begun: the model is checked, Ray starts, and workers import and load."""
 SAMPLE_ROWS = 2000
 LIST_LENGTH = 21
-
-ALIKE: Mapping[str, Callable[[str, int], tuple[Any, ...]]] = {
-    "equidistribution": lambda rule, samples: (),
-    "roughness": lambda rule, samples: (),
-    "riemannopt": lambda rule, samples: (intervals(samples, rule),),
-    "eq9": lambda rule, samples: (intervals(samples, rule),),
-}
-"""What the partitions of a placement depend on besides the profile: the rule and the count by default.
-
-Those of equal shares are nested, and like those of Powell's method the same for every rule.
-"""
 
 
 @dataclass(frozen=True)
@@ -371,10 +361,6 @@ def _metrics(config: Config, images: int, maps: int) -> Iterator[Work]:
             yield Work("results", metric.name, images, 0, passes)
 
 
-def _by_rule_and_count(rule: str, samples: int) -> tuple[Any, ...]:
-    return rule, samples
-
-
 def _likely_place(cell: Cell, path: PathFamily) -> Placed:
     """A place that shares its points with others as the cell's own will, wherever the profile puts them.
 
@@ -386,8 +372,7 @@ def _likely_place(cell: Cell, path: PathFamily) -> Placed:
         return place_per_image(cell, rule)
     if not cell.fitted:
         return Placed(cell.samples, linear_schedule(cell.samples, rule))
-    alike = ALIKE.get(cell.placement, _by_rule_and_count)
-    key = (cell.path, cell.placement, *alike(rule, cell.samples))
+    key = (cell.path, cell.placement, *depends_on(cell.placement, rule, cell.samples))
     magnitudes = np.random.default_rng(zlib.crc32(repr(key).encode())).random(32)
     points = np.linspace(0.0, 1.0, len(magnitudes))
     stand_in = Profile(tuple(points), tuple(magnitudes), (0.0,) * len(points), images=1)
