@@ -12,7 +12,7 @@ import pyarrow as pa
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.reports.statistics import COMPARED
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.outputs.maps import MAPS
+from riemannopt_dist.run.maps import MAPS
 
 TABLES = {
     "images.parquet": ("A row for every input.", pa.schema([*schemas.IMAGES, *schemas.OPTIONAL])),

@@ -24,7 +24,7 @@ from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.quadrature.variation import path_variation
 from riemannopt_dist.reports.explanation import Explanation
-from riemannopt_dist.run.classifier import class_names, target_index
+from riemannopt_dist.run.classes import class_names, target_index
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.stages.batches import image_batches

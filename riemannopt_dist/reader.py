@@ -21,8 +21,8 @@ from riemannopt_dist.choices import CELL
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
+from riemannopt_dist.run.maps import FOLDER, about_maps, maps_of
 from riemannopt_dist.run.naming import NAME, NAMES, named
-from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
 from riemannopt_dist.run.results import read_results, result_rows
 from riemannopt_dist.run.stages.names import RESULTS
 from riemannopt_dist.run.uses import uses

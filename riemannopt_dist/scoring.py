@@ -32,9 +32,9 @@ from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.examples import Example, example_of, with_boxes
 from riemannopt_dist.run.finiteness import check_row
 from riemannopt_dist.run.grid import Cell, cell_of
+from riemannopt_dist.run.maps import CONVERGED, maps_of
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.origin import code_digest
-from riemannopt_dist.run.outputs.maps import CONVERGED, maps_of
 from riemannopt_dist.run.probe import check_resumption
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.schemas import RESULT, results_schema

@@ -30,26 +30,23 @@ from riemannopt_dist.quadrature.placement.table import depends_on
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.classifier import (
-    check_choices,
-    check_for_run,
-    check_suitability,
-    class_names,
-    labelled_images,
-    with_class_index,
-)
+from riemannopt_dist.run.classes import class_names
+from riemannopt_dist.run.classifier import check_choices, check_for_run, check_suitability
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.draw import check_enough, divided, drawn_order
-from riemannopt_dist.run.examples import located, map_output
+from riemannopt_dist.run.examples import located
 from riemannopt_dist.run.extension import Extension, extension_of
 from riemannopt_dist.run.grid import NONE, Cell, place_per_image
+from riemannopt_dist.run.inputs import labelled_images
+from riemannopt_dist.run.maps import map_output
 from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.scaling import Node, scaling_in
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.speed import Kind, Speed, converged_samples, own_samples, shared_samples
 from riemannopt_dist.run.status import StageStatus, read_status
 from riemannopt_dist.run.steps import cuts
+from riemannopt_dist.run.targets import with_class_index
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.redaction import without_secrets
 from riemannopt_dist.text import duration, table_lines

@@ -13,7 +13,7 @@ from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
 from riemannopt_dist.run.draw import divided
-from riemannopt_dist.run.outputs.maps import FOLDER
+from riemannopt_dist.run.maps import FOLDER
 from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.schemas import RESULT
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS

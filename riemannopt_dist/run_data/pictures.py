@@ -17,7 +17,7 @@ from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.draw import evaluated_ids
 from riemannopt_dist.run.examples import Example, example_of
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.run.outputs.maps import converged_cell, map_file, maps_of
+from riemannopt_dist.run.maps import converged_cell, map_file, maps_of
 from riemannopt_dist.run.shards import location_of, shards_of
 from riemannopt_dist.run.steps import cuts
 

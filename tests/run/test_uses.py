@@ -13,7 +13,7 @@ import riemannopt_dist as ro
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.classifier import class_names
+from riemannopt_dist.run.classes import class_names
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.draw import drawn_images
 from riemannopt_dist.run.failure import Failure, reason_of

@@ -16,7 +16,7 @@ from riemannopt_dist.run.errors import Interrupted, Stopped
 from riemannopt_dist.run.examples import Example, image_of, located
 from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.inspection import Inspection, inspected
-from riemannopt_dist.run.outputs.maps import FOLDER as MAPS
+from riemannopt_dist.run.maps import FOLDER as MAPS
 from riemannopt_dist.run.progress import Meter, meter
 from riemannopt_dist.run.ray.cluster import alive_nodes
 from riemannopt_dist.run.ray.dispatcher import Event, Limits, Lost, PoolState, Slow, Waiting, dispatch
