@@ -22,7 +22,7 @@ from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.scoring import score_run
 from riemannopt_dist.testing.small_world import FIT, SIDE, small_config
-from tests.metrics.test_pointing import annotate
+from tests.boxes import annotate
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
