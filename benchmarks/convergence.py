@@ -23,7 +23,7 @@ from riemannopt_dist.quadrature.estimation import estimate_profile
 from riemannopt_dist.quadrature.optimize import optimize_schedule
 from riemannopt_dist.quadrature.rules import FITTED_RULES, RELEASED, linear_schedule
 from riemannopt_dist.reports.figures import error_figure, picture
-from tests.estimators.test_exact_line import stripes, trained_relu_net
+from riemannopt_dist.testing.stripes import stripes, trained_relu_net
 
 COUNTS = [16, 32, 64, 128, 256, 512, 1024]
 IMAGES = 64

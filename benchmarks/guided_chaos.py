@@ -13,13 +13,13 @@ from torch import Tensor
 
 from riemannopt_dist.data.decoding import decode_image, prepare_image
 from riemannopt_dist.data.listing import list_images
-from riemannopt_dist.data.reading import read_image
 from riemannopt_dist.methods import guided_ig
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.metrics.insertion import insertion
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.quadrature.rules import linear_schedule
+from riemannopt_dist.testing.image_files import read_image
 
 PHOTOS = ("chelsea.png", "coffee.png", "rocket.jpg")
 

@@ -26,7 +26,7 @@ from riemannopt_dist.metrics.insertion import insertion
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.objective import Objective
-from riemannopt_dist.run.shards import drawn_order
+from riemannopt_dist.run.draw import drawn_order
 
 
 def seconds(work: Callable[[], object], device: str) -> float:

@@ -27,11 +27,12 @@ from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.directory import IMAGES, LISTING, RUN, RunDirectory
+from riemannopt_dist.run.draw import drawn_images
 from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.schemas import IMAGES as IMAGE_COLUMNS
 from riemannopt_dist.run.schemas import LISTING as LISTING_COLUMNS
 from riemannopt_dist.run.schemas import results_schema
-from riemannopt_dist.run.shards import drawn_images, shards_of
+from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.stages.tally import Timings
 from riemannopt_dist.storage.base import Storage
 

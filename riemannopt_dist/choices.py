@@ -40,6 +40,9 @@ WITHOUT_GAP = (
 The first integrate something else, and have a gap by design; the last are complete by construction.
 """
 
+CELL = ("path", "estimator", "placement", "samples", "tolerance")
+"""What a cell of the grid is told by, and the columns of tables that tell it."""
+
 Pixels = tuple[int, int]
 """Height and width."""
 Framing = tuple[Pixels, Pixels, int]

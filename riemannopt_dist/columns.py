@@ -12,7 +12,7 @@ import pyarrow as pa
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.reports.statistics import COMPARED
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.outputs.maps import MAPS
+from riemannopt_dist.run.maps import MAPS
 
 TABLES = {
     "images.parquet": ("A row for every input.", pa.schema([*schemas.IMAGES, *schemas.OPTIONAL])),
@@ -43,9 +43,9 @@ A row for each image and cell of the grid. Every run has these:
 
 def columns_page() -> str:
     """The page."""
-    lines = [HEAD, *_table(pa.schema(schemas.CELL))]
+    lines = [HEAD, *_table(pa.schema(schemas.RESULT))]
     for name in METRICS:
-        own = schemas.results_schema([METRICS[name]]).names[len(schemas.CELL) :]
+        own = schemas.results_schema([METRICS[name]]).names[len(schemas.RESULT) :]
         fields = [schemas.results_schema([METRICS[name]]).field(column) for column in own]
         lines += ["", f"With the metric `{name}`:", "", *_table(pa.schema(fields))]
     for title, (row, schema) in TABLES.items():

@@ -11,8 +11,9 @@ from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import image_or_images, list_images
 from riemannopt_dist.data.uri_list import source_files
-from riemannopt_dist.estimators.base import LINEAR
+from riemannopt_dist.estimators.base import LINEAR, suited_placement
 from riemannopt_dist.estimators.converged import references, relative_distance
+from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.methods import attribute
 from riemannopt_dist.metrics.completeness import relative_error
 from riemannopt_dist.models.classifier import Classifier
@@ -23,7 +24,7 @@ from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.quadrature.variation import path_variation
 from riemannopt_dist.reports.explanation import Explanation
-from riemannopt_dist.run.classifier import class_names, target_index
+from riemannopt_dist.run.classes import class_names, target_index
 from riemannopt_dist.run.memory import CPU_BATCH, measured_batch_size
 from riemannopt_dist.run.progress import meter
 from riemannopt_dist.run.stages.batches import image_batches
@@ -32,8 +33,6 @@ from riemannopt_dist.run.stages.select import likeliest
 from riemannopt_dist.run.stages.tally import Tally
 from riemannopt_dist.storage.redaction import without_secrets
 
-SUITED = {"rescale": "roughness", "gauss_legendre": "equidistribution"}
-"""The placement that suits an estimator best, where it is not exact."""
 TOP = 5
 """Classes that an explanation names."""
 
@@ -71,8 +70,8 @@ def fit_profile(model: Classifier, source: str, count: int, samples: int, path: 
 class Choice:
     """How maps are made; the arguments of `attribute`.
 
-    Without a `placement`, samples are placed as suits the estimator best (`SUITED`) where there is a
-    `profile`, and linearly where there is none. With `converged`, a number of intervals, the map that this
+    Without a `placement`, samples are placed as suits the estimator best where there is a `profile`, and
+    linearly where there is none. With `converged`, a number of intervals, the map that this
     one tends to is computed besides.
     """
 
@@ -93,7 +92,7 @@ class Choice:
         """The placement."""
         if self.placement is not None:
             return self.placement
-        return LINEAR if self.profile is None else SUITED.get(self.estimator, "exact")
+        return LINEAR if self.profile is None else suited_placement(ESTIMATORS[self.estimator])
 
     @property
     def words(self) -> str:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from riemannopt_dist.choices import CELL
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.run.directory import IMAGES, RunDirectory, shard_files
+from riemannopt_dist.run.maps import FOLDER, about_maps, maps_of
 from riemannopt_dist.run.naming import NAME, NAMES, named
-from riemannopt_dist.run.outputs.maps import FOLDER, about_maps, maps_of
 from riemannopt_dist.run.results import read_results, result_rows
 from riemannopt_dist.run.stages.names import RESULTS
 from riemannopt_dist.run.uses import uses
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 SCORES = "scores"
 """The folder of scores of stored maps in a run directory; each metric has one in it."""
-CELL = ("path", "estimator", "placement", "samples", "tolerance")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ shard whose map is stored, with the columns of the cell and the metric's own. Wh
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from riemannopt_dist.choices import CELL
 from riemannopt_dist.data.errors import ReplacedImage, UnreadableImage
 from riemannopt_dist.data.uri_list import source_files
 from riemannopt_dist.metrics.metric import BOX_TOLERANCE, MapBatch, Metric
@@ -31,12 +32,12 @@ from riemannopt_dist.run.directory import RUN, RunDirectory
 from riemannopt_dist.run.examples import Example, example_of, with_boxes
 from riemannopt_dist.run.finiteness import check_row
 from riemannopt_dist.run.grid import Cell, cell_of
+from riemannopt_dist.run.maps import CONVERGED, maps_of
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.origin import code_digest
-from riemannopt_dist.run.outputs.maps import CONVERGED, maps_of
 from riemannopt_dist.run.probe import check_resumption
 from riemannopt_dist.run.progress import meter
-from riemannopt_dist.run.schemas import CELL, results_schema
+from riemannopt_dist.run.schemas import RESULT, results_schema
 from riemannopt_dist.run.stages.base import Row
 from riemannopt_dist.run.stages.batches import image_batches
 from riemannopt_dist.run.stages.engine import Engine
@@ -184,12 +185,13 @@ def _task(directory: RunDirectory, metric: Metric, shard: str, files: Mapping[Ce
 
 def _cells(scores: pa.Table) -> list[Cell]:
     """The cell of each row."""
-    return [cell_of(row) for row in scores.select([field.name for field in fields(Cell)]).to_pylist()]
+    return [cell_of(row) for row in scores.select([*CELL]).to_pylist()]
 
 
 def _rows(scorer: _Scorer, task: _Task) -> Iterator[Row]:
     """The scores of a task, a row an image and cell."""
-    results = scorer.run.table(f"{RESULTS}/{task.shard}.parquet", CELL).select([field.name for field in CELL])
+    results = scorer.run.table(f"{RESULTS}/{task.shard}.parquet", RESULT)
+    results = results.select([field.name for field in RESULT])
     known = {(row["image_id"], cell_of(row)): row for row in results.to_pylist()}
     images = _images(scorer, [*dict.fromkeys(results["image_id"].to_pylist())])
     for cell, file in task.files.items():

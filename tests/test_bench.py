@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import riemannopt_dist as ro
-from benchmarks.bench.__main__ import headlines, needed
+from benchmarks.bench.__main__ import headlines
 from benchmarks.bench.others import captum, gradient, loop
 from benchmarks.bench.ours import pieces
+from benchmarks.bench.sections.bare import needed
 from benchmarks.bench.tables import page
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model

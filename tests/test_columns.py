@@ -7,7 +7,7 @@ import pytest
 
 from riemannopt_dist.columns import TABLES, columns_page
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.run.schemas import CELL, results_schema
+from riemannopt_dist.run.schemas import RESULT, results_schema
 
 OTHER_CURVES = {
     "road_curve": [n / 10 for n in range(10)],
@@ -41,4 +41,4 @@ def test_curves_have_their_x_values_with_them() -> None:
             assert json.loads(x) == pytest.approx(OTHER_CURVES[field.name])
         else:
             assert json.loads(x) == pytest.approx([n / 20 for n in range(21)])
-    assert len(RESULTS) > len(CELL)
+    assert len(RESULTS) > len(RESULT)

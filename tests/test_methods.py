@@ -2,8 +2,6 @@
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -26,32 +24,7 @@ from riemannopt_dist.quadrature.rules import (
     schedule_from_partition,
 )
 from riemannopt_dist.quadrature.schedule import Schedule
-
-
-class Quadratic(nn.Module):
-    """Logits (Σ_i a_i x_i² / 2, 0): gradients that are straight lines along any straight path."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        flat = images.flatten(1)
-        factors = torch.linspace(-1, 2, flat.shape[1], dtype=images.dtype)
-        score = (factors * flat**2 / 2).sum(1)
-        return torch.stack([score, torch.zeros_like(score)], dim=1)
-
-
-@contextmanager
-def counted(model: nn.Module) -> Iterator[list[int]]:
-    """The number of images of each call of the model."""
-    calls: list[int] = []
-    handle = model.register_forward_hook(lambda _, arguments, __: calls.append(len(arguments[0])))
-    try:
-        yield calls
-    finally:
-        handle.remove()
-
-
-def l1_distance(maps: Tensor, reference: Tensor) -> float:
-    """The greatest ‖a − b‖₁ / ‖b‖₁ over images."""
-    return float(((maps - reference).flatten(1).abs().sum(1) / reference.flatten(1).abs().sum(1)).max())
+from tests.networks import Quadratic, counted, l1_distance
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from riemannopt_dist.paths.table import PATHS
 from riemannopt_dist.precision import relative_rounding, sum_type
 from riemannopt_dist.quadrature.rules import RULES, linear_partition
 from riemannopt_dist.testing.problems import PROFILES
-from tests.paths.test_guided import OneByOne
+from tests.networks import OneByOne
 from tests.sums import integrate
 
 Estimator = Callable[..., Tensor]

@@ -1,4 +1,4 @@
-"""What somebody else adds: a baseline, an estimator, a placement, a path and a metric of their own."""
+"""What somebody else adds: an entry of their own in each table."""
 
 import os
 import sys
@@ -21,6 +21,7 @@ from riemannopt_dist.paths.table import PATHS, Straight
 from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.quadrature.schedule import Schedule
 from riemannopt_dist.registry import Registry
+from riemannopt_dist.reports.formats import FORMATS
 from riemannopt_dist.reports.summary import comparison_files, summarize
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
@@ -29,6 +30,7 @@ from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
+from riemannopt_dist.run_data.data import run_data
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.testing.small_world import FIT, make_pictures, small_config
 
@@ -112,6 +114,32 @@ PACKAGE = {
 
         CHECKERS, OF_FILE = Checkerboard(), OfFile()
     """,
+    "whatever.py": """
+        \"""Equal intervals, whatever the output: a placement by it, of the user's own.\"""
+
+        import numpy as np
+
+        from riemannopt_dist.quadrature.placement.output import OutputPlacement
+        from riemannopt_dist.quadrature.rules import linear_schedule
+
+
+        def asked(samples):
+            return np.array([0.0, 1.0])
+
+
+        def schedule(values, rule, samples):
+            return linear_schedule(samples, rule)
+
+
+        EVEN = OutputPlacement(asked, schedule)
+    """,
+    "row_count.py": """
+        \"""The number of result rows, of the user's own: a part of a report.\"""
+
+
+        def count_files(data):
+            return {"report/rows.txt": str(len(data.results)).encode()}
+    """,
     "sparseness.py": """
         \"""How few features hold a map's magnitude, of the user's own: a metric.\"""
 
@@ -159,11 +187,12 @@ def first_image(
     return model, read_tensor(example.image, model)[None], torch.tensor([example.target]), example
 
 
-def test_an_estimator_and_a_metric_of_their_own_go_through_a_run(package: Path, tmp_path: Path) -> None:
+def test_entries_of_their_own_go_through_a_run(package: Path, tmp_path: Path) -> None:
     """By name, through a Ray of its own, the fingerprint, the summary, and the intervals against controls."""
     grid = [
         {"estimators": ["simpson_rule:SIMPSON", "trapezoid"], "placements": ["linear"], "samples": [17]},
         {"estimators": ["left"], "placements": ["middling:middle"], "samples": [17]},
+        {"estimators": ["left"], "placements": ["whatever:EVEN", "linear"], "samples": [17]},
     ]
     changes = {"metrics": ["completeness", "sparseness:GINI"], "controls": ["random"]}
     config = small_config(make_pictures(tmp_path / "pictures", 7), tmp_path / "run", grid=grid, **changes)
@@ -176,10 +205,14 @@ def test_an_estimator_and_a_metric_of_their_own_go_through_a_run(package: Path, 
     assert theirs["points"] == pytest.approx((1 - np.cos(np.pi * np.arange(17) / 17)) / 2)
     assert (summary["images"] == 7 - FIT).all()
     errors = summary["relative_error_mean"]
+    even, linear = (errors[summary["placement"] == name]["left"] for name in ("whatever:EVEN", "linear"))
+    assert even == pytest.approx(linear, rel=1e-5)
     assert errors["simpson_rule:SIMPSON"] < errors["trapezoid"] / 10  # the network is smooth
     # |N(0, 1)| has a Gini index of √2 − 1, whatever the map's size.
     assert summary["gini_mean"]["random"] == pytest.approx(2**0.5 - 1, abs=0.03)
     assert b"gini" in comparison_files(results)["controls.csv"]
+    part = FORMATS["row_count:count_files"](run_data(directory.storage, results))
+    assert part == {"report/rows.txt": str(len(results)).encode()}
     other = small_config(Path(config.images), tmp_path / "run", grid=grid[:1], metrics=["completeness"])
     assert config.fingerprint("w") != other.fingerprint("w")
 

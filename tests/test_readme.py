@@ -118,6 +118,16 @@ def test_every_command_for_own_photos_has_a_plan(tmp_path: Path) -> None:
     assert len(outputs) == 3
 
 
+def test_the_table_of_parts_has_them_all() -> None:
+    told = {
+        part
+        for row in re.findall(r"^\| (`.*?`) \|", README, re.MULTILINE)
+        for part in re.findall("`(.*?)`", row)
+    }
+    parts = {f"{path.name}/" if path.is_dir() else path.name for path in Path("riemannopt_dist").iterdir()}
+    assert {part for part in parts if not part.startswith("__") and part != "py.typed"} <= told
+
+
 def test_the_commands_that_are_run_elsewhere_exist() -> None:
     elsewhere = [words for words in commands() if words[0] in ELSEWHERE]
     targets = {words[1] for words in elsewhere if words[0] == "make"}

@@ -106,7 +106,7 @@ OTHERS = {
     "parameters (join() missing 1 required positional argument: 'a')",
     "grid.0.paths.0 theirs_here:everything": "path theirs_here:everything: expected a PathFamily as of "
     "riemannopt_dist.paths.base, got a value of the type dict, without label, walked, through, sampling, "
-    "reference_gradients",
+    "profile_gradients, reference_gradients",
     f"grid.0.paths.0 ig(baseline={NOTHING})": f"baseline: {NOTHING!r}: expected a Baseline as of "
     "riemannopt_dist.paths.baselines, got the function join, without name, of, count, several, digest",
     "grid.0.paths.0 ig(baseline=nowhere.at_all:checker)": "baseline: 'nowhere.at_all:checker' cannot be "

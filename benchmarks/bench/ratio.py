@@ -1,6 +1,7 @@
 """Times of two pieces of work in turn, so that a machine whose speed drifts does not matter."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,3 +52,8 @@ def ratio(first: Work, second: Work, device: torch.device, turns: int) -> Ratio:
         alone.append(inside)
         before = after
     return Ratio(statistics.median(ratios), min(ratios), max(ratios), min(alone))
+
+
+def progress(line: str) -> None:
+    """Tell of what is measured, beside the results."""
+    print(line, file=sys.stderr, flush=True)

@@ -88,7 +88,7 @@ def run_config(config: "Config", finish: "Callable[[RunDirectory], None]") -> No
     """The run, to its end; what it gave up on is told, and too much of that is no success."""
     storage_at(config.output)  # a bad one is refused before torch and Ray are imported
     from riemannopt_dist.run.errors import Interrupted
-    from riemannopt_dist.run.examples import given_up_share
+    from riemannopt_dist.run.failure import given_up_share
     from riemannopt_dist.run.ray.driver import evaluate as run
 
     def tell(directory: "RunDirectory") -> None:

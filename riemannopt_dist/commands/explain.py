@@ -45,7 +45,7 @@ PlacementOption = Annotated[
     str | None,
     typer.Option(
         help="Where the samples are, such as linear, riemannopt or adaptive. With a profile and no "
-        "placement: roughness for rescale, equidistribution for gauss_legendre, and exact for others."
+        "placement it is the one that suits the estimator, for most of them exact."
     ),
 ]
 SamplesOption = Annotated[

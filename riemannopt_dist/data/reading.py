@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from riemannopt_dist.data.errors import ReplacedImage, UnreachableImage, UnreadableImage
-from riemannopt_dist.data.files import Files, files_of, name_of
+from riemannopt_dist.data.files import Files
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.parquet.images import ParquetImages
 from riemannopt_dist.data.webdataset import TarImages
@@ -83,13 +83,3 @@ def _container(files: Files, uri: str, refs: Sequence[ImageRef]) -> TarImages | 
 
 def _reason(error: OSError, ref: ImageRef) -> str:
     return one_line(error).removeprefix(f"{ref.uri}: ").removesuffix(" (1 attempt)")
-
-
-def read_image(address: str) -> bytes:
-    """The bytes of the file at a path or an s3://, gs:// or https:// address; raises UnreadableImage."""
-    ref = ImageRef(address, name_of(address), None)
-    with ImageReader(files_of(address), [ref]) as reader:
-        try:
-            return reader.read(ref)
-        except UnreachableImage as error:
-            raise UnreadableImage(f"cannot be read: {_reason(error, ref)}") from error

@@ -21,7 +21,7 @@ from riemannopt_dist.run.config.fit import FitConfig
 from riemannopt_dist.run.config.loading import load_config, make_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
-from riemannopt_dist.run.outputs.maps import CONVERGED
+from riemannopt_dist.run.maps import CONVERGED
 from riemannopt_dist.run.stages.batches import read_tensor
 
 SAMPLES = 16

@@ -172,6 +172,11 @@ def takes_draws(estimator: Estimator) -> bool:
     return bool(getattr(estimator, "takes_draws", False))
 
 
+def suited_placement(estimator: Estimator) -> str:
+    """The placement by a profile that suits an estimator best: exact, unless its attribute `suits` tells."""
+    return str(getattr(estimator, "suits", "exact"))
+
+
 def _on_one_path(
     objective: Objective, path: Path | GuidedPath, members: Sequence[tuple[Estimator, Placed]]
 ) -> list[Attribution]:

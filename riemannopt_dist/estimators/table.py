@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 WALKED_RULES = ("left", "trapezoid")
 """The rules that the steps of a guided walk have."""
 ONLY_PLACEMENTS = {"gauss_legendre": (LINEAR, "equidistribution"), "mean": (LINEAR,)}
-"""The rules that are more than a partition, and where their points can be."""
+"""The rules that are more than a partition, and where their points can be, what suits them best last."""
 
 
 class _Sampled:
@@ -76,6 +76,11 @@ class Riemann(_Sampled):
     """A Riemann sum under the rule that it is called after."""
 
     name: str
+
+    @property
+    def suits(self) -> str:
+        """The placement by a profile that suits it best."""
+        return ONLY_PLACEMENTS.get(self.name, ("exact",))[-1]
 
     @property
     def sums(self) -> type[Sums]:
@@ -256,6 +261,7 @@ class Rescale:
     """
 
     name: str = "rescale"
+    suits = "roughness"
     sums = None
     early = ()
     tends_to_integral = True

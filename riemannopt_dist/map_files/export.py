@@ -9,9 +9,9 @@ from typing import Any
 from riemannopt_dist.map_files.base import CellMaps, ImageFacts, Map, MapExport
 from riemannopt_dist.map_files.table import EXPORTERS
 from riemannopt_dist.reader import RunReader, StoredMaps
-from riemannopt_dist.run.examples import target_of
-from riemannopt_dist.run.outputs.maps import maps_of
+from riemannopt_dist.run.maps import maps_of
 from riemannopt_dist.run.progress import Meter, meter
+from riemannopt_dist.run.targets import target_of
 from riemannopt_dist.storage.redaction import URI, without_secrets
 
 

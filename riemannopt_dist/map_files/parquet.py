@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from riemannopt_dist.map_files.base import ForeignMaps, path_of
-from riemannopt_dist.run.outputs.maps import ABOUT
+from riemannopt_dist.run.maps import ABOUT
 
 NEEDED = ("image_id", "map")
 

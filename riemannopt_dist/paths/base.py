@@ -67,6 +67,10 @@ class PathFamily(Protocol):
         """
         ...
 
+    def profile_gradients(self, samples: int) -> int:
+        """What a pass over the path costs that a profile is estimated from, at so many positions."""
+        ...
+
     def reference_gradients(self, schedules: Sequence[Schedule | None], intervals: int) -> int:
         """What the converged maps for these schedules cost, with `intervals` where all share one."""
         ...

@@ -1,6 +1,5 @@
 """The straight line from a baseline to the image, the path of Integrated Gradients."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,14 +42,6 @@ class StraightPath:
         """The path from black, which is zero in the pixel space [0, 1]."""
         check_images(images)
         return cls(images, torch.zeros_like(images))
-
-    @classmethod
-    def from_colour(cls, images: Tensor, colour: Sequence[float]) -> "StraightPath":
-        """The path from a plain colour in [0, 1]: one value, or one for each channel."""
-        check_images(images)
-        if len(colour) not in (1, images.shape[1]):
-            raise ValueError(f"baseline: expected one value or {images.shape[1]}, got {tuple(colour)}")
-        return cls(images, images.new_tensor(colour)[:, None, None].expand_as(images))
 
     def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
         """γ(α) and the constant velocity x − x′ of each requested image."""

@@ -1,6 +1,7 @@
 """The paths by name: what a configuration may ask for. A new one is a file, and an entry here.
 
-An entry makes a family from the parameters given with it. Nothing here needs torch.
+An entry makes a family from the parameters given with it, and a family knows what its samples, profiles and
+converged maps cost. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -52,6 +53,10 @@ class _Fixed:
         points = {point for schedule in schedules for point in schedule.points}
         passes = sum(end in early or end not in points for end in (0.0, 1.0)) if points else 0
         return Sampling(len(points), passes)
+
+    def profile_gradients(self, samples: int) -> int:
+        """One at each position."""
+        return samples
 
     def reference_gradients(self, schedules: Sequence[Schedule | None], intervals: int) -> int:
         """Those of one trapezoid, which serves all."""
@@ -199,6 +204,10 @@ class Guided(_FromBaseline):
         distinct = set(schedules)
         passes = sum(schedule.points[-1] < 1 for schedule in distinct)
         return Sampling(sum(map(len, distinct)), passes)
+
+    def profile_gradients(self, samples: int) -> int:
+        """One where each step begins, none at the image."""
+        return samples - 1
 
     def reference_gradients(self, schedules: Sequence[Schedule | None], intervals: int) -> int:
         """Those of every walk's own, whatever the `intervals` of other paths."""

@@ -6,13 +6,13 @@ from functools import partial
 
 import pandas as pd
 
+from riemannopt_dist.choices import CELL
 from riemannopt_dist.reports.answer import WORDS, Saving, error_of
 from riemannopt_dist.reports.cells import cell_name, in_order, in_path_order, kind_name
 from riemannopt_dist.reports.data import Curve, RunData
 from riemannopt_dist.reports.figures import COSTS, curve_figure, error_figure
 from riemannopt_dist.reports.page.charts import chart
 from riemannopt_dist.reports.page.parts import Block, Note
-from riemannopt_dist.reports.pivot import CELL
 from riemannopt_dist.reports.run_figures import ERRORS, marked_points, profile_of
 from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.text import printable

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-CELL = ["path", "estimator", "placement", "samples", "tolerance"]
-"""What a cell of the grid is. In a cell's key a tolerance of 0 stands for none."""
+from riemannopt_dist.choices import CELL
 
 CellKey = tuple[str, str, str, int, float]
+"""A cell by its `CELL`. A tolerance of 0 stands for none."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,9 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t, wilcoxon
 
-from riemannopt_dist.reports.pivot import CELL, CellKey, Pivot
+from riemannopt_dist.choices import CELL
+from riemannopt_dist.estimators.base import LINEAR
+from riemannopt_dist.reports.pivot import CellKey, Pivot
 
 NONE = "none"
 """The path and placement of a control map."""
@@ -45,13 +47,13 @@ TOO_FEW = "too few"
 """What stands in a verdict's place."""
 
 
-def mean_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
+def mean_interval(values: ArrayLike) -> tuple[float, float, float]:
     """The mean of N values and its 95 % interval.
 
     Percentiles of the bootstrap (`quantile_levels`), seeded; for `LARGE` samples and more its normal limit,
     of variance s² / N. Raises ValueError for fewer than two values.
     """
-    (interval,) = mean_intervals([values], seed)
+    (interval,) = mean_intervals([values])
     return interval
 
 
@@ -110,7 +112,7 @@ def _parts(count: int) -> list[int]:
     return [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
 
 
-def saving_interval(before: ArrayLike, after: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
+def saving_interval(before: ArrayLike, after: ArrayLike) -> tuple[float, float, float]:
     """By which share Σ after is less than Σ before, N values ≥ 0 each in pairs, and its 95 % interval.
 
     1 − Σ after / Σ before, with percentiles of the paired bootstrap (`quantile_levels`), seeded; for `LARGE`
@@ -126,7 +128,7 @@ def saving_interval(before: ArrayLike, after: ArrayLike, seed: int = 0) -> tuple
     if count >= LARGE:
         spread = Z * math.sqrt(np.square(pairs[1] - ratio * pairs[0]).sum()) / pairs[0].sum()
         return float(1 - ratio), float(1 - ratio - spread), float(1 - ratio + spread)
-    first, second = resampled_means(pairs.T, seed)[1:].T
+    first, second = resampled_means(pairs.T)[1:].T
     savings = 1 - second / np.where(first == 0, np.nan, first)
     low, high = np.nanquantile(savings, quantile_levels(count))
     return float(1 - ratio), float(low), float(high)
@@ -153,15 +155,15 @@ def without_tolerance(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="tolerance") if none else table
 
 
-def changes(results: pa.Table, reference: str = "linear") -> pd.DataFrame:
-    """How every score changes from the placement `reference` to each other one, else in the same cell.
+def changes(results: pa.Table) -> pd.DataFrame:
+    """How every score changes from the placement linear to each other one, else in the same cell.
 
     A row for each pair of cells and score, with what `compared` tells of it.
     """
     pivot = Pivot.of(results)
     counts = [n for n, cell in enumerate(pivot.cells) if not cell[4]]
-    base = {_alike(pivot.cells[n]): n for n in counts if pivot.cells[n][2] == reference}
-    others = [n for n in counts if pivot.cells[n][2] != reference and _alike(pivot.cells[n]) in base]
+    base = {_alike(pivot.cells[n]): n for n in counts if pivot.cells[n][2] == LINEAR}
+    others = [n for n in counts if pivot.cells[n][2] != LINEAR and _alike(pivot.cells[n]) in base]
     others.sort(key=lambda n: (*_alike(pivot.cells[n]), pivot.cells[n][2]))
     pairs = [(base[_alike(pivot.cells[n])], n) for n in others]
     order = ["path", "estimator", "samples", "placement"]

@@ -18,8 +18,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from riemannopt_dist.choices import CELL
 from riemannopt_dist.reports.data import RunData
-from riemannopt_dist.reports.pivot import CELL, Pivot
+from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import ENOUGH, saving_interval
 from riemannopt_dist.text import as_text
 

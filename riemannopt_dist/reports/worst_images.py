@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from riemannopt_dist.choices import CELL
 from riemannopt_dist.reports.data import RunData
-from riemannopt_dist.reports.pivot import CELL, Pivot
+from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import NONE, cell_fields, without_tolerance
 from riemannopt_dist.reports.summary import csv_of
 

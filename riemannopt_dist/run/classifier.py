@@ -1,16 +1,12 @@
-"""The classifier of a run: loaded and checked by the driver, built once more from its weights by workers."""
+"""The classifier of a run, as the driver has it: loaded, and checked before a worker is started.
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+Workers build theirs from its weights, by `models.folding.fast_classifier`.
+"""
+
 from typing import Unpack
 
 import torch
 
-from riemannopt_dist.choices import TARGET_RULES
-from riemannopt_dist.data.boxes import boxes_of
-from riemannopt_dist.data.classes import CLASSES, class_name, named_class
-from riemannopt_dist.data.image_ref import ImageRef
-from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import assemble_model, load_model
@@ -66,86 +62,6 @@ def check_suitability(model: Classifier, config: Config) -> None:
         family.through(noise(model)[:1])
     for name in dict.fromkeys(cell.estimator for cell in config.cells()):
         ESTIMATORS[name].check(model)
-
-
-def labelled_images(config: Config, classes: int, names: Sequence[str] | None = None) -> list[ImageRef]:
-    """The images of a run of a model of so many classes, called `names`, with their labels.
-
-    Raises ValueError for a label that the model lacks, names of other classes than it has, and boxes of other
-    images.
-    """
-    if names is not None and len(names) != classes:
-        raise ValueError(f"model.classes: expected the names of {classes} classes, got {len(names)}")
-    is_named = names is not None and (classes != CLASSES or config.model.classes is not None)
-    own = None if classes == CLASSES else classes
-    refs = list_images(config.images, config.labels, config.image_extensions, names if is_named else own)
-    check_labels(refs, classes)
-    if config.boxes is not None:
-        boxes_of(config.boxes.folder, [ref.image_id for ref in refs])
-    return refs
-
-
-def with_class_index(config: Config, names: Sequence[str] | None, classes: int) -> Config:
-    """The configuration with the indices of the classes that its `targets` name, if they name any.
-
-    Raises ValueError where the model has no such class, and for the second of a single one.
-    """
-    targets = config.targets
-    if targets == "runner_up" and classes < 2:
-        raise ValueError("targets: runner_up: expected two classes or more, the model has 1")
-    if targets in TARGET_RULES:
-        return config
-    try:
-        if isinstance(targets, tuple):
-            indices = {target_index(str(one), names, classes) for one in targets}
-            return config.model_copy(update={"targets": tuple(sorted(indices))})
-        return config.model_copy(update={"targets": target_index(str(targets), names, classes)})
-    except ValueError as error:
-        rules = ", ".join(TARGET_RULES)
-        raise ValueError(f"targets: expected {rules} or a class: {error}".replace(": target:", ":")) from None
-
-
-def target_index(target: str, names: Sequence[str] | None, classes: int) -> int:
-    """The class that an index stands for, or one of the classes' `names`, or another of ImageNet's for it.
-
-    Raises ValueError where there is none, and for a name of several.
-    """
-    if target.isdecimal():
-        if int(target) < classes:
-            return int(target)
-        raise ValueError(f"target: expected a class below {classes}, got {target}")
-    if names is None:
-        raise ValueError(f"target: expected the index of one of {classes} classes, got {target!r}")
-    places = [place for place, name in enumerate(names) if name == target]
-    index = places[0] if len(places) == 1 else named_class(target) if classes == CLASSES else None
-    if index is None:
-        near = get_close_matches(target, names, 3, 0.5)
-        meant = f" (did you mean {', '.join(near)}?)" if near else ""
-        raise ValueError(f"target: {target!r} is the name of no class, or of several{meant}")
-    return index
-
-
-def check_labels(refs: Iterable[ImageRef], classes: int) -> None:
-    """Raise ValueError for a label that is none of the model's classes, 0 … classes − 1."""
-    for ref in refs:
-        if ref.label is not None and ref.label >= classes:
-            raise ValueError(
-                f"labels: {ref.image_id!r} has class {ref.label}, the model's are 0 to {classes - 1}: "
-                "expected a model of the classes that the labels name"
-            )
-
-
-def class_names(model: Classifier, classes: int) -> list[str] | None:
-    """The names of a classifier's classes: its network's `class_names`, else of 1,000 ILSVRC's; or None.
-
-    Raises ValueError for names that are not one for each class.
-    """
-    own = getattr(model.network, "class_names", None)
-    if own is None:
-        return [class_name(index) for index in range(classes)] if classes == CLASSES else None
-    if len(own) != classes:
-        raise ValueError(f"model: class_names are {len(own)}, expected one for each of {classes} classes")
-    return [str(name) for name in own]
 
 
 def _check_rebuilding(model: Classifier) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from riemannopt_dist.run import schemas
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.naming import named
 from riemannopt_dist.run.origin import Origin, code_digest, foreign, origin_now
 from riemannopt_dist.storage.base import Columns, Storage
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-UNREADABLE = "UnreadableImage:"
-"""How the reason of an image begins that cannot be read: a reason is an exception's type and text."""
-OUT_OF_REACH = ("UnreachableImage:", "ReplacedImage:")
-"""How the reason of an image begins whose source does not give it, or another in its place."""
 FORMAT = 3
 """Of a run's files: a directory of another one is refused. In format 1 shards held other images; in
 format 2 a cell was a method, schedule and rule."""
@@ -65,26 +62,6 @@ NEEDED = (
 )
 """What is read of run.json; the keys in each other are separated by dots."""
 PACKAGES = ("riemannopt-dist", "torch", "torchvision", "timm", "ray", "numpy", "scipy", "pillow", "pyarrow")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A row of failures.parquet: an image given up on in one of the stages. A shard fails by its images."""
-
-    stage: str
-    image_id: str
-    reason: str
-    attempts: int
-
-    @property
-    def own(self) -> bool:
-        """Whether it is the image's, which cannot be read or decoded, not the model's or a worker's."""
-        return self.reason.startswith(UNREADABLE)
-
-    @property
-    def out_of_reach(self) -> bool:
-        """Whether it is the source's, which may give the image later."""
-        return self.reason.startswith(OUT_OF_REACH)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a whole run can end before its end. An image that is given up on is a `Failure` of the directory."""
+"""How a whole run can end before its end. Images given up on, with their shards, are in `run.failure`."""
 
 
 class StartError(RuntimeError):

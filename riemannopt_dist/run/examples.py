@@ -1,9 +1,8 @@
-"""Images to be explained, each with its class: which of a run's are drawn to be evaluated."""
+"""Images to be explained, each with its class."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,12 @@ from riemannopt_dist.choices import Framing, Targets
 from riemannopt_dist.data.boxes import Box, BoxedImage, boxes_of, read_boxed_image
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.run.outputs.maps import MapOutput, converged_cell
-from riemannopt_dist.run.shards import Location, drawn_images, location_of
-from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
-from riemannopt_dist.storage.redaction import without_secrets
+from riemannopt_dist.run.draw import draw
+from riemannopt_dist.run.shards import Location, location_of
+from riemannopt_dist.run.targets import target_of
 
 if TYPE_CHECKING:  # workers, which need neither, are spared the schemas
     from riemannopt_dist.run.config.config import Config
-    from riemannopt_dist.run.directory import RunDirectory
 
 # What images.parquet keeps of an ImageRef.
 KNOWN = ("image_id", "uri", "offset", "size", "group", "label", "digest")
@@ -50,21 +47,6 @@ def located(item: ImageRef | Example) -> Location | None:
     return location_of(vars(image_of(item)))
 
 
-def draw(images: Sequence[Mapping[str, Any]], config: Config) -> tuple[list[str], list[str]]:
-    """Of rows of images.parquet the fit subset and those to evaluate, drawn without replacement.
-
-    Raises ValueError if there are not enough for the fit subset and one more.
-    """
-    order = drawn_images(images, config.seed)
-    if len(order) <= config.fit.images:
-        raise ValueError(
-            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
-            f"only {len(order)} of {without_secrets(config.images)} can be used (images.parquet says why)"
-        )
-    rest = order[config.fit.images :]
-    return order[: config.fit.images], rest[: config.limit]
-
-
 def evaluated_examples(images: Sequence[dict[str, Any]], config: Config) -> list[Example]:
     """The examples to evaluate, in the order in which they were drawn."""
     by_id = {row["image_id"]: row for row in images if row["selected"]}
@@ -81,54 +63,7 @@ def with_boxes(examples: Sequence[Example], config: Config) -> list[Example]:
     return [replace(example, boxed=boxes.get(example.image.image_id)) for example in examples]
 
 
-def map_output(config: Config, image_ids: Sequence[str]) -> MapOutput | None:
-    """Which maps are stored of a run that evaluates these images, in the order they were drawn, and how."""
-    if config.maps is None:
-        return None
-    maps, fixed = config.maps, [label for label, path in config.paths().items() if not path.walked]
-    converged = (converged_cell(path, config.reference.intervals) for path in fixed)
-    return MapOutput(
-        cells=maps.chosen(config.cells()),
-        images=None if maps.images is None else frozenset(image_ids[: maps.images]),
-        channels=maps.channels,
-        dtype=maps.dtype,
-        converged=frozenset(converged if maps.converged else ()),
-        compared=compared_images(config, image_ids),
-    )
-
-
-def compared_images(config: Config, image_ids: Sequence[str]) -> frozenset[str]:
-    """Those of the evaluated images whose maps are compared with converged ones."""
-    return frozenset(image_ids[: config.reference.images])
-
-
-def given_up_share(directory: RunDirectory, config: Config) -> float:
-    """The share of its images that a stage gave up on, the largest of all stages."""
-    images = directory.read_images() or []
-    in_fit = sum(row["in_fit"] for row in images)
-    counts = {SELECTION: len(images), FIT: in_fit, REFINE: in_fit}
-    counts[RESULTS] = len(draw(images, config)[1]) if images else 0
-    failed = Counter(failure.stage for failure in directory.read_failures())
-    return max((failed[stage] / max(count, 1) for stage, count in counts.items()), default=0.0)
-
-
 def example_of(row: dict[str, Any], targets: Targets) -> Example:
     """The example of a row of images.parquet; without a label its target is the prediction, unless told."""
     known: dict[str, Any] = {key: row.get(key) for key in KNOWN}
     return Example(ImageRef(**known), target_of(row, targets))
-
-
-def target_of(row: Mapping[str, Any], targets: Targets) -> int:
-    """The class explained of an image, by its label and what the model sees in it."""
-    if isinstance(targets, int):
-        return targets
-    column = column_of(targets)
-    target: int = row["prediction"] if row[column] is None else row[column]
-    return target
-
-
-def column_of(targets: Targets) -> str:
-    """The column of images.parquet that has the targets, where they are not one class for all images."""
-    if isinstance(targets, str | int):
-        return "prediction" if targets == "predicted" else str(targets)
-    return "likeliest"

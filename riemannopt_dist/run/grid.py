@@ -47,12 +47,17 @@ class Cell:
     @property
     def fitted(self) -> bool:
         """Whether its samples are placed by a profile."""
-        return self.placement not in (LINEAR, NONE) and output_placement(self.placement) is None
+        return by_profile(self.placement)
 
     @property
     def per_image(self) -> bool:
         """Whether each image has points of its own."""
         return self.placement == ADAPTIVE or output_placement(self.placement) is not None
+
+
+def by_profile(placement: str) -> bool:
+    """Whether samples of a placement are placed by a profile. Raises ValueError for an address of nothing."""
+    return placement not in (LINEAR, NONE) and output_placement(placement) is None
 
 
 def cell_of(row: Mapping[str, Any]) -> Cell:

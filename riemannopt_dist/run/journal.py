@@ -1,5 +1,6 @@
-"""The journal of a run's workers: which shard each began and ended, when and where, beside the run's files.
+"""The journal of a run's workers: which shard each began and ended, when and where; not which failed.
 
+What a stage gave up on is in failures.parquet: `run.failure`.
 A worker writes `workers/<worker>/<n>.jsonl`, a line an event, SEGMENT events a file: object stores have whole
 files only, and a short one is soon written again. `riemannopt status` reads them.
 """

@@ -8,7 +8,7 @@ import math
 import os
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,28 +27,27 @@ from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.models.weights import RANDOM, is_published, weights_file
 from riemannopt_dist.paths.base import PathFamily, paths_an_image
 from riemannopt_dist.quadrature.optimize import optimize_schedules
+from riemannopt_dist.quadrature.placement.table import depends_on
 from riemannopt_dist.quadrature.profile import Profile
-from riemannopt_dist.quadrature.rules import intervals, linear_schedule
+from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.classifier import (
-    check_choices,
-    check_for_run,
-    check_suitability,
-    class_names,
-    labelled_images,
-    with_class_index,
-)
+from riemannopt_dist.run.classes import class_names
+from riemannopt_dist.run.classifier import check_choices, check_for_run, check_suitability
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
-from riemannopt_dist.run.examples import located, map_output
+from riemannopt_dist.run.draw import check_enough, divided, drawn_order
+from riemannopt_dist.run.examples import located
 from riemannopt_dist.run.extension import Extension, extension_of
 from riemannopt_dist.run.grid import NONE, Cell, place_per_image
+from riemannopt_dist.run.inputs import labelled_images
+from riemannopt_dist.run.maps import map_output
 from riemannopt_dist.run.memory import CPU_BATCH
 from riemannopt_dist.run.scaling import Node, scaling_in
-from riemannopt_dist.run.shards import drawn_order, shards_of
-from riemannopt_dist.run.speed import Speed, converged_samples, own_samples, shared_samples
+from riemannopt_dist.run.shards import shards_of
+from riemannopt_dist.run.speed import Kind, Speed, converged_samples, own_samples, shared_samples
 from riemannopt_dist.run.status import StageStatus, read_status
 from riemannopt_dist.run.steps import cuts
+from riemannopt_dist.run.targets import with_class_index
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.redaction import without_secrets
 from riemannopt_dist.text import duration, table_lines
@@ -57,17 +56,6 @@ START_SECONDS = 20.0
 """Until the first shard is begun: the model is checked, Ray starts, and workers import and load."""
 SAMPLE_ROWS = 2000
 LIST_LENGTH = 21
-
-ALIKE: Mapping[str, Callable[[str, int], tuple[Any, ...]]] = {
-    "equidistribution": lambda rule, samples: (),
-    "roughness": lambda rule, samples: (),
-    "riemannopt": lambda rule, samples: (intervals(samples, rule),),
-    "eq9": lambda rule, samples: (intervals(samples, rule),),
-}
-"""What the partitions of a placement depend on besides the profile: the rule and the count by default.
-
-Those of equal shares are nested, and like those of Powell's method the same for every rule.
-"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +70,7 @@ class Work:
     images: int
     gradients: int
     passes: int
-    kind: Cell | None = None
+    kind: Kind | None = None
 
     def seconds(self, speed: Speed) -> float:
         """What it takes on one device."""
@@ -155,7 +143,7 @@ class Plan:
         return math.ceil(shards / self.workers) / shards
 
     @property
-    def kinds(self) -> frozenset[Cell]:
+    def kinds(self) -> frozenset[Kind]:
         """Those of its gradients that take other than plain ones' time."""
         return frozenset(part.kind for part in self.work if part.kind is not None and part.images)
 
@@ -289,15 +277,11 @@ def _results(config: Config, shape: Sequence[int], rows: Sequence[Cell], places:
 def _evaluated(refs: Sequence[ImageRef], config: Config) -> list[ImageRef]:
     """The images that would be evaluated if all that are not refused were selected.
 
-    Raises ValueError if there are not enough for the fit subset and one more.
+    Errors are those of `check_enough`.
     """
     by_id = {ref.image_id: ref for ref in refs if ref.reason is None}
-    if len(by_id) <= config.fit.images:
-        raise ValueError(
-            f"fit.images: {config.fit.images} images to fit on and at least one to evaluate were asked for, "
-            f"only {len(by_id)} of {without_secrets(config.images)} can be used"
-        )
-    chosen = drawn_order(list(by_id), config.seed)[config.fit.images :][: config.limit]
+    check_enough(by_id, config)
+    _, chosen = divided(drawn_order(list(by_id), config.seed), config.fit.images, config.limit)
     return [by_id[name] for name in chosen]
 
 
@@ -324,9 +308,8 @@ def _fitting(config: Config, paths: Sequence[str]) -> Iterator[Work]:
         return
     for stage in ("fit",) if config.fit.refine == "never" else ("fit", "refine"):
         for path in paths:
-            # A walk has a gradient a step, not one at its end.
-            family = config.paths()[path]
-            gradients = paths_an_image(family) * (config.fit.samples - family.walked)
+            family = config.paths()[path]  # a guided walk takes others than a path that is known before
+            gradients = paths_an_image(family) * family.profile_gradients(config.fit.samples)
             yield Work(stage, path, config.fit.images, gradients, 0, shared_samples(path))
 
 
@@ -385,10 +368,6 @@ def _metrics(config: Config, shape: Sequence[int], rows: Sequence[Cell], images:
             yield Work("results", metric.name, images, 0, passes)
 
 
-def _by_rule_and_count(rule: str, samples: int) -> tuple[Any, ...]:
-    return rule, samples
-
-
 def _likely_place(cell: Cell, path: PathFamily) -> Placed:
     """A place that shares its points with others as the cell's own will, wherever the profile puts them.
 
@@ -400,8 +379,7 @@ def _likely_place(cell: Cell, path: PathFamily) -> Placed:
         return place_per_image(cell, rule)
     if not cell.fitted:
         return Placed(cell.samples, linear_schedule(cell.samples, rule))
-    alike = ALIKE.get(cell.placement, _by_rule_and_count)
-    key = (cell.path, cell.placement, *alike(rule, cell.samples))
+    key = (cell.path, cell.placement, *depends_on(cell.placement, rule, cell.samples))
     magnitudes = np.random.default_rng(zlib.crc32(repr(key).encode())).random(32)
     points = np.linspace(0.0, 1.0, len(magnitudes))
     stand_in = Profile(tuple(points), tuple(magnitudes), (0.0,) * len(points), images=1)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from riemannopt_dist.metrics.metric import summaries_of
 from riemannopt_dist.run.directory import RUN, RunDirectory, shard_files
-from riemannopt_dist.run.schemas import CELL as RESULT
+from riemannopt_dist.run.schemas import RESULT
 from riemannopt_dist.run.stages.names import RESULTS
 from riemannopt_dist.run.steps import steps_of
 from riemannopt_dist.storage.base import Columns, Storage

@@ -89,7 +89,7 @@ VARIATIONS = pa.schema(
     ]
 )
 
-CELL = [
+RESULT = [
     field("image_id", pa.string(), "the image's id in images.parquet"),
     field("label", pa.int32(), "class index; null where the source has no labels", nullable=True),
     field("target", pa.int32(), "class index whose output is explained"),
@@ -109,6 +109,7 @@ CELL = [
     field("gradient_evaluations", pa.int32(), "gradients that this map alone costs", "evaluations"),
     field("seconds", pa.float64(), "time that this map's gradients take, from the time of its batch", "s"),
 ]
+"""The columns of result rows before those of the metrics."""
 
 _KINDS = {"number": pa.float64(), "list": pa.list_(pa.float32()), "text": pa.string()}
 
@@ -138,7 +139,7 @@ def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
     summaries = [asdict(summary) for metric in chosen for summary in metric.summaries]
     judged = [metric.against_controls for metric in chosen if metric.against_controls]
     told = {SUMMARIES: json.dumps(summaries), AGAINST_CONTROLS: json.dumps(judged)}
-    return pa.schema([*CELL, *columns], told)
+    return pa.schema([*RESULT, *columns], told)
 
 
 def _x_of(column: Column) -> str:

@@ -1,4 +1,4 @@
-"""The order in which images are drawn, and the shards they are done in: from a run's numbers alone.
+"""The shards that the images of a run are done in: from its numbers alone.
 
 A row group of a Parquet file can only be read from its beginning. So the images of one come together: in a
 single shard, or in shards that hold nothing else, which go to one worker, one after the other.
@@ -9,8 +9,6 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, Generic, NamedTuple, TypeVar
-
-import numpy as np
 
 T = TypeVar("T")
 
@@ -29,23 +27,6 @@ class Piece(Generic[T]):
 
     shard: str
     item: T
-
-
-def drawn_order(ids: Sequence[str], seed: int) -> list[str]:
-    """All of `ids`, in an order that depends on them and the seed alone."""
-    return [str(name) for name in np.random.default_rng(seed).permutation(sorted(ids))]
-
-
-def drawn_images(images: Sequence[Mapping[str, Any]], seed: int) -> list[str]:
-    """The ids of the images selected among rows of images.parquet, as they are drawn: one draw after another.
-
-    All belong to the first draw but those that were out of reach then.
-    """
-    draws: dict[int, list[str]] = {}
-    for row in images:
-        if row["selected"]:
-            draws.setdefault(row.get("draw") or 0, []).append(row["image_id"])
-    return list(chain.from_iterable(drawn_order(draws[number], seed) for number in sorted(draws)))
 
 
 def location_of(fields: Mapping[str, Any]) -> Location | None:

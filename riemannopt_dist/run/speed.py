@@ -23,7 +23,6 @@ from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.grid import Cell, place_per_image
 from riemannopt_dist.run.memory import measured_batch_size
-from riemannopt_dist.run.outputs.maps import CONVERGED
 
 PASSES_A_GRADIENT = 3.0
 """Forward passes in the time of one gradient, where a rate of gradients alone is given."""
@@ -32,24 +31,39 @@ MEASURED_SECONDS = 1.0
 IMAGES = {"cpu": 2, "cuda": 64}
 """Images, at most, whose maps are measured at once."""
 SAMPLES = {"cpu": 16, "cuda": 32}
+SHARING = "left"
+"""Stands in for all estimators that share samples."""
 FLAT = Profile((0.0, 0.5, 1.0), (1.0,) * 3, (0.0,) * 3, images=1, roughness=(1.0,) * 3, medians=(1.0,) * 3)
 """Stands in for a profile."""
 
 
-def shared_samples(path: str) -> Cell:
+@dataclass(frozen=True)
+class Kind:
+    """Gradients along a path that take alike: an estimator's own, those that cells share, or converged ones.
+
+    Those of a guided walk, for example, wait for each other and are their path's kind. `estimator` is None of
+    all but its own.
+    """
+
+    path: str
+    estimator: str | None = None
+    placement: str = LINEAR
+    converged: bool = False
+
+
+def shared_samples(path: str) -> Kind:
     """The kind of the samples that a path's cells share."""
-    return Cell(path, "left", LINEAR, 0)
+    return Kind(path)
 
 
-def own_samples(cell: Cell) -> Cell:
+def own_samples(cell: Cell) -> Kind:
     """The kind of what a cell takes for itself alone, however many samples, wherever a profile has them."""
-    placement = cell.placement if cell.per_image else LINEAR
-    return replace(cell, placement=placement, samples=0, tolerance=None)
+    return Kind(cell.path, cell.estimator, cell.placement if cell.per_image else LINEAR)
 
 
-def converged_samples(path: str) -> Cell:
+def converged_samples(path: str) -> Kind:
     """The kind of what a path's converged maps take."""
-    return Cell(path, CONVERGED, LINEAR, 0)
+    return Kind(path, converged=True)
 
 
 @dataclass(frozen=True)
@@ -62,9 +76,9 @@ class Speed:
     gradients: float
     passes: float
     source: str
-    seconds: Mapping[Cell, float] = field(default_factory=dict)
+    seconds: Mapping[Kind, float] = field(default_factory=dict)
 
-    def seconds_of(self, kind: Cell | None, gradients: int, passes: int) -> float:
+    def seconds_of(self, kind: Kind | None, gradients: int, passes: int) -> float:
         """What so many gradients of one kind take, and forward passes beside them."""
         a_gradient = 1 / self.gradients if kind is None else self.seconds.get(kind, 1 / self.gradients)
         return gradients * a_gradient + passes / self.passes
@@ -78,7 +92,7 @@ def assumed_speed(gradients_per_second: float) -> Speed:
     return Speed(gradients_per_second, passes, "as given; a gradient is taken for three forward passes")
 
 
-def measure_speed(config: Config, kinds: Iterable[Cell] = ()) -> Speed:
+def measure_speed(config: Config, kinds: Iterable[Kind] = ()) -> Speed:
     """The speed of this machine's device, with as many threads as a worker has.
 
     From a second of gradients, of forward passes and of each kind of map, or one call if that takes longer.
@@ -109,15 +123,15 @@ def _noise(model: Classifier, batch: int, config: Config) -> tuple[Tensor, Objec
     return images, Objective(model, targets, config.explain, batch, config.precision.maps)
 
 
-def _seconds_a_gradient(kind: Cell, config: Config, objective: Objective, images: Tensor) -> float:
+def _seconds_a_gradient(kind: Kind, config: Config, objective: Objective, images: Tensor) -> float:
     """What a gradient of one kind takes."""
     path, samples = config.paths()[kind.path], SAMPLES[images.device.type]
-    if kind.estimator == CONVERGED:
+    if kind.converged:
         return _converged_seconds(path, samples, objective, images)
-    estimator = ESTIMATORS[kind.estimator]
-    cell, rule = replace(kind, samples=samples), estimator.rule(path)
+    estimator = ESTIMATORS[kind.estimator or SHARING]
+    cell, rule = Cell(path.label, estimator.name, kind.placement, samples), estimator.rule(path)
     place = Placed(samples, linear_schedule(samples, rule))
-    if kind.per_image:
+    if cell.per_image:
         place = place_per_image(cell, rule, FLAT)
     cost = cost_together(path, [(estimator, place)], config.explain, objective.internal_batch_size)
     seconds = _seconds(

@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from riemannopt_dist.run.directory import RunDirectory, shard_files
+from riemannopt_dist.run.draw import evaluated_ids
+from riemannopt_dist.run.grid import by_profile
 from riemannopt_dist.run.journal import ShardEvent, in_flight
 from riemannopt_dist.run.lock import LOCK, Holder, read_holder
 from riemannopt_dist.run.origin import is_behind
-from riemannopt_dist.run.shards import drawn_images, location_of, shards_of
+from riemannopt_dist.run.shards import location_of, shards_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.run.stages.tally import Timings
 from riemannopt_dist.run.steps import cuts
@@ -219,8 +221,19 @@ def _takes_place(stage: str, config: Mapping[str, Any], files: Mapping[str, str]
     """Whether a run has a stage: fit if a cell takes its points from a profile, refine once it has begun."""
     if stage == "refine":
         return bool(files)
-    fitted = any({*block["placements"]} - {"linear"} or block.get("tolerances") for block in config["grid"])
-    return stage != "fit" or (fitted and config["fit"]["images"] > 0)
+    if stage != "fit":
+        return True
+    placements = {name for block in config["grid"] for name in block["placements"]}
+    tolerant = any(block.get("tolerances") for block in config["grid"])
+    return config["fit"]["images"] > 0 and (tolerant or any(map(_is_fitted, placements)))
+
+
+def _is_fitted(placement: str) -> bool:
+    """`by_profile`; a placement of a package that is not here is taken for one, as most are."""
+    try:
+        return by_profile(placement)
+    except ValueError:
+        return True
 
 
 def _items_of_stages(
@@ -231,13 +244,12 @@ def _items_of_stages(
     if images is None:
         return {"selection": directory.read_listing(), "fit": None, "refine": None, "results": None}
     by_id = {row["image_id"]: row for row in images}
-    order = drawn_images(images, config["seed"])
     in_fit = [row for row in images if row["in_fit"]]
     return {
         "selection": images,
         "fit": in_fit,
         "refine": in_fit,
-        "results": [by_id[name] for name in order[config["fit"]["images"] :][: config["limit"]]],
+        "results": [by_id[name] for name in evaluated_ids(images, config)],
     }
 
 

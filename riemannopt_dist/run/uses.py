@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
-from riemannopt_dist.run.directory import Failure
-from riemannopt_dist.run.shards import drawn_images
+from riemannopt_dist.run.draw import evaluated_ids
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.stages.names import SELECTION
 
 UNREADABLE = "unreadable"
@@ -31,7 +31,7 @@ def uses(
     `evaluated`: it has results. `to come`: it will have. `not drawn`: it was not needed.
     """
     given_up = {(f.stage == SELECTION, f.image_id) for f in failures if f.stage != SELECTION or not f.own}
-    drawn = {*drawn_images(images, config["seed"])[config["fit"]["images"] :][: config["limit"]]}
+    drawn = {*evaluated_ids(images, config)}
 
     def use(row: Mapping[str, Any]) -> str:
         name = row["image_id"]

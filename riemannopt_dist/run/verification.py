@@ -9,11 +9,11 @@ from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.directory import IMAGES, LISTING, PROBES, RUN, RunDirectory
-from riemannopt_dist.run.examples import evaluated_examples, located, map_output
+from riemannopt_dist.run.examples import evaluated_examples, located
 from riemannopt_dist.run.finiteness import faulty_column
 from riemannopt_dist.run.grid import Cell, cell_of
+from riemannopt_dist.run.maps import MapOutput, map_output
 from riemannopt_dist.run.origin import is_behind
-from riemannopt_dist.run.outputs.maps import MapOutput
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.run.steps import cuts, steps_of

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from riemannopt_dist.choices import CELL
 from riemannopt_dist.reports.cells import cell_key
 from riemannopt_dist.reports.data import Curve
-from riemannopt_dist.reports.pivot import CELL, CellKey
+from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.results import READERS
 from riemannopt_dist.run.stages.names import RESULTS
@@ -77,4 +78,4 @@ def _cells(table: pa.Table) -> tuple[list[CellKey], NDArray[np.int64]]:
         missing = len(column.dictionary)
         codes = codes * (missing + 1) + column.indices.fill_null(missing).to_numpy()
     _, first, places = np.unique(codes, return_index=True, return_inverse=True)
-    return [cell_key(row) for row in table.select(CELL).take(first).to_pylist()], places
+    return [cell_key(row) for row in table.select([*CELL]).take(first).to_pylist()], places

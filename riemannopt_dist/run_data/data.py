@@ -12,9 +12,10 @@ from riemannopt_dist.reports.gaps import gauged
 from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
-from riemannopt_dist.run.outputs.maps import FOLDER
+from riemannopt_dist.run.draw import divided
+from riemannopt_dist.run.maps import FOLDER
 from riemannopt_dist.run.results import read_results
-from riemannopt_dist.run.schemas import CELL
+from riemannopt_dist.run.schemas import RESULT
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS
 from riemannopt_dist.run_data.curves import mean_curves
 from riemannopt_dist.storage.base import Storage, only
@@ -29,7 +30,7 @@ def results_so_far(storage: Storage) -> pa.Table:
     Raises ValueError where there is neither a run nor results, StorageError as `read_results` does.
     """
     if storage.exists(RUN) and not shard_files(storage, RESULTS):
-        return pa.schema(CELL).empty_table()
+        return pa.schema(RESULT).empty_table()
     return read_results(storage)
 
 
@@ -83,8 +84,7 @@ def _model_and_images(directory: RunDirectory, results: pa.Table) -> tuple[str, 
     if not directory.storage.exists(IMAGES):
         return model, there
     usable: int = pc.sum(directory.checked(IMAGES, run, columns=only("selected"))["selected"]).as_py() or 0
-    left = max(0, usable - config["fit"]["images"])
-    return model, left if config["limit"] is None else min(left, config["limit"])
+    return model, len(divided(range(usable), config["fit"]["images"], config["limit"])[1])
 
 
 def _single_images(directory: RunDirectory, paths: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

@@ -14,10 +14,11 @@ from riemannopt_dist.data.reading import ImageReader
 from riemannopt_dist.reports.data import Picture
 from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.draw import evaluated_ids
 from riemannopt_dist.run.examples import Example, example_of
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.run.outputs.maps import converged_cell, map_file, maps_of
-from riemannopt_dist.run.shards import drawn_images, location_of, shards_of
+from riemannopt_dist.run.maps import converged_cell, map_file, maps_of
+from riemannopt_dist.run.shards import location_of, shards_of
 from riemannopt_dist.run.steps import cuts
 
 Photo = NDArray[np.uint8]
@@ -52,8 +53,9 @@ def _places(directory: RunDirectory, run: Mapping[str, Any]) -> dict[str, tuple[
     """The shard of each image that the run evaluates, and its example, by its id."""
     config, images = run["config"], directory.read_images() or []
     rows = {row["image_id"]: row for row in images}
-    drawn = drawn_images(images, config["seed"])[config["fit"]["images"] :][: config["limit"]]
-    shards = shards_of([rows[name] for name in drawn], config["shard_size"], location_of, cuts(run))
+    shards = shards_of(
+        [rows[name] for name in evaluated_ids(images, config)], config["shard_size"], location_of, cuts(run)
+    )
     targets = config.get("targets", "label")
     return {
         row["image_id"]: (key, example_of(row, targets)) for key, shard in shards.items() for row in shard

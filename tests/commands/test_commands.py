@@ -22,7 +22,8 @@ from riemannopt_dist.reports.figures import picture, profile_figure, single_prof
 from riemannopt_dist.reports.summary import csv_of
 from riemannopt_dist.run import verification
 from riemannopt_dist.run.config.yaml_text import parse_yaml
-from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.ray import driver
 from riemannopt_dist.run_data import data as run_data
 from riemannopt_dist.storage.base import Storage

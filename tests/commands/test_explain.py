@@ -15,7 +15,7 @@ from riemannopt_dist.commands import app
 from riemannopt_dist.data.classes import class_name
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.run.classifier import target_index
+from riemannopt_dist.run.classes import target_index
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.testing.small_world import make_pictures
 

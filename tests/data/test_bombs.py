@@ -12,7 +12,7 @@ from benchmarks.bombs import ALLOWED, outcomes
 from riemannopt_dist.data.decoding import decode_image
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.data.parquet import damage
-from tests.data.test_images import encoded
+from riemannopt_dist.testing.image_files import encoded
 
 LONG_HEADER = "after 0 images: a header of 3221225472 bytes, expected at most 1048576"
 TOLD = {

@@ -16,21 +16,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.io import savemat
-from werkzeug.serving import make_server
-from werkzeug.wrappers import Response
 
 from riemannopt_dist.data.errors import ReplacedImage, UnreachableImage, UnreadableImage
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.labels import read_labels
 from riemannopt_dist.data.listing import list_images
-from riemannopt_dist.data.reading import ImageReader, read_image
+from riemannopt_dist.data.reading import ImageReader
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.storage import errors as stores
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DeniedError, LastingError, StorageError, retried
 from riemannopt_dist.storage.redaction import one_line, without_credentials, without_secrets
+from riemannopt_dist.testing.image_files import read_image
 from riemannopt_dist.testing.s3_server import Bucket, serving
+from tests.web import Web
 
 PNG = b"\x89PNG the bytes of an image, which nothing here decodes: "
 
@@ -737,7 +737,7 @@ def test_missing_objects_are_told_from_missing_sources(bucket: Bucket) -> None:
         list_images(bucket.uri("bucket/absent"))
     with pytest.raises(ValueError, match=r"^source: s3://bucket/absent.tar: no such file$"):
         list_images(bucket.uri("bucket/absent.tar"))
-    with pytest.raises(UnreadableImage, match=r"^cannot be read: no such file$"):
+    with pytest.raises(UnreachableImage, match=r"bucket/absent.jpg: no such file"):
         read_image(bucket.uri("bucket/absent.jpg"))
 
 
@@ -782,37 +782,6 @@ def test_a_picture_that_was_replaced_is_told(tmp_path: Path) -> None:
 
 
 # --- The web ---
-
-
-class Web:
-    """A web server for one folder: a token is needed, and the next `failures` requests fail."""
-
-    def __init__(self, folder: Path) -> None:
-        self.failures = 0
-        self.asked = 0
-        self._folder = folder
-        self.server = make_server("127.0.0.1", 0, self.answer, threaded=True)
-
-    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        self.asked += 1
-        if self.failures > 0:
-            self.failures -= 1
-            start_response("503 Service Unavailable", [])
-            return [b"injected"]
-        if environ["QUERY_STRING"] != "token=swordfish":
-            start_response("403 Forbidden", [])
-            return [b""]
-        path = self._folder / environ["PATH_INFO"].lstrip("/")
-        if not path.is_file():
-            start_response("404 Not Found", [])
-            return [b""]
-        data = path.read_bytes()
-        part = Response(data).make_conditional(environ, accept_ranges=True, complete_length=len(data))
-        answer: Iterable[bytes] = part(environ, start_response)
-        return answer
-
-    def address(self, path: str, token: str = "swordfish") -> str:
-        return f"http://127.0.0.1:{self.server.port}/{path}?token={token}"
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.optimize import optimize_schedule
 from riemannopt_dist.quadrature.rules import linear_schedule
 from riemannopt_dist.testing.problems import CONSTANT, PROFILES, RISING
-from tests.estimators.test_adaptive_rescale import Recorded
-from tests.test_methods import Quadratic, counted, l1_distance
+from tests.networks import Quadratic, Recorded, counted, l1_distance
 
 
 class Rise(nn.Module):

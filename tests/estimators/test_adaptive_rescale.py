@@ -20,25 +20,12 @@ from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_schedule, schedule_from_partition
 from riemannopt_dist.quadrature.schedule import Array
-from tests.estimators.test_rescale import EVEN, TWO_LAYERS
+from tests.networks import TWO_LAYERS, Recorded
 
+EVEN = Profile((0.25, 0.75), (1.0, 1.0), (0.0, 0.0), 2, roughness=(1.0, 1.0))
 LATE = Profile((0.25, 0.75), (1.0, 9.0), (0.0, 0.0), 2, roughness=(1.0, 27.0))
 BOTH_PATHS = pytest.mark.parametrize("kind", [StraightPath.from_black, partial(BlurPath, sigma_max=3.0)])
 CLASSES = torch.tensor([2, 0, 1])
-
-
-class Recorded:
-    """A path that notes where each image is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.images = path.images
-        self.alphas: dict[int, list[float]] = {}
-
-    def at(self, rows: Tensor, alphas: Tensor) -> tuple[Tensor, Tensor]:
-        for row, alpha in zip(rows.tolist(), alphas.tolist(), strict=True):
-            self.alphas.setdefault(row, []).append(alpha)
-        return self._path.at(rows, alphas)
 
 
 class Late(nn.Module):

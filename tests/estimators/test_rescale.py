@@ -30,24 +30,11 @@ from riemannopt_dist.paths.blur import BlurPath
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.quadrature.rules import linear_schedule, schedule_from_partition
-from tests.estimators.test_exact_line import stripes, trained_relu_net
+from riemannopt_dist.testing.stripes import stripes, trained_relu_net
+from tests.networks import ONE_LAYER, TWO_LAYERS
 
 EVEN = Profile((0.25, 0.75), (1.0, 1.0), (0.0, 0.0), 2, roughness=(1.0, 1.0))
 UNEVEN = schedule_from_partition((0.0, 0.05, 0.2, 0.55, 0.6, 1.0), "right")
-
-
-def network(*hidden: nn.Module) -> nn.Module:
-    """Layers between (B, 3, 6, 6) and three logits, float64 and seeded."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        layers = nn.Sequential(nn.Conv2d(3, 4, 3), *hidden, nn.Flatten(), nn.Linear(64, 3)).double()
-        for parameter in layers.parameters():
-            nn.init.normal_(parameter, std=0.3)
-    return layers.eval().requires_grad_(False)
-
-
-ONE_LAYER = network(nn.ReLU())
-TWO_LAYERS = network(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
 
 
 def test_one_hidden_layer_is_exact_in_one_interval(images: Tensor) -> None:

@@ -9,26 +9,7 @@ from PIL import Image
 import riemannopt_dist as ro
 from riemannopt_dist.data.boxes import BoxedImage
 from riemannopt_dist.data.decoding import prepare_image
-
-XML = """
-<annotation>
-  <filename>{name}</filename>
-  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>
-  {objects}
-</annotation>
-"""
-OBJECT = """
-<object><name>n01751748</name><bndbox>
-<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>
-</bndbox></object>
-"""
-
-
-def annotate(folder: Path, name: str, size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> None:
-    objects = "".join(OBJECT.format(*box) for box in boxes)
-    folder.mkdir(exist_ok=True)
-    text = XML.format(name=name, width=size[0], height=size[1], objects=objects)
-    (folder / f"{name}.xml").write_text(text)
+from tests.boxes import annotate
 
 
 def test_a_planted_square_wins_and_what_is_beside_it_loses() -> None:

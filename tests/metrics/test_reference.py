@@ -21,7 +21,7 @@ from riemannopt_dist.quadrature.placement.equidistribution import density_partit
 from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.testing.problems import PROFILES
-from tests.estimators.test_exact_line import stripes, trained_relu_net
+from riemannopt_dist.testing.stripes import stripes, trained_relu_net
 
 
 @pytest.fixture(scope="module")

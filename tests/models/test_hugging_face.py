@@ -16,7 +16,7 @@ from riemannopt_dist.models.loading import assemble_model, load_model
 from riemannopt_dist.models.soundness import check_classifier
 from riemannopt_dist.models.state import model_state
 from riemannopt_dist.models.weights import RANDOM
-from riemannopt_dist.run.classifier import class_names
+from riemannopt_dist.run.classes import class_names
 from riemannopt_dist.run.origin import code_digest
 from tests.hugging_face import NAMES, PREPROCESSING, SIDE, saved, vit
 

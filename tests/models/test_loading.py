@@ -13,10 +13,10 @@ from torch import nn
 from riemannopt_dist.choices import height_and_width
 from riemannopt_dist.data.decoding import decode_image, prepare_image
 from riemannopt_dist.data.listing import list_images
-from riemannopt_dist.data.reading import read_image
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import assemble_model, load_model
 from riemannopt_dist.models.state import model_state, weights_digest
+from riemannopt_dist.testing.image_files import read_image
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
 IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)

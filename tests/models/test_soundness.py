@@ -23,8 +23,9 @@ from riemannopt_dist.models.state import model_state
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.quadrature.estimation import estimate_profile
 from riemannopt_dist.quadrature.rules import linear_schedule
-from riemannopt_dist.run.classifier import check_for_run, check_labels
+from riemannopt_dist.run.classifier import check_for_run
 from riemannopt_dist.run.config.loading import make_config
+from riemannopt_dist.run.inputs import check_labels
 from riemannopt_dist.testing.small_world import SIDE
 from tests import unsound
 from tests.unsound import ACCEPTED, REFUSED, Net, Viewing, in_place, weight_norm

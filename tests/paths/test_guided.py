@@ -24,6 +24,7 @@ from riemannopt_dist.paths.table import Guided
 from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule, schedule_from_partition
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.quadrature.variation import path_variation
+from tests.networks import OneByOne
 
 UNEVEN = np.array([0.0, 0.07, 0.1, 0.1, 0.35, 0.36, 0.8, 1.0])
 
@@ -41,18 +42,6 @@ def golden_net(golden: dict[str, np.ndarray]) -> nn.Module:
     network = nn.Sequential(*layers).double().eval()
     network.load_state_dict({key: torch.from_numpy(golden[key]) for key in network.state_dict()})
     return network
-
-
-class OneByOne(nn.Module):
-    """A network called with one image at a time, so that no image's result depends on its batch."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        # Copied: a product may be rounded by where in memory it begins.
-        return torch.cat([self.network(image[None].clone()) for image in images])
 
 
 def golden_maps(net: nn.Module, golden: dict[str, np.ndarray], partition: Array, case: np.ndarray) -> Tensor:

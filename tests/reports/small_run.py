@@ -14,10 +14,11 @@ from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.quadrature.profile import Profile
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.run.config.config import Config
-from riemannopt_dist.run.directory import Failure, RunDirectory
-from riemannopt_dist.run.examples import evaluated_examples, map_output
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.examples import evaluated_examples
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.grid import Cell, control_cell
-from riemannopt_dist.run.outputs.maps import map_file
+from riemannopt_dist.run.maps import map_file, map_output
 from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.shards import shards_of

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.inspection import inspected
-from riemannopt_dist.run.shards import drawn_images, drawn_order
 from riemannopt_dist.run.stages.base import Part, Row
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.status import STAGES, read_status
@@ -203,15 +203,3 @@ def test_failures_are_settled_as_stored_and_not_as_remembered(directory: RunDire
     assert directory.settle("results", {"00"}, [again]) == [its, again]
     assert directory.settle("fit", {"00", "01"}) == [its, again]
     assert directory.settle("results", {"01"}) == directory.read_failures() == [again]
-
-
-def test_images_that_could_be_reached_later_are_drawn_after_the_others() -> None:
-    first = [{"image_id": str(n), "selected": n != 5, "draw": 0} for n in range(10)]
-    order = drawn_images(first, 3)
-    assert order == drawn_order([str(n) for n in range(10) if n != 5], 3)
-    later = [{**row, "selected": True, "draw": 1} if row["image_id"] == "5" else row for row in first]
-    assert drawn_images(later, 3) == [*order, "5"]
-    before = [
-        {key: row[key] for key in ("image_id", "selected")} for row in first
-    ]  # of a version without draws
-    assert drawn_images(before, 3) == order

@@ -1,8 +1,11 @@
 """Cells, what goes together in them, and where their samples are."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 
+from riemannopt_dist.choices import CELL
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.paths.table import PATHS, Straight, path_family
 from riemannopt_dist.quadrature.optimize import optimize_schedule
@@ -25,6 +28,10 @@ def schedules_of(cells: list[Cell]) -> dict[Cell, Schedule]:
     families = {name: path_family(name) for name in PATHS}
     placed = place(cells, families, dict.fromkeys(PATHS, PEAKED))
     return {cell: where.fixed for cell, where in placed.items()}
+
+
+def test_a_cell_is_told_by_its_fields() -> None:
+    assert tuple(field.name for field in fields(Cell)) == CELL
 
 
 def test_every_cell_has_the_schedule_of_its_name() -> None:

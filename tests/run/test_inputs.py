@@ -22,6 +22,7 @@ from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.storage.base import Storage
+from riemannopt_dist.testing.image_files import encoded
 from riemannopt_dist.testing.s3_server import serving
 from riemannopt_dist.testing.small_world import PICTURES, make_pictures, small_fields
 
@@ -43,12 +44,6 @@ def png_header(width: int, height: int) -> bytes:
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     end = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)) + end
-
-
-def encoded(image: Image.Image, format: str) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format)
-    return buffer.getvalue()
 
 
 def add_damage(folder: Path) -> dict[str, str]:

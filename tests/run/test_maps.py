@@ -18,7 +18,7 @@ from riemannopt_dist.run.config.loading import load_config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.run.outputs.maps import MapOutput, about_maps, maps_of
+from riemannopt_dist.run.maps import MapOutput, about_maps, maps_of
 from riemannopt_dist.run.plan import make_plan
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.speed import assumed_speed

@@ -14,14 +14,15 @@ import riemannopt_dist as ro
 from riemannopt_dist.data.boxes import boxes_of
 from riemannopt_dist.models.loading import load_model
 from riemannopt_dist.reader import RunReader
-from riemannopt_dist.run.classifier import check_for_run, labelled_images
+from riemannopt_dist.run.classifier import check_for_run
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.loading import make_config
+from riemannopt_dist.run.inputs import labelled_images
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.scoring import score_run
 from riemannopt_dist.testing.small_world import FIT, SIDE, small_config
-from tests.metrics.test_pointing import annotate
+from tests.boxes import annotate
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 

@@ -14,7 +14,7 @@ from PIL import Image
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.errors import Stopped
-from riemannopt_dist.run.examples import given_up_share
+from riemannopt_dist.run.failure import given_up_share
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.ray.stage_run import scarcity
 from riemannopt_dist.run.results import read_results

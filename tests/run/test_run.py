@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
 import ray
@@ -34,7 +33,7 @@ from riemannopt_dist.reports.summary import summarize
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.errors import Interrupted, Stopped
-from riemannopt_dist.run.examples import draw, evaluated_examples
+from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.plan import make_plan
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.ray.worker import Payload, ShardWorker
@@ -280,21 +279,6 @@ def test_labels_that_the_model_lacks_are_refused_before_anything_is_written(tmp_
         ):
             refuse(config)
     assert not (tmp_path / "run").exists()
-
-
-def test_the_draw_is_seeded_disjoint_and_unbiased(tmp_path: Path) -> None:
-    ids = [f"i{n}" for n in range(10)]
-    rows = [{"image_id": name, "selected": True} for name in ids]
-    config = small_config(tmp_path, tmp_path, limit=4)
-    fit, chosen = draw(rows, config)
-    assert draw(rows[::-1], config) == (fit, chosen)
-    assert (len(fit), len(chosen), len({*fit, *chosen})) == (FIT, 4, FIT + 4)
-    counts = np.zeros(10)
-    for seed in range(400):
-        drawn, _ = draw(rows, small_config(tmp_path, tmp_path, seed=seed))
-        counts[[ids.index(name) for name in drawn]] += 1
-    # Each count is binomial(400, 0.3): mean 120, standard deviation 9.2.
-    assert np.abs(counts - 120).max() < 5 * 9.2
 
 
 def test_every_path_and_metric_goes_through_the_grid(pictures: Path, tmp_path: Path) -> None:

@@ -17,14 +17,15 @@ from riemannopt_dist.data.files import LocalFiles
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.data.reading import ImageReader
+from riemannopt_dist.run.draw import drawn_order
 from riemannopt_dist.run.examples import located
 from riemannopt_dist.run.ray.driver import evaluate
-from riemannopt_dist.run.shards import Location, drawn_order, runs_of, shards_of
+from riemannopt_dist.run.shards import Location, runs_of, shards_of
 from riemannopt_dist.run.status import read_status
 from riemannopt_dist.run.verification import problems
+from riemannopt_dist.testing.image_files import encoded
 from riemannopt_dist.testing.small_world import FIT, small_config
-from tests.data.test_images import encoded
-from tests.data.test_sources import Web
+from tests.web import Web
 
 GROUP = 100
 

@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from riemannopt_dist.commands import app
 from riemannopt_dist.run import lock
-from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.errors import Stopped
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.journal import WorkerJournal, read_journals
 from riemannopt_dist.run.lock import LOCK, Holder, TakenOver
 from riemannopt_dist.run.ray.driver import evaluate
@@ -103,6 +104,27 @@ def test_before_the_images_are_selected_the_rest_is_unknown(run: Path) -> None:
     assert (selection.images, selection.done, selection.left, selection.shards) == (PICTURES, 11, 3, 5)
     assert (fit.images, fit.left, fit.seconds_left) == (None, None, None)
     assert "?" in "".join(read_status(Storage(run)).lines())
+
+
+@pytest.mark.parametrize(
+    ("placements", "tolerances", "fitted"),
+    [
+        (["linear"], [], False),
+        (["linear", "idg", "idg_released", "non_uniform"], [], False),
+        (["linear"], [0.1], True),
+        (["linear", "exact"], [], True),
+        (["adaptive"], [], True),
+        (["a_package.not_here:placement"], [], True),
+    ],
+)
+def test_a_run_has_a_fit_stage_where_a_profile_places_samples(
+    run: Path, placements: list[str], tolerances: list[float], fitted: bool
+) -> None:
+    found = json.loads((run / "run.json").read_text())
+    found["config"]["grid"] = [{**found["config"]["grid"][0], "placements": placements}]
+    found["config"]["grid"][0]["tolerances"] = tolerances
+    (run / "run.json").write_text(json.dumps(found))
+    assert ("fit" in [stage.name for stage in read_status(Storage(run)).stages]) is fitted
 
 
 def finish_at(storage: Storage, moments: dict[str, float]) -> None:

@@ -28,7 +28,7 @@ from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.examples import example_of
 from riemannopt_dist.run.grid import cell_of
-from riemannopt_dist.run.outputs.maps import Channels, MapOutput, StoredType, maps_of
+from riemannopt_dist.run.maps import Channels, MapOutput, StoredType, maps_of
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.batches import read_tensor

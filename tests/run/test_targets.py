@@ -11,15 +11,14 @@ from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.local import Choice, explain
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.run.classifier import with_class_index
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.loading import make_config
-from riemannopt_dist.run.examples import target_of
 from riemannopt_dist.run.stages.base import as_table
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.select import Selection
 from riemannopt_dist.run.stages.tally import Tally
+from riemannopt_dist.run.targets import target_of, with_class_index
 from riemannopt_dist.testing.small_world import make_pictures
 
 NAMES = ("bird", "boat", "car")

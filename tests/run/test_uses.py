@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 import riemannopt_dist as ro
+from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.classifier import class_names
-from riemannopt_dist.run.directory import UNREADABLE, Failure, RunDirectory
-from riemannopt_dist.run.shards import drawn_images
+from riemannopt_dist.run.classes import class_names
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.draw import drawn_images
+from riemannopt_dist.run.failure import Failure, reason_of
 from riemannopt_dist.run.uses import uses
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.testing.small_world import small_config
@@ -45,8 +47,8 @@ def test_every_input_has_one_use_while_a_run_goes_on() -> None:
     first, second, done, lost, coming, *spare = drawn_images(rows, CONFIG["seed"])
     failures = [
         Failure("selection", "away", "UnreachableImage: gone", 1),
-        Failure("selection", "torn", f"{UNREADABLE} cut off", 1),
-        Failure("results", lost, f"{UNREADABLE} replaced", 3),
+        Failure("selection", "torn", reason_of(UnreadableImage("cut off")), 1),
+        Failure("results", lost, reason_of(UnreadableImage("replaced")), 3),
     ]
     found = dict(zip([row["image_id"] for row in rows], uses(rows, CONFIG, failures, {done}), strict=True))
     assert found == {

@@ -11,10 +11,11 @@ from pyarrow import fs
 from riemannopt_dist.data.files import files_of
 from riemannopt_dist.data.labels import read_labels
 from riemannopt_dist.data.listing import list_images
-from riemannopt_dist.data.reading import ImageReader, read_image
+from riemannopt_dist.data.reading import ImageReader
 from riemannopt_dist.storage.addresses import parse_address
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.redaction import without_secrets
+from riemannopt_dist.testing.image_files import read_image
 from riemannopt_dist.testing.s3_server import Bucket
 
 NAMES = [

@@ -4,11 +4,13 @@ A placement makes of a profile, a rule and counts of intervals a partition for e
 makes a schedule for each image. The names take no SciPy to know.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from riemannopt_dist.entries import function_of, instance_of
 from riemannopt_dist.quadrature.placement.output import OutputPlacement, PointsByOutput
 from riemannopt_dist.quadrature.profile import Profile
+from riemannopt_dist.quadrature.rules import intervals
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.registry import Registry
 
@@ -34,6 +36,13 @@ PLACEMENTS: Registry[Placement] = Registry(
     },
 )
 
+_DEPENDS_ON: Mapping[str, Callable[[str, int], tuple[Any, ...]]] = {
+    "equidistribution": lambda rule, samples: (),
+    "roughness": lambda rule, samples: (),
+    "riemannopt": lambda rule, samples: (intervals(samples, rule),),
+    "eq9": lambda rule, samples: (intervals(samples, rule),),
+}
+
 OUTPUT_PLACEMENTS: Registry[OutputPlacement] = Registry(
     "placement",
     "riemannopt_dist.output_placements",
@@ -44,6 +53,15 @@ OUTPUT_PLACEMENTS: Registry[OutputPlacement] = Registry(
     },
     instance_of(f"{_HERE}.output:OutputPlacement"),
 )
+
+
+def depends_on(name: str, rule: str, samples: int) -> tuple[Any, ...]:
+    """What the partition of a placement depends on besides the profile: the rule and the count by default.
+
+    Partitions of equal shares are nested, and like those of Powell's method the same for every rule.
+    """
+    known = _DEPENDS_ON.get(name)
+    return (rule, samples) if known is None else known(rule, samples)
 
 
 def output_placement(name: str) -> OutputPlacement | None:

@@ -144,11 +144,11 @@ def text(words: object) -> Value:
     return Value(printable(str(words)))
 
 
-def number(value: float | None, digits: int = 3) -> Value:
-    """A number, to so many digits."""
+def number(value: float | None) -> Value:
+    """A number, to three digits."""
     if value is None or math.isnan(value):
         return Value(NOTHING)
-    return Value(shown(value, digits), float(value))
+    return Value(shown(value), float(value))
 
 
 def interval(value: float, low: float, high: float, prefix: str = "") -> Value:

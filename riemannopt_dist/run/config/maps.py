@@ -9,7 +9,7 @@ from pydantic import Field
 from riemannopt_dist.run.config.strict import Strict
 from riemannopt_dist.run.config.values import Items, PositiveInt, Text
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.run.outputs.maps import Channels, StoredType
+from riemannopt_dist.run.maps import Channels, StoredType
 
 
 class MapsConfig(Strict):

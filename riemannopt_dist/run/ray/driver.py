@@ -26,24 +26,19 @@ from riemannopt_dist.quadrature.refinement import merged, needs_refinement, refi
 from riemannopt_dist.quadrature.rules import linear_partition
 from riemannopt_dist.quadrature.schedule import Array, Schedule
 from riemannopt_dist.run.allocator import KEEP_MEMORY
-from riemannopt_dist.run.classifier import check_for_run, class_names, labelled_images, with_class_index
+from riemannopt_dist.run.classes import class_names
+from riemannopt_dist.run.classifier import check_for_run
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.scaling import ScalingConfig
 from riemannopt_dist.run.directory import FAILURES, IMAGES, Probe, RunDirectory
+from riemannopt_dist.run.draw import draw
 from riemannopt_dist.run.errors import Interrupted, Stopped
-from riemannopt_dist.run.examples import (
-    KNOWN,
-    Example,
-    compared_images,
-    draw,
-    evaluated_examples,
-    example_of,
-    map_output,
-    with_boxes,
-)
+from riemannopt_dist.run.examples import KNOWN, Example, evaluated_examples, example_of, with_boxes
 from riemannopt_dist.run.extension import extend, kept_cells
 from riemannopt_dist.run.grid import Cell, cell_of, place
+from riemannopt_dist.run.inputs import labelled_images
 from riemannopt_dist.run.lock import Lock, hold
+from riemannopt_dist.run.maps import compared_images, map_output
 from riemannopt_dist.run.origin import Origin
 from riemannopt_dist.run.probe import check_resumption, probes_of
 from riemannopt_dist.run.profiles import read_profiles
@@ -58,6 +53,7 @@ from riemannopt_dist.run.stages.fit import Fitting
 from riemannopt_dist.run.stages.names import FIT, REFINE, RESULTS, SELECTION
 from riemannopt_dist.run.stages.select import Selection
 from riemannopt_dist.run.steps import cuts
+from riemannopt_dist.run.targets import with_class_index
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile, StorageError
 

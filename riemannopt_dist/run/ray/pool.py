@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from riemannopt_dist.choices import check_positive
 from riemannopt_dist.run.errors import StartError
+from riemannopt_dist.run.failure import reason_of
 
 REASON_LENGTH = 500
 """Characters kept of a reason."""
@@ -120,7 +121,7 @@ def _kill(actor: ActorHandle[Any]) -> None:
 def one_line(error: BaseException) -> str:
     """An error as one line: the exception's type and message, or what became of the actor."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
-        text = f"{type(error.cause).__name__}: {error.cause}"
+        text = reason_of(error.cause)
     elif isinstance(error, RayTaskError) or (isinstance(error, RayActorError) and error.actor_init_failed):
         # The text is a traceback: what follows its indented lines is the exception.
         lines = str(error).rstrip().splitlines()
@@ -130,7 +131,7 @@ def one_line(error: BaseException) -> str:
         dead = re.search(r"^The actor is dead because.*", str(error), re.MULTILINE)
         text = dead.group().split(" Some common causes include")[0] if dead else str(error)
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = reason_of(error)
     return " ".join(re.sub(r"\x1b\[\d*m", "", text).split())[:REASON_LENGTH]
 
 

@@ -11,11 +11,12 @@ import ray
 
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.run.config.config import Config
-from riemannopt_dist.run.directory import Failure, RunDirectory, shard_files
+from riemannopt_dist.run.directory import RunDirectory, shard_files
 from riemannopt_dist.run.errors import Interrupted, Stopped
 from riemannopt_dist.run.examples import Example, image_of, located
+from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.inspection import Inspection, inspected
-from riemannopt_dist.run.outputs.maps import FOLDER as MAPS
+from riemannopt_dist.run.maps import FOLDER as MAPS
 from riemannopt_dist.run.progress import Meter, meter
 from riemannopt_dist.run.ray.cluster import alive_nodes
 from riemannopt_dist.run.ray.dispatcher import Event, Limits, Lost, PoolState, Slow, Waiting, dispatch

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from riemannopt_dist.run.directory import Failure
+from riemannopt_dist.run.failure import Failure
 
 PATIENT = 8
 """Images that fail before the first one goes through, until a run stops."""

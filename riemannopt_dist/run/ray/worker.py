@@ -23,9 +23,9 @@ from riemannopt_dist.precision import use_ieee_float32
 from riemannopt_dist.run.device_clock import DeviceClock
 from riemannopt_dist.run.examples import image_of
 from riemannopt_dist.run.journal import WorkerJournal
+from riemannopt_dist.run.maps import joined
 from riemannopt_dist.run.memory import measured_batch_size
 from riemannopt_dist.run.origin import Origin
-from riemannopt_dist.run.outputs.maps import joined
 from riemannopt_dist.run.ray.host import check_output, promised_device
 from riemannopt_dist.run.ray.telemetry import WorkerTelemetry
 from riemannopt_dist.run.shards import Piece

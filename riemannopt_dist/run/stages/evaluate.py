@@ -25,7 +25,7 @@ from riemannopt_dist.run import schemas
 from riemannopt_dist.run.examples import Example
 from riemannopt_dist.run.finiteness import check_maps, check_row
 from riemannopt_dist.run.grid import Cell, control_cell
-from riemannopt_dist.run.outputs.maps import MapOutput, map_file
+from riemannopt_dist.run.maps import MapOutput, map_file
 from riemannopt_dist.run.stages.base import SHARD, Part, Row
 from riemannopt_dist.run.stages.batches import example_batches
 from riemannopt_dist.run.stages.engine import Engine

@@ -13,11 +13,11 @@ from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.image_ref import ImageRef
 from riemannopt_dist.objective import logits_of
 from riemannopt_dist.run import schemas
-from riemannopt_dist.run.examples import column_of
 from riemannopt_dist.run.stages.base import Part, Row
 from riemannopt_dist.run.stages.batches import image_batches
 from riemannopt_dist.run.stages.engine import Engine
 from riemannopt_dist.run.stages.names import SELECTION
+from riemannopt_dist.run.targets import column_of
 
 
 @dataclass(frozen=True)

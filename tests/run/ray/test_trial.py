@@ -12,7 +12,8 @@ from PIL import Image
 
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.run.config.config import Config
-from riemannopt_dist.run.directory import UNREADABLE, Failure, RunDirectory
+from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.failure import Failure, reason_of
 from riemannopt_dist.run.ray import trial
 from riemannopt_dist.run.ray.driver import evaluate
 from riemannopt_dist.run.ray.trial import PATIENT, Trial
@@ -51,8 +52,7 @@ def test_one_image_that_goes_through_clears_the_model() -> None:
 
 
 def test_images_that_cannot_be_read_say_nothing_of_the_model() -> None:
-    reason = f"{UnreadableImage.__name__}: empty file"
-    assert reason.startswith(UNREADABLE)
+    reason = reason_of(UnreadableImage("empty file"))
     outcomes = Trial("results", 4, None)
     outcomes.failed(failure(0, reason))
     outcomes.failed(failure(1))

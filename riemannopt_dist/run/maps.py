@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from riemannopt_dist.run.config.config import Config
+
 FOLDER = "maps"
 CONVERGED = "converged"
 """What stands for an estimator in the cells of converged maps."""
@@ -112,6 +114,27 @@ class MapOutput:
 def converged_cell(path: str, intervals: int) -> Cell:
     """What stands for the converged maps of a path, from the trapezoid on so many intervals."""
     return Cell(path, CONVERGED, NONE, intervals)
+
+
+def map_output(config: Config, image_ids: Sequence[str]) -> MapOutput | None:
+    """Which maps are stored of a run that evaluates these images, in the order they were drawn, and how."""
+    if config.maps is None:
+        return None
+    maps, fixed = config.maps, [label for label, path in config.paths().items() if not path.walked]
+    converged = (converged_cell(path, config.reference.intervals) for path in fixed)
+    return MapOutput(
+        cells=maps.chosen(config.cells()),
+        images=None if maps.images is None else frozenset(image_ids[: maps.images]),
+        channels=maps.channels,
+        dtype=maps.dtype,
+        converged=frozenset(converged if maps.converged else ()),
+        compared=compared_images(config, image_ids),
+    )
+
+
+def compared_images(config: Config, image_ids: Sequence[str]) -> frozenset[str]:
+    """Those of the evaluated images whose maps are compared with converged ones."""
+    return frozenset(image_ids[: config.reference.images])
 
 
 def map_file(cell: Cell, shard: str) -> str:

@@ -1,1 +1,0 @@
-"""What a run leaves beside its rows: attribution maps."""
