@@ -27,13 +27,13 @@ EQUAL = ("left", "linear")
 class Saving:
     """A cell against equal points, judged by `score`: its row of `sample_efficiency`.
 
-    `counts` are the least and the largest of the equal points of its path.
+    `ends` are the least and the most evaluations of equal points on its path.
     """
 
     cell: CellKey
     score: str
     row: Mapping[str, Any]
-    counts: tuple[int, int]
+    ends: tuple[float, float]
 
     @property
     def error(self) -> tuple[float, float, float]:
@@ -52,7 +52,7 @@ class Saving:
 
     @property
     def equal(self) -> tuple[float, float, float]:
-        """The equal points of the same error, and their interval."""
+        """The evaluations of equal points of the same error, and their interval."""
         value, low, high = (self.cost * ratio for ratio in self.efficiency)
         return value, low, high
 
@@ -67,7 +67,7 @@ class Saving:
         """How the numbers are to be read where its error lies outside of those of equal points."""
         if self.row["bound"] != TOO_FEW or self.cell[1:3] == EQUAL:
             return f"{self.row['bound']} " if self.row["bound"] in (AT_LEAST, AT_MOST) else ""
-        at_an_end = [math.isclose(self.equal[0], count) for count in self.counts]
+        at_an_end = [math.isclose(self.equal[0], end) for end in self.ends]
         return f"{AT_LEAST} " if at_an_end[1] else f"{AT_MOST} " if at_an_end[0] else ""
 
     @property
@@ -102,9 +102,9 @@ def savings_of(results: pa.Table) -> dict[CellKey, Saving]:
     is_equal = (table["estimator"] == EQUAL[0]) & (table["placement"] == EQUAL[1])
     savings = {}
     for row in table.to_dict("records"):
-        counts = table.loc[is_equal & (table["path"] == row["path"]), "samples"]
+        taken = table.loc[is_equal & (table["path"] == row["path"]), "gradient_evaluations"]
         fields = {str(name): value for name, value in row.items()}
-        savings[cell_key(row)] = Saving(cell_key(row), score, fields, (int(counts.min()), int(counts.max())))
+        savings[cell_key(row)] = Saving(cell_key(row), score, fields, (taken.min(), taken.max()))
     return savings
 
 

@@ -13,7 +13,7 @@ from riemannopt_dist.reports.statistics import ENOUGH, NONE
 from riemannopt_dist.reports.summary import csv_of
 
 JUDGED = (
-    Column("as good as", "equal points (linear, left) with the same mean error"),
+    Column("as good as", "evaluations of equal points (linear, left) with the same mean error"),
     Column("efficiency", "those over the cell's own evaluations, with the 95 % interval"),
 )
 
