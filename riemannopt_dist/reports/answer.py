@@ -140,8 +140,8 @@ def verdict(data: RunData, best: Saving | None) -> str:
         return " ".join(_of_best(best))
     if error_of(data.results) is None:
         return (
-            "No verdict: there is no error to compare by. The metric reference measures the true one, "
-            "completeness a lower bound of it."
+            "No verdict: there is no error to compare by. The metric reference measures the true error, "
+            "completeness what is off in a map's sum."
         )
     if evaluated(data) < 2:
         return "No verdict: one image tells nothing of others."

@@ -24,7 +24,7 @@ def against_equal_points(data: RunData, savings: Mapping[CellKey, Saving]) -> It
     if score is None:
         yield Note(
             "The run measures no error: the metric reference gives the true error, the distance from the "
-            "converged map as a share of its L1 norm; completeness a lower bound of it."
+            "converged map as a share of its L1 norm; completeness what is off in a map's sum."
         )
         return
     yield _cells_table(data.summary[data.summary["path"] != NONE], savings, score)

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from riemannopt_dist.choices import WITHOUT_GAP
 
 GAP = "relative_error"
-"""The completeness gap, a lower bound of the true error: what cells are judged by in a run without that."""
+"""The completeness gap: what cells are judged by in a run without the true error."""
 
 
 def gauged(results: pa.Table) -> pa.Table:
