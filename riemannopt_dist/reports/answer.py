@@ -177,7 +177,7 @@ def missing(data: RunData) -> str:
     parts = [] if data.images is None else [_inputs(data.images)]
     done = evaluated(data)
     parts.append(
-        f"all {counted(done, 'image')} drawn to be evaluated are done"
+        f"all {counted(done, 'image')} to be evaluated are done"
         if done >= data.promised
         else f"the run is not finished: {done:,} of {counted(data.promised, 'image')} are done"
     )

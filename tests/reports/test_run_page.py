@@ -22,10 +22,12 @@ from riemannopt_dist.reports.line_charts import error_charts
 from riemannopt_dist.reports.page.heat_maps import overlay, scale_of, smooth
 from riemannopt_dist.reports.page.parts import Block, shown
 from riemannopt_dist.reports.run_page import INDEX, run_page
+from riemannopt_dist.reports.table_one import table_of
 from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.config.yaml_text import parse_yaml
-from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.grid import Cell
+from riemannopt_dist.run.shards import drawn_images
 from riemannopt_dist.run_data.data import results_so_far, run_data
 from tests.reports.small_run import data_of, halved, make_run
 
@@ -80,7 +82,7 @@ def test_the_answer_is_that_of_the_errors(html: str) -> None:
     assert "on 12 images these take" in answer[1]
     assert answer[1].endswith("16 evaluations, and it takes 8, 50 % less.")
     assert answer[2].startswith("16 inputs, 1 left out (1 unreadable or without a valid label); all")
-    assert "all 12 images drawn to be evaluated are done; 1 image given up on" in answer[2]
+    assert "all 12 images to be evaluated are done; 1 image given up on" in answer[2]
 
 
 def test_the_images_told_are_those_that_have_the_error(tmp_path: Path) -> None:
@@ -223,6 +225,20 @@ def test_one_image_and_half_a_run_are_told(tmp_path: Path) -> None:
     assert "1 of 1" in told(gallery(data, {}))
 
 
+def test_a_run_that_gave_an_image_up_is_finished(tmp_path: Path) -> None:
+    directory = make_run(tmp_path, done=11, maps=None)
+    assert "the run is not finished: 11 of 12 images are done" in missing(data_of(directory))
+    assert "11 images of 12: the run is not finished" in " ".join(table_of(data_of(directory)).notes)
+    evaluated = {*data_of(directory).results["image_id"].to_pylist()}
+    about = directory.read_run()["config"]
+    drawn = drawn_images(directory.read_images() or [], about["seed"])[about["fit"]["images"] :]
+    (lost,) = {*drawn} - evaluated
+    directory.write_failures([Failure("results", lost, "OutOfMemory: no room", 3)])
+    data = data_of(directory)
+    assert "all 11 images to be evaluated are done; 1 image given up on" in missing(data)
+    assert "not finished" not in " ".join(table_of(data).notes)
+
+
 def test_without_maps_the_page_tells_how_to_store_them_and_photos_may_be_gone(tmp_path: Path) -> None:
     directory = make_run(tmp_path, maps=None)
     shown_of = told(gallery(data_of(directory), {}))
@@ -291,7 +307,7 @@ def test_bare_results_have_a_page_too(run: RunDirectory) -> None:
     words = told(block for section in page.sections for block in section.blocks)
     assert "There is no run.json beside the results" in words
     assert "The photo is not shown: the run directory does not tell where images lie" in words
-    assert page.answer[2] == "All 12 images drawn to be evaluated are done; none was given up on."
+    assert page.answer[2] == "All 12 images to be evaluated are done; none was given up on."
 
 
 def test_a_saving_that_images_do_not_tell_from_nothing_is_doubted(tmp_path: Path) -> None:
