@@ -13,6 +13,7 @@ from riemannopt_dist.reports.cells import cell_key, cell_name, in_path_order
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.efficiency import AT_LEAST, AT_MOST, ERROR, ROUNDING, sample_efficiency
 from riemannopt_dist.reports.gaps import GAP
+from riemannopt_dist.reports.inputs import failed_in_selection, inputs_sentence
 from riemannopt_dist.reports.page.parts import bounded, shown
 from riemannopt_dist.reports.pivot import CellKey
 from riemannopt_dist.reports.statistics import ENOUGH, NONE, TOO_FEW
@@ -174,7 +175,7 @@ def _percent(share: float) -> str:
 
 def missing(data: RunData) -> str:
     """What was left out, given up on, or is not done yet."""
-    parts = [] if data.images is None else [_inputs(data.images)]
+    parts = [] if data.images is None else [_inputs(data, data.images)]
     done = evaluated(data)
     parts.append(
         f"all {counted(done, 'image')} to be evaluated are done"
@@ -187,14 +188,10 @@ def missing(data: RunData) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _inputs(images: pa.Table) -> str:
+def _inputs(data: RunData, images: pa.Table) -> str:
     """How many inputs there are, and how many of them are left out for what."""
-    unreadable = len(images) - images["error"].null_count
-    others = len(images) - unreadable - (pc.sum(images["selected"]).as_py() or 0)
-    reasons = {"unreadable or without a valid label": unreadable, "of another class to the model": others}
-    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
-    left_out = f"{unreadable + others:,} left out ({told})" if told else "none left out"
-    return f"{counted(len(images), 'input')}, {left_out}"
+    select = data.about.get("config", {}).get("select", "correct")
+    return inputs_sentence(images, select, failed_in_selection(data.failures))
 
 
 def evaluated(data: RunData) -> int:

@@ -16,11 +16,12 @@ import pytest
 from riemannopt_dist.reports.answer import best_of, missing, savings_of, verdict
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.equal_points import against_equal_points
+from riemannopt_dist.reports.exclusions import exclusions
 from riemannopt_dist.reports.formats import FORMATS
 from riemannopt_dist.reports.gallery import gallery
 from riemannopt_dist.reports.line_charts import error_charts
 from riemannopt_dist.reports.page.heat_maps import overlay, scale_of, smooth
-from riemannopt_dist.reports.page.parts import Block, shown
+from riemannopt_dist.reports.page.parts import Block, Table, shown
 from riemannopt_dist.reports.run_page import INDEX, run_page
 from riemannopt_dist.reports.table_one import table_of
 from riemannopt_dist.run.config.loading import make_config
@@ -81,7 +82,7 @@ def test_the_answer_is_that_of_the_errors(html: str) -> None:
     assert "ig exact left 8 saves most against equal points: for its true error of 0.0625" in answer[1]
     assert "on 12 images these take" in answer[1]
     assert answer[1].endswith("16 evaluations, and it takes 8, 50 % less.")
-    assert answer[2].startswith("16 inputs, 1 left out (1 unreadable or without a valid label); all")
+    assert answer[2].startswith("16 inputs, 15 usable, 1 left out (1 unreadable or without a valid label)")
     assert "all 12 images to be evaluated are done; 1 image given up on" in answer[2]
 
 
@@ -237,6 +238,17 @@ def test_a_run_that_gave_an_image_up_is_finished(tmp_path: Path) -> None:
     data = data_of(directory)
     assert "all 11 images to be evaluated are done; 1 image given up on" in missing(data)
     assert "not finished" not in " ".join(table_of(data).notes)
+
+
+def test_what_the_selection_gave_up_on_is_told_once(tmp_path: Path) -> None:
+    directory = make_run(tmp_path, maps=None)
+    directory.write_failures([Failure("selection", "broken.png", "OutOfMemory: no room", 3)])
+    data = data_of(directory)
+    assert missing(data).startswith("16 inputs, 15 usable, none left out; all 12 images")
+    (table,) = (block for block in exclusions(data) if isinstance(block, Table))
+    assert [[value.text for value in row[:3]] for row in table.rows] == [
+        ["selection", "OutOfMemory: no room", "1"]
+    ]
 
 
 def test_without_maps_the_page_tells_how_to_store_them_and_photos_may_be_gone(tmp_path: Path) -> None:
