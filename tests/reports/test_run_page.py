@@ -1,6 +1,7 @@
 """The page of a run: its numbers against DuckDB, what it says of half a run, and that nothing in it acts."""
 
 import base64
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -346,3 +347,4 @@ def test_numbers_have_three_digits_and_no_more() -> None:
         0.9996: "1.00",
     }
     assert {value: shown(value) for value in expected} == expected
+    assert [shown(value) for value in (math.nan, math.inf, -math.inf)] == ["–", "∞", "−∞"]
