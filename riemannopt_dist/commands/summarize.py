@@ -40,6 +40,7 @@ def summarize(
 def print_summary(storage: "Storage") -> None:
     """Print the table of a run, and write it and what follows from it into the run."""
     from riemannopt_dist.metrics.metric import summaries_of
+    from riemannopt_dist.reports.gaps import gauged_summary
     from riemannopt_dist.reports.inputs import IMAGES, failed_in_selection, inputs_sentence
     from riemannopt_dist.reports.summary import comparison_files, summarize, summary_files
     from riemannopt_dist.reports.tables import summary_lines
@@ -48,7 +49,8 @@ def print_summary(storage: "Storage") -> None:
 
     results = read_results(storage)
     summary = summarize(results)
-    for line in summary_lines(summary, {s.name: s.direction for s in summaries_of(results)}):
+    directions = {one.name: one.direction for one in summaries_of(results)}
+    for line in summary_lines(gauged_summary(summary, results), directions):
         say(line)
     if storage.exists(RUN) and storage.exists(IMAGES):
         directory = RunDirectory(storage)
