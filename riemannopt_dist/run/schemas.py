@@ -96,11 +96,18 @@ CELL = [
     field("path", pa.string(), "the path from a baseline to the image; none of a control"),
     field("estimator", pa.string(), "how the integral is estimated from the samples; a control's name"),
     field("placement", pa.string(), "where the samples are; none of a control"),
-    field("samples", pa.int32(), "samples asked for: points, or intervals of rescale", "evaluations"),
+    field(
+        "samples",
+        pa.int32(),
+        "samples asked for: points, or intervals of rescale; with a tolerance the most that an image takes. "
+        "Of several draws of a baseline those of each, but of expected_gradients all",
+        "evaluations",
+    ),
     field(
         "tolerance",
         pa.float64(),
-        "error at which an image has samples enough; null for a count",
+        "error, as the image's own samples let it be estimated, at which it has samples enough; null for a "
+        "count",
         "1",
         nullable=True,
     ),

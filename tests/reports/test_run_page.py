@@ -5,12 +5,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -218,6 +220,21 @@ def test_of_few_images_there_is_no_verdict(tmp_path: Path) -> None:
         "No verdict, for which 10 images are needed and 9 are there. So far, ig exact"
     )
     assert "no number here is a verdict" in told(against_equal_points(data, savings_of(data.results)))
+
+
+def test_a_cell_with_a_tolerance_is_not_the_best_of_its_most(tmp_path: Path) -> None:
+    data = data_of(make_run(tmp_path, maps=None))
+
+    def best(summary: pd.DataFrame) -> list[tuple[str, str]]:
+        (table, *_) = against_equal_points(replace(data, summary=summary), {})
+        assert isinstance(table, Table)
+        of = [column.head for column in table.columns]
+        rows = [dict(zip(of, row, strict=True)) for row in table.rows]
+        return [(r["placement"].text, r["samples"].text) for r in rows if r["true error"].verdict == "best"]
+
+    assert best(data.summary) == [("linear", "16"), ("exact", "4"), ("exact", "8")]
+    tolerance = data.summary["placement"].eq("exact").map({True: 0.05, False: np.nan})
+    assert best(data.summary.assign(tolerance=tolerance)) == [("linear", count) for count in ("4", "8", "16")]
 
 
 def test_one_image_and_half_a_run_are_told(tmp_path: Path) -> None:
