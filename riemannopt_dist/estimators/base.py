@@ -92,7 +92,10 @@ class Estimator(Protocol):
 
     @property
     def tends_to_integral(self) -> bool:
-        """Whether its maps tend to the path integral, with which they can then be compared."""
+        """Whether its maps tend to the path integral, with which they can then be compared.
+
+        An estimator whose maps are complete by construction has an attribute `complete` that is true.
+        """
         ...
 
     def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
@@ -170,6 +173,14 @@ def attribute_together(
 def takes_draws(estimator: Estimator) -> bool:
     """Whether an estimator takes several draws of a baseline as a whole; of others the maps are averaged."""
     return bool(getattr(estimator, "takes_draws", False))
+
+
+def has_gap(estimator: Estimator) -> bool:
+    """Whether a completeness gap tells how near its maps are to the path integral.
+
+    It does not of maps that tend to something else, nor of those that are complete by construction.
+    """
+    return estimator.tends_to_integral and not getattr(estimator, "complete", False)
 
 
 def _on_one_path(

@@ -274,6 +274,7 @@ class Rescale:
     sums = None
     early = ()
     tends_to_integral = True
+    complete = True
     takes_tolerance = False
 
     def check(self, model: Classifier) -> None:

@@ -1,12 +1,12 @@
 """The tables of a run: their columns, with each column's unit, direction and meaning as field metadata."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
 import pyarrow as pa
 
-from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, SUMMARIES, Column, Metric
+from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, SUMMARIES, WITHOUT_GAP, Column, Metric
 
 
 def field(
@@ -120,12 +120,13 @@ CELL = [
 _KINDS = {"number": pa.float64(), "list": pa.list_(pa.float32()), "text": pa.string()}
 
 
-def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
+def results_schema(metrics: Iterable[Metric], without_gap: Collection[str] | None = None) -> pa.Schema:
     """The columns of result rows with these metrics.
 
-    How images are to be summed up goes along as metadata, so that the files can be read by themselves. So do
-    each column's description, unit and direction, and of a curve `x`: its x-values as a JSON list, or the
-    column that has them.
+    How images are to be summed up goes along as metadata, so that the files can be read by themselves; so do
+    the estimators `without_gap`, whose completeness gap is no measure, where they are given. Each column has
+    its description, unit and direction, and of a curve `x`: its x-values as a JSON list, or the column that
+    has them.
     """
     chosen = list(metrics)
     columns = [
@@ -145,6 +146,7 @@ def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
     summaries = [asdict(summary) for metric in chosen for summary in metric.summaries]
     judged = [metric.against_controls for metric in chosen if metric.against_controls]
     told = {SUMMARIES: json.dumps(summaries), AGAINST_CONTROLS: json.dumps(judged)}
+    told |= {} if without_gap is None else {WITHOUT_GAP: json.dumps(sorted(without_gap))}
     return pa.schema([*CELL, *columns], told)
 
 
