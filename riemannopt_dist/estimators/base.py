@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LINEAR = "linear"
 """The placement of equal intervals, which needs no profile."""
+NONE = "none"
+"""The path and the placement of a control map, which has neither."""
 ADAPTIVE = "adaptive"
 """The placement that is each image's own, from a profile and from what its samples tell."""
 

@@ -9,19 +9,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.reports.cells import cell_key, cell_name, in_path_order
 from riemannopt_dist.reports.data import RunData
-from riemannopt_dist.reports.efficiency import AT_LEAST, AT_MOST, ERROR, ROUNDING, sample_efficiency
+from riemannopt_dist.reports.efficiency import AT_LEAST, AT_MOST, EQUAL, ERROR, ROUNDING, sample_efficiency
 from riemannopt_dist.reports.gaps import GAP
 from riemannopt_dist.reports.inputs import failed_in_selection, inputs_sentence
 from riemannopt_dist.reports.page.parts import bounded, shown
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.statistics import ENOUGH, NONE, TOO_FEW
+from riemannopt_dist.reports.statistics import ENOUGH, TOO_FEW
 from riemannopt_dist.text import printable
 
 WORDS: Mapping[str, str] = {ERROR: "true error", GAP: "completeness gap"}
-EQUAL = ("left", "linear")
-"""Estimator and placement of equal points."""
 
 
 @dataclass(frozen=True)

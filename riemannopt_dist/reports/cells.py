@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from riemannopt_dist.estimators.base import LINEAR, NONE
 from riemannopt_dist.reports.page.parts import Column, Value, number, text
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.reports.table_one import METHODS
 from riemannopt_dist.text import printable
 
@@ -50,7 +50,7 @@ def cell_name(cell: CellKey) -> str:
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Rows by path, the paper's first, then equal points, then by placement, estimator and count."""
     ranks = {name: rank for rank, name in enumerate(in_path_order(table["path"].unique()))}
-    fitted = table["placement"].astype(str).ne("linear")
+    fitted = table["placement"].astype(str).ne(LINEAR)
     keys = ["_path", "_fitted", "placement", "estimator", "samples"]
     order = table.assign(_path=table["path"].map(ranks).astype(int), _fitted=fitted)
     return table.loc[order.sort_values(keys, kind="stable").index]

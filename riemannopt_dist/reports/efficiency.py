@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from riemannopt_dist.estimators.base import LINEAR
 from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import (
     ENOUGH,
@@ -26,6 +27,8 @@ from riemannopt_dist.reports.statistics import (
 Array = NDArray[np.float64]
 
 ERROR = "reference_error"
+EQUAL = ("left", LINEAR)
+"""Estimator and placement of equal points."""
 EXACT, AT_LEAST, AT_MOST = "", "at least", "at most"
 
 ROUNDING = 256 * float(np.finfo(np.float32).eps)
@@ -58,7 +61,7 @@ def _of_path(pivot: Pivot, members: Sequence[int], errors: Array, taken: Array, 
     members = [n for n in members if not np.isnan(errors[n]).all()]
     images = np.flatnonzero(~np.isnan(errors[members]).any(0))
     cells = [pivot.cells[n] for n in members]
-    linear = [cell for cell in cells if cell[1:3] == ("left", "linear")]
+    linear = [cell for cell in cells if cell[1:3] == EQUAL]
     if len(linear) < 2 or len(images) < 2:
         return pd.DataFrame()
     # The same images are drawn for both: what an image costs may go with its error.
@@ -127,7 +130,7 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
         path, _, _, maximum, tolerance = cell
         if not tolerance or len(images) < 2:
             continue
-        linear = pivot.where(path=path, placement="linear", estimator="left", tolerance=0.0)
+        linear = pivot.where(path=path, estimator=EQUAL[0], placement=EQUAL[1], tolerance=0.0)
         # A count without an error for any image is none to compare with.
         linear = [count for count in linear if not np.isnan(errors[count]).all()]
         counts = pd.Series({pivot.cells[n][3]: np.nanmean(taken[n]) for n in linear}, dtype=float)

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.reports.answer import WORDS, Saving, counted, error_of
 from riemannopt_dist.reports.cells import COLUMNS, cell_key, in_order, values_of
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.page.parts import Block, Column, Note, Table, Value, interval, number, shown
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.statistics import ENOUGH, NONE
+from riemannopt_dist.reports.statistics import ENOUGH
 from riemannopt_dist.reports.summary import csv_of
 
 JUDGED = (

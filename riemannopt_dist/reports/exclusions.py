@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.reports.answer import missing
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.inputs import failed_in_selection, unreadable
 from riemannopt_dist.reports.page.parts import Block, Column, Note, Table, number, text
-from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.reports.summary import csv_of
 from riemannopt_dist.text import printable
 

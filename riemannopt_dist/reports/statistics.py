@@ -11,10 +11,9 @@ import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t, wilcoxon
 
+from riemannopt_dist.estimators.base import LINEAR, NONE
 from riemannopt_dist.reports.pivot import CELL, CellKey, Pivot
 
-NONE = "none"
-"""The path and placement of a control map."""
 COSTS = ["gradient_evaluations", "seconds"]
 RESAMPLES = 10_000
 LEVEL = 0.95
@@ -153,7 +152,7 @@ def without_tolerance(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns="tolerance") if none else table
 
 
-def changes(results: pa.Table, reference: str = "linear") -> pd.DataFrame:
+def changes(results: pa.Table, reference: str = LINEAR) -> pd.DataFrame:
     """How every score changes from the placement `reference` to each other one, else in the same cell.
 
     A row for each pair of cells and score, with what `compared` tells of it.

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, Summary, summaries_of
 from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
 from riemannopt_dist.reports.gaps import gauged
 from riemannopt_dist.reports.pivot import CELL, Pivot
 from riemannopt_dist.reports.statistics import (
     COSTS,
-    NONE,
     against,
     cell_fields,
     changes,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from riemannopt_dist.reports.statistics import NONE
+from riemannopt_dist.estimators.base import LINEAR, NONE
 from riemannopt_dist.text import printable, table_lines
 
 WIDTH = 80
@@ -61,7 +61,7 @@ def _key(row: Mapping[Any, Any]) -> tuple[str, str, float]:
 def _in_order(rows: pd.DataFrame) -> list[tuple[str, str, float]]:
     """The cells but for their counts: linear ones first, then by placement and estimator."""
     keys = {_key(row) for row in rows.to_dict("records")}
-    return sorted(keys, key=lambda key: (key[1] != "linear", key[1], key[0], key[2]))
+    return sorted(keys, key=lambda key: (key[1] != LINEAR, key[1], key[0], key[2]))
 
 
 def _label(estimator: str, placement: str, tolerance: float) -> str:

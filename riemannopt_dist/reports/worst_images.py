@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.pivot import CELL, Pivot
-from riemannopt_dist.reports.statistics import NONE, cell_fields, without_tolerance
+from riemannopt_dist.reports.statistics import cell_fields, without_tolerance
 from riemannopt_dist.reports.summary import csv_of
 
 WORST = 10

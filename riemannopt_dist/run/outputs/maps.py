@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from riemannopt_dist.run.grid import NONE, Cell
+from riemannopt_dist.estimators.base import NONE
+from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.schemas import field
 
 if TYPE_CHECKING:
