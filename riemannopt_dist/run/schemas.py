@@ -23,6 +23,8 @@ def field(
     return pa.field(name, kind, nullable, {key: value for key, value in metadata.items() if value})
 
 
+DIGEST = "BLAKE2b of the image's own bytes as they are stored, 128 bits in hexadecimal digits"
+
 _PLACE = [
     field("uri", pa.string(), "where the image lies: its file, or the tar or Parquet file it is a part of"),
     field("offset", pa.int64(), "where the image begins in a tar, or its row in Parquet", nullable=True),
@@ -49,9 +51,7 @@ SELECTION = pa.schema(
             pa.bool_(),
             "readable, and used by its label and what the model sees (select, min_probability)",
         ),
-        field(
-            "digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits", nullable=True
-        ),
+        field("digest", pa.string(), DIGEST, nullable=True),
         field("error", pa.string(), "why the image could not be used", nullable=True),
     ]
 )
@@ -85,7 +85,12 @@ VARIATIONS = pa.schema(
         field("image_id", pa.string(), "the image's id in images.parquet"),
         field("path", pa.string(), "the path that is sampled"),
         field("alphas", pa.list_(pa.float64()), "positions sampled on the path", "1"),
-        field("variation", pa.list_(pa.float64()), "|Δg / Δα| between them, the mean over features"),
+        field(
+            "variation",
+            pa.list_(pa.float64()),
+            "|Δg / Δα| between them, the mean over features, with g the integrand of the attribution",
+            "f",
+        ),
     ]
 )
 
@@ -112,8 +117,19 @@ CELL = [
         nullable=True,
     ),
     field("f_input", pa.float32(), "explained output at the image", "f"),
-    field("f_baseline", pa.float32(), "explained output at the path's start", "f"),
-    field("gradient_evaluations", pa.int32(), "gradients that this map alone costs", "evaluations"),
+    field(
+        "f_baseline",
+        pa.float32(),
+        "explained output at the path's start, of several draws of a baseline the mean; NaN for a control",
+        "f",
+    ),
+    field(
+        "gradient_evaluations",
+        pa.int32(),
+        "gradients that this map alone costs, over all draws of a baseline; of rescale its intervals, for n "
+        "of which n + 1 samples go through the model and back",
+        "evaluations",
+    ),
     field("seconds", pa.float64(), "time that this map's gradients take, from the time of its batch", "s"),
 ]
 
@@ -158,7 +174,7 @@ def _x_of(column: Column) -> str:
 PROBES = pa.schema(
     [
         field("image_id", pa.string(), "the image's id in images.parquet"),
-        field("digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits"),
+        field("digest", pa.string(), DIGEST),
         field("logits", pa.list_(pa.float64()), "the model's logits of it"),
     ]
 )
