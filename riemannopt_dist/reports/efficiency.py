@@ -31,6 +31,41 @@ EQUAL = ("left", LINEAR)
 """Estimator and placement of equal points."""
 EXACT, AT_LEAST, AT_MOST = "", "at least", "at most"
 
+EFFICIENCIES = {
+    "images": "images for which all cells of the path have the error",
+    "gradient_evaluations": "gradients that an image takes, over all draws of a baseline: their mean",
+    "reference_error_mean": "mean true error",
+    "reference_error_mean_low": "lower end of its 95 % interval over images",
+    "reference_error_mean_high": "upper end of that interval",
+    "efficiency": "gradients that equal intervals (linear, left) take for the same error, over the cell's",
+    "efficiency_low": "lower end of its 95 % interval; 0 where equal intervals' counts do not reach that far",
+    "efficiency_high": "upper end of that interval; infinity where they do not",
+    "bound": "how to read the efficiency: at least or at most it, where the error lies outside of those of "
+    "equal intervals; too few of fewer than 10 images; else empty",
+}
+"""What the columns of efficiency.csv are, beside those of the cell."""
+TOLERATED = {
+    "path": "the path from a baseline to the image",
+    "tolerance": "the estimated error at which an image has samples enough",
+    "maximum": "the most samples that an image takes, in each draw of a baseline",
+    "images": "images that have a true error",
+    "at_maximum": "share of them that took the maximum, in all draws",
+    "within": "share of them whose true error is within the tolerance",
+    "within_low": "lower end of its 95 % interval over images",
+    "within_high": "upper end of that interval",
+    "gradient_evaluations": "gradients that an image takes, over all draws of a baseline: their mean",
+    "gradient_evaluations_low": "lower end of its 95 % interval over images",
+    "gradient_evaluations_high": "upper end of that interval",
+    "linear_count": "least count of equal intervals (linear, left) that keeps as many images within the "
+    "tolerance, else the largest; NaN without any",
+    "cost": "gradient_evaluations over those of linear_count",
+    "cost_low": "lower end of its 95 % interval over images",
+    "cost_high": "upper end of that interval",
+    "bound": "how to read the cost: at most it, where no count of equal intervals keeps as many; too few of "
+    "fewer than 10 images; else empty",
+}
+"""What the columns of tolerances.csv are."""
+
 ROUNDING = 256 * float(np.finfo(np.float32).eps)
 """Errors of less are rounding, as far as an output of a network may be off for it: they count as this."""
 

@@ -33,6 +33,26 @@ EFFICIENCY = "efficiency"
 TOLERANCES = "tolerances"
 CONTROLS = "controls"
 
+SUMMARISED = {
+    "images": "images that the cell has rows of",
+    "gradient_evaluations": "gradients that an image takes: their mean",
+    "seconds": "time that an image's gradients take: their mean, in s",
+}
+"""What the columns of summary.csv are, beside those of the cell and of the metrics."""
+AGGREGATED = {
+    "mean": "mean of {0} over images",
+    "median": "median of {0} over images",
+    "ratio_of_sums": "sum of |{0}| over images, over that of |{1}|",
+    "area_of_median_curve": "area under the pointwise median, over images, of the curves {1} over {0}: not "
+    "the mean of the areas of single images that the results have under this name",
+}
+"""What a summary is of its columns, by its aggregate."""
+
+
+def meaning_of(summary: Summary) -> str:
+    """A summary's column in a sentence."""
+    return f"{AGGREGATED[summary.aggregate].format(*summary.columns)}; {summary.direction} is better"
+
 
 def summarize(results: pa.Table) -> pd.DataFrame:
     """Per cell: images, gradients and seconds an image, and every summary that the metrics declare.

@@ -76,6 +76,24 @@ class Entry:
     high: float | None = None
 
 
+ENTRIES = {
+    "aggregate": "ratio_of_sums: gaps over changes of f, both summed over images; mean: of single images' "
+    "relative errors",
+    "method": "the path",
+    "placement": "where the samples are: linear or riemannopt",
+    "rule": "the estimator",
+    "samples": "samples asked for",
+    "images": "images that have the error",
+    "error": "the relative error",
+    "paper": "that of the paper's Table 1; empty for another model, output or count",
+    "saving": "by which share riemannopt's error is less than linear's, over the images of both; empty in "
+    "linear's rows and for fewer than 10 images",
+    "low": "lower end of its paired 95 % interval over images",
+    "high": "upper end of that interval",
+}
+"""What the columns of report/table1.csv are."""
+
+
 @dataclass(frozen=True)
 class TableOne:
     """The entries of a run, and what a reader must know of it: `model`, and `notes`, a sentence each."""
