@@ -31,15 +31,6 @@ Targets = int | str | tuple[int | str, ...]
 Of several classes each image's likeliest is explained.
 """
 
-WITHOUT_GAP = (
-    *("idg", "left_ig", "path_weighted_early", "path_weighted_middle", "path_weighted_late"),
-    *("idgi", "idgi_right", "idgi_trapezoid", "rescale"),
-)
-"""Estimators of whose maps the completeness gap is no measure.
-
-The first integrate something else, and have a gap by design; the last are complete by construction.
-"""
-
 CELL = ("path", "estimator", "placement", "samples", "tolerance")
 """What a cell of the grid is told by, and the columns of tables that tell it."""
 

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.reports.efficiency import EFFICIENCIES, TOLERATED
 from riemannopt_dist.reports.statistics import COMPARED
+from riemannopt_dist.reports.summary import SUMMARISED, meaning_of
+from riemannopt_dist.reports.table_one import ENTRIES
+from riemannopt_dist.reports.worst_images import WORST_OF
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.maps import MAPS
 
@@ -21,8 +25,26 @@ TABLES = {
     "failures.parquet": ("A row for each image given up on in a stage.", schemas.FAILURES),
     "fit/\\*.parquet, refine/\\*.parquet": ("A row for each image and path.", schemas.VARIATIONS),
     "probes.parquet": ("What the model gave when the run began.", schemas.PROBES),
+    "audit.parquet, .csv": ("A row for each map that `riemannopt audit` looks at.", schemas.AUDIT),
 }
 """The tables but for the results: what a row is, and the schema."""
+
+OF_CELL = "A row for each cell of the grid; beside the cell's columns:"
+LEFT_OUT = "images that the summary before leaves out, for which it is not defined; there where any are"
+CSV = {
+    "comparisons.csv, controls.csv": (
+        "A row for each pair of cells and score; beside the cell's columns:",
+        COMPARED,
+    ),
+    "efficiency.csv": (OF_CELL, EFFICIENCIES),
+    "tolerances.csv": ("A row for each cell with a tolerance:", TOLERATED),
+    "report/worst.csv": (
+        "A row for each cell and each of its worst images; beside the cell's columns:",
+        WORST_OF,
+    ),
+    "report/table1.csv": ("A row for each number of the table:", ENTRIES),
+}
+"""The tables of numbers that follow from results: what a row is, and what their columns are."""
 
 HEAD = """# Columns
 
@@ -50,14 +72,11 @@ def columns_page() -> str:
         lines += ["", f"With the metric `{name}`:", "", *_table(pa.schema(fields))]
     for title, (row, schema) in TABLES.items():
         lines += ["", f"## {title}", "", row, "", *_table(schema)]
-    lines += [
-        "",
-        "## comparisons.csv, controls.csv",
-        "",
-        "A row for each pair of cells and score; beside the cell's",
-    ]
-    lines += ["columns:", "", "| column | what it is |", "|---|---|"]
-    lines += [f"| `{name}` | {meaning} |" for name, meaning in COMPARED.items()]
+    of_metrics = {one.name: meaning_of(one) for name in METRICS for one in METRICS[name].summaries}
+    summed = {**SUMMARISED, **of_metrics, "…_left_out": LEFT_OUT}
+    for title, (row, meanings) in {"summary.parquet, .csv": (OF_CELL, summed), **CSV}.items():
+        lines += ["", f"## {title}", "", row, "", "| column | what it is |", "|---|---|"]
+        lines += [f"| `{name}` | {_escaped(meaning)} |" for name, meaning in meanings.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -70,8 +89,13 @@ def _table(schema: pa.Schema) -> Iterator[str]:
         meaning = [about["description"]]
         meaning += [about["direction"]] if "direction" in about else []
         meaning += [f"x: {_shown(about['x'])}"] if "x" in about else []
-        text = "; ".join(meaning).replace("|", "\\|")
+        text = _escaped("; ".join(meaning))
         yield f"| `{field.name}` | {field.type} | {about.get('unit', '')} | {text} |"
+
+
+def _escaped(text: str) -> str:
+    """What stands in a cell of a Markdown table."""
+    return text.replace("|", "\\|")
 
 
 def _shown(x: str) -> str:

@@ -1,13 +1,22 @@
 """The page on columns is that of the schemas, and says something of each."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from riemannopt_dist.choices import CELL as PLACE
 from riemannopt_dist.columns import TABLES, columns_page
+from riemannopt_dist.metrics.metric import summaries_of
 from riemannopt_dist.metrics.table import METRICS
+from riemannopt_dist.reports.efficiency import EFFICIENCIES, TOLERATED, sample_efficiency, tolerances
+from riemannopt_dist.reports.summary import SUMMARISED, meaning_of
+from riemannopt_dist.reports.table_one import ENTRIES, Entry
+from riemannopt_dist.reports.worst_images import WORST_OF, worst_images
 from riemannopt_dist.run.schemas import RESULT, results_schema
+from tests.reports.small_run import data_of, make_run
 
 OTHER_CURVES = {
     "road_curve": [n / 10 for n in range(10)],
@@ -26,6 +35,23 @@ def test_every_column_says_what_it_is(schema: list[object]) -> None:
     for field in schema:
         meaning = field.metadata[b"description"].decode()  # type: ignore[attr-defined]
         assert not meaning.startswith("metric ")
+
+
+def test_the_numbers_of_a_run_are_told_of_column_by_column(tmp_path: Path) -> None:
+    """Each table has the columns that its declaration names, beside those of a cell, and no others."""
+    data = data_of(make_run(tmp_path, maps=None))
+    summed = [one.name for one in summaries_of(data.results)]
+    left_out = [name for name in data.summary if str(name).endswith("_left_out")]
+    assert {*data.summary} - {*PLACE} == {*SUMMARISED, *summed, *left_out}
+    assert {*sample_efficiency(data.results)} - {*PLACE} == {*EFFICIENCIES}
+    assert {*worst_images(data, "reference_error")} - {*PLACE} == {*WORST_OF}
+    assert {*ENTRIES} == {field.name for field in fields(Entry)}
+    place = data.results.schema.get_field_index("tolerance")
+    within = pa.array([0.1 if one == "exact" else None for one in data.results["placement"].to_pylist()])
+    assert [*tolerances(data.results.set_column(place, "tolerance", within))] == [*TOLERATED]
+    page = columns_page()
+    assert all(f"| `{name}` |" in page for name in (*summed, "at_maximum", "within", "samples_left"))
+    assert meaning_of(METRICS["information"].summaries[0]).startswith("area under the pointwise median")
 
 
 def test_curves_have_their_x_values_with_them() -> None:

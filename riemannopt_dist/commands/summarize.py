@@ -40,17 +40,25 @@ def summarize(
 def print_summary(storage: "Storage") -> None:
     """Print the table of a run, and write it and what follows from it into the run."""
     from riemannopt_dist.metrics.metric import summaries_of
-    from riemannopt_dist.reports.inputs import IMAGES, inputs_sentence
+    from riemannopt_dist.reports.gaps import gauged_summary
+    from riemannopt_dist.reports.inputs import IMAGES, failed_in_selection, inputs_sentence
     from riemannopt_dist.reports.summary import comparison_files, summarize, summary_files
     from riemannopt_dist.reports.tables import summary_lines
-    from riemannopt_dist.run.directory import RunDirectory
+    from riemannopt_dist.run.directory import FAILURES, RUN, RunDirectory
     from riemannopt_dist.run.results import read_results, write_files
 
     results = read_results(storage)
     summary = summarize(results)
-    for line in summary_lines(summary, {s.name: s.direction for s in summaries_of(results)}):
+    directions = {one.name: one.direction for one in summaries_of(results)}
+    for line in summary_lines(gauged_summary(summary, results), directions):
         say(line)
-    if storage.exists(IMAGES):
-        say(f"{inputs_sentence(RunDirectory(storage).table(IMAGES))}: see {storage.uri(IMAGES)}")
+    if storage.exists(RUN) and storage.exists(IMAGES):
+        directory = RunDirectory(storage)
+        failures = [vars(failure) for failure in directory.read_failures()]
+        select = directory.read_run()["config"].get("select", "correct")
+        sentence = inputs_sentence(directory.table(IMAGES), select, failed_in_selection(failures))
+        say(f"{sentence}: see {storage.uri(IMAGES)}")
+        if given_up := len({failure["image_id"] for failure in failures}):
+            say(f"{given_up} images given up on: see {storage.uri(FAILURES)}")
     for name in write_files(storage, summary_files(summary) | comparison_files(results)):
         say(f"wrote {storage.uri(name)}")

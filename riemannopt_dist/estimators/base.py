@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LINEAR = "linear"
 """The placement of equal intervals, which needs no profile."""
+NONE = "none"
+"""The path and the placement of a control map, which has neither."""
 ADAPTIVE = "adaptive"
 """The placement that is each image's own, from a profile and from what its samples tell."""
 
@@ -92,7 +94,10 @@ class Estimator(Protocol):
 
     @property
     def tends_to_integral(self) -> bool:
-        """Whether its maps tend to the path integral, with which they can then be compared."""
+        """Whether its maps tend to the path integral, with which they can then be compared.
+
+        An estimator whose maps are complete by construction has an attribute `complete` that is true.
+        """
         ...
 
     def refusal(self, path: PathFamily, placement: str, samples: int) -> str | None:
@@ -175,6 +180,14 @@ def takes_draws(estimator: Estimator) -> bool:
 def suited_placement(estimator: Estimator) -> str:
     """The placement by a profile that suits an estimator best: exact, unless its attribute `suits` tells."""
     return str(getattr(estimator, "suits", "exact"))
+
+
+def has_gap(estimator: Estimator) -> bool:
+    """Whether a completeness gap tells how near its maps are to the path integral.
+
+    It does not of maps that tend to something else, nor of those that are complete by construction.
+    """
+    return estimator.tends_to_integral and not getattr(estimator, "complete", False)
 
 
 def _on_one_path(

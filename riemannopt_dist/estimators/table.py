@@ -265,6 +265,7 @@ class Rescale:
     sums = None
     early = ()
     tends_to_integral = True
+    complete = True
     takes_tolerance = False
 
     def check(self, model: Classifier) -> None:

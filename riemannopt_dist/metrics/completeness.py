@@ -1,8 +1,11 @@
 """Completeness: how far a map's sum is from f(x) − f(x′), which the exact path integral equals.
 
-A lower bound of the error only: over- and underestimates of single features cancel in the sum. Of an
-estimator that integrates something else it is no bound (idg, left_ig, path_weighted_*), and of one that is
-complete by construction it is 0 whatever the map (idgi*, rescale).
+Over- and underestimates of single features cancel in the sum: the gap is at most the map's L1 distance from
+the exact one. As shares neither bounds the other: the gap is told as one of |f(x) − f(x′)|, the distance as
+one of the exact map's L1 norm, which is no less than that.
+
+Of an estimator that integrates something else the gap is no measure (idg, left_ig, path_weighted_*), and of
+one that is complete by construction it is 0 whatever the map (idgi*, rescale).
 """
 
 import torch
@@ -92,9 +95,10 @@ COMPLETENESS = Metric(
             "1",
             "lower",
             undefined="where the output does not change, and for a control",
-            meaning="|completeness_delta| / |output_change|, a lower bound of the map's true error where the "
-            "estimator tends to the path integral. Of idg, left_ig and path_weighted_* it is by design, of "
-            "idgi* and rescale 0 by construction: placements and runs are not compared by these",
+            meaning="|completeness_delta| / |output_change|: what is off in the map's sum, in which errors "
+            "of pixels cancel. It may be less or more than reference_error, a share of the converged map's "
+            "L1 norm. Of idg, left_ig and path_weighted_* it is by design, of idgi* and rescale 0 by "
+            "construction: placements and runs are not compared by these",
         ),
     ),
     summaries=(

@@ -39,9 +39,9 @@ SMOOTHING = 1 / 28
 class Curve:
     """f after each step of an insertion or deletion.
 
-    `fractions` (K,) is the share of pixels replaced, from 0 to 1; `curve` (…, B, K) is f there, and
-    `f_input` (…, B) is f(x): the end of an insertion, the start of a deletion. All are float32 or wider;
-    `output` says what f is, `computed_in` which type rounds as f does: that of the curve unless given.
+    `fractions` (K,) is the share of pixels replaced, from 0 to 1, or to 0.9 by ROAD; `curve` (…, B, K) is f
+    there, and `f_input` (…, B) is f(x): the end of an insertion, the start of a deletion. All are float32 or
+    wider; `output` says what f is, `computed_in` which type rounds as f does: that of the curve unless given.
     """
 
     fractions: Tensor
@@ -52,7 +52,10 @@ class Curve:
 
     @property
     def score(self) -> Tensor:
-        """The area under the curve by the trapezoid, every step being as wide as the others: (…, B)."""
+        """The mean of the curve by the trapezoid, every step being as wide as the others: (…, B).
+
+        It is the area under the curve where the shares go from 0 to 1.
+        """
         ends = (self.curve[..., 0] + self.curve[..., -1]) / 2
         return (self.curve.sum(-1) - ends) / (self.curve.shape[-1] - 1)
 

@@ -30,6 +30,8 @@ SUMMARIES = "summaries"
 """The key of a table's metadata under which the summaries of its columns are, as a JSON list."""
 AGAINST_CONTROLS = "against_controls"
 """That of the columns that are compared with control maps."""
+WITHOUT_GAP = "without_gap"
+"""That of the estimators of whose maps the completeness gap is no measure."""
 
 BOX_TOLERANCE = 15.0
 """How far beside a box, in pixels, a hit of the pointing game may be: the original's."""

@@ -15,8 +15,8 @@ from riemannopt_dist.estimators.converged import Reference, relative_distance
 from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 
-UNCOMPARED = "without a converged map, or where that or the map is zero or constant"
-"""When a comparison is not defined."""
+UNCOMPARED = "without a converged map, or where that is zero"
+"""When a distance is not defined; angles and ranks are not of further maps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,14 +133,14 @@ REFERENCE = Metric(
             "reference_cosine",
             "cosine in [-1, 1]",
             "higher",
-            undefined=UNCOMPARED,
+            undefined=f"{UNCOMPARED} or the map is, both summed over channels",
             meaning="how the map points where the converged one does",
         ),
         Column(
             "reference_rank",
             "rank correlation in [-1, 1]",
             "higher",
-            undefined=UNCOMPARED,
+            undefined=f"{UNCOMPARED}, and where one of the two is constant, both summed over channels",
             meaning="how pixels are in the order of the converged map",
         ),
         Column(

@@ -120,7 +120,7 @@ def _compute(batch: MapBatch) -> dict[str, Tensor]:
 ROAD = Metric(
     name="road",
     columns=(
-        Column("road", "mean of f", "lower", meaning="the area under the curve of f as pixels are filled in"),
+        Column("road", "mean of f", "lower", meaning="the mean of road_curve by the trapezoid"),
         Column(
             "road_normalized",
             "mean of f over f(x)",

@@ -9,31 +9,31 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.reports.cells import cell_key, cell_name, in_path_order
 from riemannopt_dist.reports.data import RunData
-from riemannopt_dist.reports.efficiency import AT_LEAST, AT_MOST, ERROR, ROUNDING, sample_efficiency
+from riemannopt_dist.reports.efficiency import AT_LEAST, AT_MOST, EQUAL, ERROR, ROUNDING, sample_efficiency
 from riemannopt_dist.reports.gaps import GAP
+from riemannopt_dist.reports.inputs import failed_in_selection, inputs_sentence
 from riemannopt_dist.reports.page.parts import bounded, shown
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.statistics import ENOUGH, NONE, TOO_FEW
+from riemannopt_dist.reports.statistics import ENOUGH, TOO_FEW
 from riemannopt_dist.text import printable
 
 WORDS: Mapping[str, str] = {ERROR: "true error", GAP: "completeness gap"}
-EQUAL = ("left", "linear")
-"""Estimator and placement of equal points."""
 
 
 @dataclass(frozen=True)
 class Saving:
     """A cell against equal points, judged by `score`: its row of `sample_efficiency`.
 
-    `counts` are the least and the largest of the equal points of its path.
+    `ends` are the least and the most evaluations of equal points on its path.
     """
 
     cell: CellKey
     score: str
     row: Mapping[str, Any]
-    counts: tuple[int, int]
+    ends: tuple[float, float]
 
     @property
     def error(self) -> tuple[float, float, float]:
@@ -52,7 +52,7 @@ class Saving:
 
     @property
     def equal(self) -> tuple[float, float, float]:
-        """The equal points of the same error, and their interval."""
+        """The evaluations of equal points of the same error, and their interval."""
         value, low, high = (self.cost * ratio for ratio in self.efficiency)
         return value, low, high
 
@@ -67,7 +67,7 @@ class Saving:
         """How the numbers are to be read where its error lies outside of those of equal points."""
         if self.row["bound"] != TOO_FEW or self.cell[1:3] == EQUAL:
             return f"{self.row['bound']} " if self.row["bound"] in (AT_LEAST, AT_MOST) else ""
-        at_an_end = [math.isclose(self.equal[0], count) for count in self.counts]
+        at_an_end = [math.isclose(self.equal[0], end) for end in self.ends]
         return f"{AT_LEAST} " if at_an_end[1] else f"{AT_MOST} " if at_an_end[0] else ""
 
     @property
@@ -102,9 +102,9 @@ def savings_of(results: pa.Table) -> dict[CellKey, Saving]:
     is_equal = (table["estimator"] == EQUAL[0]) & (table["placement"] == EQUAL[1])
     savings = {}
     for row in table.to_dict("records"):
-        counts = table.loc[is_equal & (table["path"] == row["path"]), "samples"]
+        taken = table.loc[is_equal & (table["path"] == row["path"]), "gradient_evaluations"]
         fields = {str(name): value for name, value in row.items()}
-        savings[cell_key(row)] = Saving(cell_key(row), score, fields, (int(counts.min()), int(counts.max())))
+        savings[cell_key(row)] = Saving(cell_key(row), score, fields, (taken.min(), taken.max()))
     return savings
 
 
@@ -140,8 +140,8 @@ def verdict(data: RunData, best: Saving | None) -> str:
         return " ".join(_of_best(best))
     if error_of(data.results) is None:
         return (
-            "No verdict: there is no error to compare by. The metric reference measures the true one, "
-            "completeness a lower bound of it."
+            "No verdict: there is no error to compare by. The metric reference measures the true error, "
+            "completeness what is off in a map's sum."
         )
     if evaluated(data) < 2:
         return "No verdict: one image tells nothing of others."
@@ -174,10 +174,10 @@ def _percent(share: float) -> str:
 
 def missing(data: RunData) -> str:
     """What was left out, given up on, or is not done yet."""
-    parts = [] if data.images is None else [_inputs(data.images)]
+    parts = [] if data.images is None else [_inputs(data, data.images)]
     done = evaluated(data)
     parts.append(
-        f"all {counted(done, 'image')} drawn to be evaluated are done"
+        f"all {counted(done, 'image')} to be evaluated are done"
         if done >= data.promised
         else f"the run is not finished: {done:,} of {counted(data.promised, 'image')} are done"
     )
@@ -187,14 +187,10 @@ def missing(data: RunData) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _inputs(images: pa.Table) -> str:
+def _inputs(data: RunData, images: pa.Table) -> str:
     """How many inputs there are, and how many of them are left out for what."""
-    unreadable = len(images) - images["error"].null_count
-    others = len(images) - unreadable - (pc.sum(images["selected"]).as_py() or 0)
-    reasons = {"unreadable or without a valid label": unreadable, "of another class to the model": others}
-    told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
-    left_out = f"{unreadable + others:,} left out ({told})" if told else "none left out"
-    return f"{counted(len(images), 'input')}, {left_out}"
+    select = data.about.get("config", {}).get("select", "correct")
+    return inputs_sentence(images, select, failed_in_selection(data.failures))
 
 
 def evaluated(data: RunData) -> int:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from riemannopt_dist.estimators.base import LINEAR, NONE
 from riemannopt_dist.reports.page.parts import Column, Value, number, text
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.reports.table_one import METHODS
 from riemannopt_dist.text import printable
 
@@ -16,8 +16,8 @@ COLUMNS: Mapping[str, Column] = {
     "path": Column("path", "the path from a baseline to the image", numbers=False),
     "placement": Column("placement", "where the samples are", numbers=False),
     "estimator": Column("estimator", "how the integral is estimated from them", numbers=False),
-    "samples": Column("samples", "samples asked for: points, or intervals of rescale"),
-    "tolerance": Column("tolerance", "the error at which an image has samples enough"),
+    "samples": Column("samples", "points, or intervals of rescale; with a tolerance the most an image takes"),
+    "tolerance": Column("tolerance", "the estimated error at which an image has samples enough"),
     "images": Column("images", "images evaluated"),
     "gradient_evaluations": Column("evaluations", "gradients an image, the mean over images"),
     "seconds": Column("seconds", "time that an image's gradients take"),
@@ -50,7 +50,7 @@ def cell_name(cell: CellKey) -> str:
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
     """Rows by path, the paper's first, then equal points, then by placement, estimator and count."""
     ranks = {name: rank for rank, name in enumerate(in_path_order(table["path"].unique()))}
-    fitted = table["placement"].astype(str).ne("linear")
+    fitted = table["placement"].astype(str).ne(LINEAR)
     keys = ["_path", "_fitted", "placement", "estimator", "samples"]
     order = table.assign(_path=table["path"].map(ranks).astype(int), _fitted=fitted)
     return table.loc[order.sort_values(keys, kind="stable").index]

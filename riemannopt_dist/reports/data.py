@@ -57,10 +57,10 @@ def no_curves() -> Sequence[Curve]:
 class RunData:
     """Result rows and their summary; the model's name, and how many images the run is to evaluate.
 
-    `fitted` holds the profile and schedules of each path, as schedules/<path>.json has them, and `singles`
-    the positions and variations of a few images of the fit subset. `about` is run.json, `images` and
-    `failures` are the tables of these names, `mapped` the cells with stored maps. Curves and pictures are
-    read when a part of a report asks for them.
+    These are `promised`, less those that it gave up on. `fitted` holds the profile and schedules of each
+    path, as schedules/<path>.json has them, and `singles` the positions and variations of a few images of the
+    fit subset. `about` is run.json, `images` and `failures` are the tables of these names, `mapped` the cells
+    with stored maps. Curves and pictures are read when a part of a report asks for them.
     """
 
     results: pa.Table

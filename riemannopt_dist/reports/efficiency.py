@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from riemannopt_dist.estimators.base import LINEAR
 from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import (
     ENOUGH,
@@ -26,7 +27,44 @@ from riemannopt_dist.reports.statistics import (
 Array = NDArray[np.float64]
 
 ERROR = "reference_error"
+EQUAL = ("left", LINEAR)
+"""Estimator and placement of equal points."""
 EXACT, AT_LEAST, AT_MOST = "", "at least", "at most"
+
+EFFICIENCIES = {
+    "images": "images for which all cells of the path have the error",
+    "gradient_evaluations": "gradients that an image takes, over all draws of a baseline: their mean",
+    "reference_error_mean": "mean true error",
+    "reference_error_mean_low": "lower end of its 95 % interval over images",
+    "reference_error_mean_high": "upper end of that interval",
+    "efficiency": "gradients that equal intervals (linear, left) take for the same error, over the cell's",
+    "efficiency_low": "lower end of its 95 % interval; 0 where equal intervals' counts do not reach that far",
+    "efficiency_high": "upper end of that interval; infinity where they do not",
+    "bound": "how to read the efficiency: at least or at most it, where the error lies outside of those of "
+    "equal intervals; too few of fewer than 10 images; else empty",
+}
+"""What the columns of efficiency.csv are, beside those of the cell."""
+TOLERATED = {
+    "path": "the path from a baseline to the image",
+    "tolerance": "the estimated error at which an image has samples enough",
+    "maximum": "the most samples that an image takes, in each draw of a baseline",
+    "images": "images that have a true error",
+    "at_maximum": "share of them that took the maximum, in all draws",
+    "within": "share of them whose true error is within the tolerance",
+    "within_low": "lower end of its 95 % interval over images",
+    "within_high": "upper end of that interval",
+    "gradient_evaluations": "gradients that an image takes, over all draws of a baseline: their mean",
+    "gradient_evaluations_low": "lower end of its 95 % interval over images",
+    "gradient_evaluations_high": "upper end of that interval",
+    "linear_count": "least count of equal intervals (linear, left) that keeps as many images within the "
+    "tolerance, else the largest; NaN without any",
+    "cost": "gradient_evaluations over those of linear_count",
+    "cost_low": "lower end of its 95 % interval over images",
+    "cost_high": "upper end of that interval",
+    "bound": "how to read the cost: at most it, where no count of equal intervals keeps as many; too few of "
+    "fewer than 10 images; else empty",
+}
+"""What the columns of tolerances.csv are."""
 
 ROUNDING = 256 * float(np.finfo(np.float32).eps)
 """Errors of less are rounding, as far as an output of a network may be off for it: they count as this."""
@@ -35,11 +73,12 @@ ROUNDING = 256 * float(np.finfo(np.float32).eps)
 def sample_efficiency(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """For every cell: its mean `score`, and the evaluations of linear left for the same over its own.
 
-    Linear left's count is interpolated between those of the grid, straight in log-log. `bound` says "at
-    least" or "at most" where the cell's error lies outside of theirs, and the nearest count is taken; where
-    all of them are rounding, their first count is more than enough. It says "too few" where there are fewer
-    than `ENOUGH` images. `low` and `high` of both numbers are 95 % intervals, of which an efficiency's ends
-    at 0 or infinity where the grid's counts do not reach far enough to tell. Paths without linear left at
+    Linear left's evaluations are interpolated between those of the grid's counts, straight in log-log; with
+    several draws of a baseline both sides count the gradients of all draws. `bound` says "at least" or "at
+    most" where the cell's error lies outside of theirs, and the nearest count is taken; where all of them are
+    rounding, their first count is more than enough. It says "too few" where there are fewer than `ENOUGH`
+    images. `low` and `high` of both numbers are 95 % intervals, of which an efficiency's ends at 0 or
+    infinity where the grid's counts do not reach far enough to tell. Paths without linear left at
     two counts or more are left out, and so are images for which a path's cells do not all have the score,
     with what they cost.
     """
@@ -57,15 +96,14 @@ def _of_path(pivot: Pivot, members: Sequence[int], errors: Array, taken: Array, 
     members = [n for n in members if not np.isnan(errors[n]).all()]
     images = np.flatnonzero(~np.isnan(errors[members]).any(0))
     cells = [pivot.cells[n] for n in members]
-    linear = [cell for cell in cells if cell[1:3] == ("left", "linear")]
+    linear = [cell for cell in cells if cell[1:3] == EQUAL]
     if len(linear) < 2 or len(images) < 2:
         return pd.DataFrame()
     # The same images are drawn for both: what an image costs may go with its error.
     means, costs = (resampled_means(table[members][:, images].T) for table in (errors, taken))
     column = {cell: index for index, cell in enumerate(cells)}
-    counts = np.array([cell[3] for cell in linear], dtype=np.float64)
-    known = np.maximum(means, ROUNDING)
-    yardstick = known[:, [column[cell] for cell in linear]]
+    known, equal = np.maximum(means, ROUNDING), [column[cell] for cell in linear]
+    counts, yardstick = costs[0, equal], known[:, equal]
     rows = []
     for cell in cells:
         place = column[cell]
@@ -111,8 +149,9 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
     """For every cell of a tolerance: the share of images within it, and what a fixed count costs for that.
 
     `linear_count` is the least count of linear left that keeps as many images within the tolerance, `cost`
-    is the mean evaluations an image over that count. Where no count of the grid does, the largest is taken
-    and `bound` says that the cost is "at most" that; both are NaN for a grid without linear left. `bound` is
+    is the mean evaluations an image over what that count takes. Where no count of the grid does, the largest
+    is taken and `bound` says that the cost is "at most" that; both are NaN for a grid without linear left.
+    `at_maximum` is the share of images that took the largest count, in all draws of the baseline. `bound` is
     "too few" where there are fewer than `ENOUGH` images. `low` and `high` of the share, the evaluations and
     the cost are 95 % intervals.
     """
@@ -126,35 +165,48 @@ def tolerances(results: pa.Table, score: str = ERROR) -> pd.DataFrame:
         path, _, _, maximum, tolerance = cell
         if not tolerance or len(images) < 2:
             continue
-        linear = pivot.where(path=path, placement="linear", estimator="left", tolerance=0.0)
+        linear = pivot.where(path=path, estimator=EQUAL[0], placement=EQUAL[1], tolerance=0.0)
         # A count without an error for any image is none to compare with.
         linear = [count for count in linear if not np.isnan(errors[count]).all()]
-        counts = [float(pivot.cells[count][3]) for count in linear]
+        counts = pd.Series({pivot.cells[n][3]: np.nanmean(taken[n]) for n in linear}, dtype=float)
         evaluations = taken[n, images]
+        at_maximum = evaluations >= maximum * _draws(counts, evaluations.max() / maximum)
         rows.append(
             {"path": path, "tolerance": tolerance, "maximum": maximum}
-            | {"images": len(images), "at_maximum": (evaluations >= maximum).mean()}
+            | {"images": len(images), "at_maximum": at_maximum.mean()}
             | _of_tolerance(tolerance, errors[n, images], evaluations, counts, errors[linear][:, images])
         )
     return pd.DataFrame(rows)
 
 
+def _draws(counts: "pd.Series[float]", taken: float) -> int:
+    """The draws of a path's baseline, each of which takes a whole count: from the evaluations of `counts`.
+
+    Without any the least number of draws that makes `taken`, evaluations over a draw's most, possible.
+    """
+    return math.ceil(taken) if counts.empty else round(counts.iloc[0] / counts.index[0])
+
+
 def _of_tolerance(
-    tolerance: float, errors: Array, evaluations: Array, counts: Sequence[float], linear: Array
+    tolerance: float, errors: Array, evaluations: Array, counts: "pd.Series[float]", linear: Array
 ) -> dict[str, Any]:
     """The numbers of `tolerances` that have intervals.
 
-    Of a cell's `errors` and `evaluations` (I,), and the errors (K, I) of `counts` of linear left.
+    Of a cell's `errors` and `evaluations` (I,), the evaluations of linear left by its K counts, and its
+    errors there, `linear` (K, I).
     """
     columns = [errors <= tolerance, evaluations, *(linear <= tolerance)]
     within, evaluations, *shares = resampled_means(np.column_stack(columns).astype(np.float64)).T
-    enough = [share >= within for share in shares] or [np.isnan(within)]
-    count = np.select(enough, counts or [math.nan], default=counts[-1] if counts else math.nan)
+    enough = [share >= within for share in shares]
+    # Where no count is enough, the last is taken; where there is none, the NaN after them.
+    last = len(counts) - 1
+    place = np.select([*enough, np.isnan(within)], [*range(len(counts)), last], default=last)
+    count, spent = (np.append(of, math.nan)[place] for of in (counts.index, counts))
     return (
         _with_interval("within", within, len(errors))
         | _with_interval("gradient_evaluations", evaluations, len(errors))
         | {"linear_count": count[0]}
-        | _with_interval("cost", evaluations / count, len(errors))
+        | _with_interval("cost", evaluations / spent, len(errors))
         | {"bound": _bound(len(errors), False, bool(shares) and not any(found[0] for found in enough))}
     )
 

@@ -4,16 +4,17 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.reports.answer import WORDS, Saving, counted, error_of
 from riemannopt_dist.reports.cells import COLUMNS, cell_key, in_order, values_of
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.page.parts import Block, Column, Note, Table, Value, interval, number, shown
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.statistics import ENOUGH, NONE
+from riemannopt_dist.reports.statistics import ENOUGH
 from riemannopt_dist.reports.summary import csv_of
 
 JUDGED = (
-    Column("as good as", "equal points (linear, left) with the same mean error"),
+    Column("as good as", "evaluations of equal points (linear, left) with the same mean error"),
     Column("efficiency", "those over the cell's own evaluations, with the 95 % interval"),
 )
 
@@ -24,7 +25,7 @@ def against_equal_points(data: RunData, savings: Mapping[CellKey, Saving]) -> It
     if score is None:
         yield Note(
             "The run measures no error: the metric reference gives the true error, the distance from the "
-            "converged map as a share of its L1 norm; completeness a lower bound of it."
+            "converged map as a share of its L1 norm; completeness what is off in a map's sum."
         )
         return
     yield _cells_table(data.summary[data.summary["path"] != NONE], savings, score)
@@ -41,17 +42,18 @@ def against_equal_points(data: RunData, savings: Mapping[CellKey, Saving]) -> It
 
 def _cells_table(summary: pd.DataFrame, savings: Mapping[CellKey, Saving], score: str) -> Table:
     cells, mean = in_order(summary), f"{score}_mean"
-    least = cells.groupby(["path", "samples"], observed=True)[mean].transform("min")
+    # With a tolerance an image takes what it needs, up to the count: such a cell is not of its equals.
+    of_count = cells[mean].mask(cells["tolerance"].notna()) if "tolerance" in cells else cells[mean]
+    least = of_count.groupby([cells["path"], cells["samples"]], observed=True).transform("min")
     # Images that have the error: with reference.images fewer than have rows.
     cells["images"] -= cells.get(f"{mean}_left_out", pd.Series(0, cells.index)).fillna(0).astype(int)
     counts = sorted({*cells["images"]})
     constant = len(counts) == 1
     of = f", {counted(int(counts[0]), 'image')} each" if constant else ""
     columns = {key: c for key, c in COLUMNS.items() if key in cells and not (constant and key == "images")}
-    rows = []
-    for row, best in zip(cells.to_dict("records"), least, strict=True):
+    rows, bests = [], of_count.eq(least) & cells["images"].ge(ENOUGH)
+    for row, is_best in zip(cells.to_dict("records"), bests, strict=True):
         error, saving = float(row[mean]), savings.get(cell_key(row))
-        is_best = error == best and row["images"] >= ENOUGH
         rows.append([*values_of(row, columns), *_judged(error, saving, "best" if is_best else "")])
     meaning = (
         "mean over images, with its 95 % interval; the least of its path and count is green, "

@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
-import pyarrow.compute as pc
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.reports.answer import missing
 from riemannopt_dist.reports.data import RunData
+from riemannopt_dist.reports.inputs import failed_in_selection, unreadable
 from riemannopt_dist.reports.page.parts import Block, Column, Note, Table, number, text
-from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.reports.summary import csv_of
 from riemannopt_dist.text import printable
 
@@ -24,7 +24,8 @@ def exclusions(data: RunData) -> Iterator[Block]:
     yield Note(missing(data))
     reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
     if data.images is not None:
-        for row in data.images.filter(pc.is_valid(data.images["error"])).to_pylist():
+        failed = failed_in_selection(data.failures)
+        for row in data.images.filter(unreadable(data.images, failed)).to_pylist():
             reasons["left out", _kind(row["error"])].append(row["image_id"])
     for failure in data.failures:
         reasons[failure["stage"], _kind(failure["reason"])].append(failure["image_id"])

@@ -7,13 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from riemannopt_dist.choices import CELL
-from riemannopt_dist.reports.answer import EQUAL, WORDS, Saving, best_of, error_of
+from riemannopt_dist.estimators.base import NONE
+from riemannopt_dist.reports.answer import WORDS, Saving, best_of, error_of
 from riemannopt_dist.reports.cells import cell_key, cell_name, keyed, kind_name
 from riemannopt_dist.reports.data import Picture, RunData
+from riemannopt_dist.reports.efficiency import EQUAL
 from riemannopt_dist.reports.page.heat_maps import legend, overlay, picture_uri, scale_of, smooth
 from riemannopt_dist.reports.page.parts import Block, Card, Gallery, Note, shown
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.text import printable
 
 EACH = 3

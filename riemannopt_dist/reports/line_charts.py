@@ -7,6 +7,7 @@ from functools import partial
 import pandas as pd
 
 from riemannopt_dist.choices import CELL
+from riemannopt_dist.estimators.base import LINEAR, NONE
 from riemannopt_dist.reports.answer import WORDS, Saving, error_of
 from riemannopt_dist.reports.cells import cell_name, in_order, in_path_order, kind_name
 from riemannopt_dist.reports.data import Curve, RunData
@@ -14,7 +15,6 @@ from riemannopt_dist.reports.figures import COSTS, curve_figure, error_figure
 from riemannopt_dist.reports.page.charts import chart
 from riemannopt_dist.reports.page.parts import Block, Note
 from riemannopt_dist.reports.run_figures import ERRORS, marked_points, profile_of
-from riemannopt_dist.reports.statistics import NONE
 from riemannopt_dist.text import printable
 
 LINES = 8
@@ -76,7 +76,7 @@ def _chosen(curves: Sequence[Curve], best: Saving | None) -> list[Curve]:
     counts = Counter(curve.cell[3] for curve in curves if curve.cell[0] != NONE)
     common = min(counts, key=lambda count: (-counts[count], count), default=0)
     count = best.cell[3] if best is not None and best.cell[3] in counts else common
-    ordered = sorted(curves, key=lambda c: (c.cell[2] != "linear", c.cell))
+    ordered = sorted(curves, key=lambda c: (c.cell[2] != LINEAR, c.cell))
     chosen = [curve for curve in ordered if curve.cell[0] == NONE]
     for path in in_path_order({curve.cell[0] for curve in curves} - {NONE}):
         chosen += [c for c in ordered if (c.cell[0], c.cell[3]) == (path, count)][:LINES]

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from riemannopt_dist.estimators.base import LINEAR, NONE
 from riemannopt_dist.reports.answer import error_of
 from riemannopt_dist.reports.cells import kind_name
 from riemannopt_dist.reports.data import Picture, RunData
@@ -14,14 +15,13 @@ from riemannopt_dist.reports.figures import overlay_figure
 from riemannopt_dist.reports.gallery import errors_of
 from riemannopt_dist.reports.page.parts import shown
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.statistics import NONE
 
 Map = NDArray[np.float32]
 SAMPLES = 16
 """The count whose maps are drawn, of those that most placements have; else the least of these."""
 MAPS = 3
 """Maps of a path, at most."""
-FIRST = ("linear", "riemannopt")
+FIRST = (LINEAR, "riemannopt")
 """The placements whose maps come first."""
 
 

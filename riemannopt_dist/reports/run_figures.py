@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from riemannopt_dist.estimators.base import LINEAR
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.figures import (
     error_figure,
@@ -60,7 +61,7 @@ def _curves(summary: pd.DataFrame) -> pd.DataFrame | None:
         paths = summary["path"] == path_of(summary, name)
         cells = summary[paths & summary["placement"].isin(PLACEMENTS)]
         cells = cells[cells["estimator"] == rule_of(cells, rules)].sort_values("samples")
-        parts.append(cells.assign(line=title, dashed=cells["placement"] == "linear"))
+        parts.append(cells.assign(line=title, dashed=cells["placement"] == LINEAR))
     curves = pd.concat(parts)
     return curves if len(curves) else None
 

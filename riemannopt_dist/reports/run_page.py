@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from riemannopt_dist.metrics.metric import summaries_of
 from riemannopt_dist.reports.answer import (
     WORDS,
     Saving,
@@ -35,7 +36,7 @@ from riemannopt_dist.reports.page.parts import (
 from riemannopt_dist.reports.page.rendering import rendered
 from riemannopt_dist.reports.provenance import provenance
 from riemannopt_dist.reports.statistics import ENOUGH
-from riemannopt_dist.reports.summary import csv_of
+from riemannopt_dist.reports.summary import csv_of, meaning_of
 from riemannopt_dist.reports.table_one import AGGREGATES, comma_separated, grid, table_of
 from riemannopt_dist.text import printable
 
@@ -122,7 +123,8 @@ def _number(entry: str) -> float | None:
 def _scores(data: RunData) -> Table:
     summary = in_order(data.summary)
     others = [str(name) for name in summary if name not in COLUMNS and not str(name).endswith("_left_out")]
-    columns = {**COLUMNS, **{name: Column(name.replace("_", " ")) for name in others}}
+    meanings = {one.name: meaning_of(one) for one in summaries_of(data.results)}
+    columns = {**COLUMNS, **{name: Column(name.replace("_", " "), meanings.get(name, "")) for name in others}}
     columns = {name: column for name, column in columns.items() if name in summary}
     rows = [values_of(row, columns) for row in summary.to_dict("records")]
     return Table("scores", "Every summary of every cell.", [*columns.values()], rows, csv_of(summary))

@@ -12,11 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, t, wilcoxon
 
 from riemannopt_dist.choices import CELL
-from riemannopt_dist.estimators.base import LINEAR
+from riemannopt_dist.estimators.base import LINEAR, NONE
 from riemannopt_dist.reports.pivot import CellKey, Pivot
 
-NONE = "none"
-"""The path and placement of a control map."""
 COSTS = ["gradient_evaluations", "seconds"]
 RESAMPLES = 10_000
 LEVEL = 0.95

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from riemannopt_dist.choices import CELL
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, Summary, summaries_of
 from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
 from riemannopt_dist.reports.gaps import gauged
 from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import (
     COSTS,
-    NONE,
     against,
     cell_fields,
     changes,
@@ -33,6 +33,26 @@ COMPARISONS = "comparisons"
 EFFICIENCY = "efficiency"
 TOLERANCES = "tolerances"
 CONTROLS = "controls"
+
+SUMMARISED = {
+    "images": "images that the cell has rows of",
+    "gradient_evaluations": "gradients that an image takes: their mean",
+    "seconds": "time that an image's gradients take: their mean, in s",
+}
+"""What the columns of summary.csv are, beside those of the cell and of the metrics."""
+AGGREGATED = {
+    "mean": "mean of {0} over images",
+    "median": "median of {0} over images",
+    "ratio_of_sums": "sum of |{0}| over images, over that of |{1}|",
+    "area_of_median_curve": "area under the pointwise median, over images, of the curves {1} over {0}: not "
+    "the mean of the areas of single images that the results have under this name",
+}
+"""What a summary is of its columns, by its aggregate."""
+
+
+def meaning_of(summary: Summary) -> str:
+    """A summary's column in a sentence."""
+    return f"{AGGREGATED[summary.aggregate].format(*summary.columns)}; {summary.direction} is better"
 
 
 def summarize(results: pa.Table) -> pd.DataFrame:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from riemannopt_dist.choices import CELL
+from riemannopt_dist.estimators.base import LINEAR
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.pivot import Pivot
 from riemannopt_dist.reports.statistics import ENOUGH, saving_interval
@@ -31,14 +32,14 @@ METHODS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 }
 """The paper's methods: their names, and the rules that a run may have them under, the authors' own first."""
 
-PLACEMENTS: Mapping[str, str] = {"linear": "", "riemannopt": " + RiemannOpt"}
+PLACEMENTS: Mapping[str, str] = {LINEAR: "", "riemannopt": " + RiemannOpt"}
 
 PAPER: Mapping[tuple[str, str], tuple[float, ...]] = {
-    ("ig", "linear"): (0.708, 0.374, 0.166, 0.066),
+    ("ig", LINEAR): (0.708, 0.374, 0.166, 0.066),
     ("ig", "riemannopt"): (0.404, 0.223, 0.123, 0.065),
-    ("blur_ig", "linear"): (0.886, 0.554, 0.268, 0.114),
+    ("blur_ig", LINEAR): (0.886, 0.554, 0.268, 0.114),
     ("blur_ig", "riemannopt"): (0.269, 0.123, 0.058, 0.041),
-    ("guided_ig", "linear"): (0.786, 0.788, 0.725, 0.612),
+    ("guided_ig", LINEAR): (0.786, 0.788, 0.725, 0.612),
     ("guided_ig", "riemannopt"): (0.666, 0.731, 0.711, 0.610),
 }
 """The paper's Table 1: InceptionV3, at 16, 32, 64 and 128 samples."""
@@ -74,6 +75,24 @@ class Entry:
     saving: float | None = None
     low: float | None = None
     high: float | None = None
+
+
+ENTRIES = {
+    "aggregate": "ratio_of_sums: gaps over changes of f, both summed over images; mean: of single images' "
+    "relative errors",
+    "method": "the path",
+    "placement": "where the samples are: linear or riemannopt",
+    "rule": "the estimator",
+    "samples": "samples asked for",
+    "images": "images that have the error",
+    "error": "the relative error",
+    "paper": "that of the paper's Table 1; empty for another model, output or count",
+    "saving": "by which share riemannopt's error is less than linear's, over the images of both; empty in "
+    "linear's rows and for fewer than 10 images",
+    "low": "lower end of its paired 95 % interval over images",
+    "high": "upper end of that interval",
+}
+"""What the columns of report/table1.csv are."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +232,7 @@ def _saving(errors: _Errors, cells: Mapping[str, int], aggregate: str) -> tuple[
     if PLACEMENTS.keys() - cells.keys():
         return None
     values = errors.relative_error if aggregate == "mean" else errors.completeness_delta
-    before, after = np.abs(values[[cells["linear"], cells["riemannopt"]]])
+    before, after = np.abs(values[[cells[LINEAR], cells["riemannopt"]]])
     known = ~np.isnan(before) & ~np.isnan(after)
     if known.sum() < ENOUGH or not before[known].sum():
         return None

@@ -1,7 +1,8 @@
 """A run's summary for a terminal: a small table for each score, sample counts side by side, 80 columns wide.
 
-Rows are the cells of a path, linear ones first; the best of each count is marked. What is the same in all
-rows, images for one, stands above.
+Rows are the cells of a path, linear ones first; the best of each count is marked. A cell with a tolerance
+stands under the most that its images may take, and is not compared with those that take as much. What is the
+same in all rows, images for one, stands above.
 """
 
 import math
@@ -10,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from riemannopt_dist.reports.statistics import NONE
+from riemannopt_dist.estimators.base import LINEAR, NONE
 from riemannopt_dist.text import printable, table_lines
 
 WIDTH = 80
@@ -36,14 +37,16 @@ def _of_path(path: str, rows: pd.DataFrame, score: str, direction: str) -> Itera
     counts = sorted(rows["samples"].unique().tolist())
     labels = {key: _label(*key) for key in _in_order(rows)}
     fitting = max(1, (WIDTH - 4 - max(map(len, labels.values()))) // CELL)
-    best = {count: _best(rows.loc[rows["samples"] == count, score], direction) for count in counts}
+    counted = rows[rows["tolerance"].isna()] if "tolerance" in rows else rows
+    best = {count: _best(counted.loc[counted["samples"] == count, score], direction) for count in counts}
     values = {(*_key(row), row["samples"]): row[score] for row in rows.to_dict("records")}
     yield f"  {printable(path)}"
     for start in range(0, len(counts), fitting):
         part = counts[start : start + fitting]
         table = [["", *(f"{count} " if count else "" for count in part)]]
         for key, label in labels.items():
-            cells = [_number(values.get((*key, count)), best[count]) for count in part]
+            marked = [math.nan if key[2] else best[count] for count in part]
+            cells = [_number(values.get((*key, n)), at) for n, at in zip(part, marked, strict=True)]
             if any(cell.strip() for cell in cells):
                 table.append([label, *cells])
         yield from (f"    {line}".rstrip() for line in table_lines(table) if line.strip())
@@ -58,7 +61,7 @@ def _key(row: Mapping[Any, Any]) -> tuple[str, str, float]:
 def _in_order(rows: pd.DataFrame) -> list[tuple[str, str, float]]:
     """The cells but for their counts: linear ones first, then by placement and estimator."""
     keys = {_key(row) for row in rows.to_dict("records")}
-    return sorted(keys, key=lambda key: (key[1] != "linear", key[1], key[0], key[2]))
+    return sorted(keys, key=lambda key: (key[1] != LINEAR, key[1], key[0], key[2]))
 
 
 def _label(estimator: str, placement: str, tolerance: float) -> str:

@@ -4,14 +4,23 @@ import numpy as np
 import pandas as pd
 
 from riemannopt_dist.choices import CELL
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.pivot import Pivot
-from riemannopt_dist.reports.statistics import NONE, cell_fields, without_tolerance
+from riemannopt_dist.reports.statistics import cell_fields, without_tolerance
 from riemannopt_dist.reports.summary import csv_of
 
 WORST = 10
 ERRORS = ("reference_error", "relative_error")
 """The true error, and where a run does not measure it, the completeness gap's."""
+
+WORST_OF = {
+    "rank": "1 for the image of the cell with the largest error, to 10",
+    "image_id": "the image's id in images.parquet",
+    "reference_error": "its true error; relative_error, its completeness gap, of a run without true errors",
+    "share": "what part of the sum of the cell's errors it has, in [0, 1]",
+}
+"""What the columns of report/worst.csv are, beside those of the cell."""
 
 
 def worst_files(data: RunData) -> dict[str, bytes]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.run.config.config import Config
 from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.directory import RUN, RunDirectory
-from riemannopt_dist.run.grid import NONE, Cell
+from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.stages.names import FIT, RESULTS
 from riemannopt_dist.run.steps import EXTENDED, steps_of
 

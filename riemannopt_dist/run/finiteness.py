@@ -9,8 +9,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from riemannopt_dist.estimators.base import NONE
 from riemannopt_dist.metrics.metric import Column, Metric
-from riemannopt_dist.run.grid import NONE, Cell, cell_of
+from riemannopt_dist.run.grid import Cell, cell_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, Placed, refusal
+from riemannopt_dist.estimators.base import ADAPTIVE, LINEAR, NONE, Placed, refusal
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.paths.base import PathFamily
 from riemannopt_dist.quadrature.placement.table import output_placement, points_by_output
@@ -14,9 +14,6 @@ from riemannopt_dist.quadrature.rules import linear_schedule
 if TYPE_CHECKING:
     from riemannopt_dist.quadrature.profile import Profile
     from riemannopt_dist.quadrature.schedule import Schedule
-
-NONE = "none"
-"""The path and the placement of a control map, which has neither."""
 
 
 @dataclass(frozen=True)

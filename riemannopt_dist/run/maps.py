@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from riemannopt_dist.run.grid import NONE, Cell
+from riemannopt_dist.estimators.base import NONE
+from riemannopt_dist.run.grid import Cell
 from riemannopt_dist.run.schemas import field
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ MAPS = pa.schema(
     [
         field("image_id", pa.string(), "the image's id in images.parquet"),
         field("scale", pa.float32(), "what the map's numbers are in units of; 1 in float32", "f"),
-        field("map", pa.list_(pa.float32()), "H · W numbers, or C · H · W, row by row of pixels", "scale"),
+        field(
+            "map",
+            pa.list_(pa.float32()),
+            "H · W numbers, or C · H · W, row by row of pixels: a list of this fixed size, of float16 unless "
+            "maps.dtype is float32",
+            "scale",
+        ),
     ]
 )
 """The columns of a file of maps, whose lists have the type and length of its run."""

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from riemannopt_dist.data.image_ref import ImageRef
-from riemannopt_dist.estimators.base import Estimator, Placed, cost_together, shares
+from riemannopt_dist.estimators.base import NONE, Estimator, Placed, cost_together, shares
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.starts import distinct_starts
 from riemannopt_dist.metrics.table import METRICS
@@ -38,7 +38,7 @@ from riemannopt_dist.run.directory import RunDirectory
 from riemannopt_dist.run.draw import check_enough, divided, drawn_order
 from riemannopt_dist.run.examples import located
 from riemannopt_dist.run.extension import Extension, extension_of
-from riemannopt_dist.run.grid import NONE, Cell, place_per_image
+from riemannopt_dist.run.grid import Cell, place_per_image
 from riemannopt_dist.run.inputs import labelled_images
 from riemannopt_dist.run.maps import map_output
 from riemannopt_dist.run.memory import CPU_BATCH

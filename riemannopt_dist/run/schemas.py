@@ -1,12 +1,12 @@
 """The tables of a run: their columns, with each column's unit, direction and meaning as field metadata."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 
 import pyarrow as pa
 
-from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, SUMMARIES, Column, Metric
+from riemannopt_dist.metrics.metric import AGAINST_CONTROLS, SUMMARIES, WITHOUT_GAP, Column, Metric
 
 
 def field(
@@ -22,6 +22,8 @@ def field(
     metadata = {"description": meaning, "unit": unit, "direction": direction, "x": x}
     return pa.field(name, kind, nullable, {key: value for key, value in metadata.items() if value})
 
+
+DIGEST = "BLAKE2b of the image's own bytes as they are stored, 128 bits in hexadecimal digits"
 
 _PLACE = [
     field("uri", pa.string(), "where the image lies: its file, or the tar or Parquet file it is a part of"),
@@ -49,9 +51,7 @@ SELECTION = pa.schema(
             pa.bool_(),
             "readable, and used by its label and what the model sees (select, min_probability)",
         ),
-        field(
-            "digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits", nullable=True
-        ),
+        field("digest", pa.string(), DIGEST, nullable=True),
         field("error", pa.string(), "why the image could not be used", nullable=True),
     ]
 )
@@ -85,7 +85,12 @@ VARIATIONS = pa.schema(
         field("image_id", pa.string(), "the image's id in images.parquet"),
         field("path", pa.string(), "the path that is sampled"),
         field("alphas", pa.list_(pa.float64()), "positions sampled on the path", "1"),
-        field("variation", pa.list_(pa.float64()), "|Δg / Δα| between them, the mean over features"),
+        field(
+            "variation",
+            pa.list_(pa.float64()),
+            "|Δg / Δα| between them, the mean over features, with g the integrand of the attribution",
+            "f",
+        ),
     ]
 )
 
@@ -96,17 +101,35 @@ RESULT = [
     field("path", pa.string(), "the path from a baseline to the image; none of a control"),
     field("estimator", pa.string(), "how the integral is estimated from the samples; a control's name"),
     field("placement", pa.string(), "where the samples are; none of a control"),
-    field("samples", pa.int32(), "samples asked for: points, or intervals of rescale", "evaluations"),
+    field(
+        "samples",
+        pa.int32(),
+        "samples asked for: points, or intervals of rescale; with a tolerance the most that an image takes. "
+        "Of several draws of a baseline those of each, but of expected_gradients all",
+        "evaluations",
+    ),
     field(
         "tolerance",
         pa.float64(),
-        "error at which an image has samples enough; null for a count",
+        "error, as the image's own samples let it be estimated, at which it has samples enough; null for a "
+        "count",
         "1",
         nullable=True,
     ),
     field("f_input", pa.float32(), "explained output at the image", "f"),
-    field("f_baseline", pa.float32(), "explained output at the path's start", "f"),
-    field("gradient_evaluations", pa.int32(), "gradients that this map alone costs", "evaluations"),
+    field(
+        "f_baseline",
+        pa.float32(),
+        "explained output at the path's start, of several draws of a baseline the mean; NaN for a control",
+        "f",
+    ),
+    field(
+        "gradient_evaluations",
+        pa.int32(),
+        "gradients that this map alone costs, over all draws of a baseline; of rescale its intervals, for n "
+        "of which n + 1 samples go through the model and back",
+        "evaluations",
+    ),
     field("seconds", pa.float64(), "time that this map's gradients take, from the time of its batch", "s"),
 ]
 """The columns of result rows before those of the metrics."""
@@ -114,12 +137,13 @@ RESULT = [
 _KINDS = {"number": pa.float64(), "list": pa.list_(pa.float32()), "text": pa.string()}
 
 
-def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
+def results_schema(metrics: Iterable[Metric], without_gap: Collection[str] | None = None) -> pa.Schema:
     """The columns of result rows with these metrics.
 
-    How images are to be summed up goes along as metadata, so that the files can be read by themselves. So do
-    each column's description, unit and direction, and of a curve `x`: its x-values as a JSON list, or the
-    column that has them.
+    How images are to be summed up goes along as metadata, so that the files can be read by themselves; so do
+    the estimators `without_gap`, whose completeness gap is no measure, where they are given. Each column has
+    its description, unit and direction, and of a curve `x`: its x-values as a JSON list, or the column that
+    has them.
     """
     chosen = list(metrics)
     columns = [
@@ -139,6 +163,7 @@ def results_schema(metrics: Iterable[Metric]) -> pa.Schema:
     summaries = [asdict(summary) for metric in chosen for summary in metric.summaries]
     judged = [metric.against_controls for metric in chosen if metric.against_controls]
     told = {SUMMARIES: json.dumps(summaries), AGAINST_CONTROLS: json.dumps(judged)}
+    told |= {} if without_gap is None else {WITHOUT_GAP: json.dumps(sorted(without_gap))}
     return pa.schema([*RESULT, *columns], told)
 
 
@@ -150,7 +175,7 @@ def _x_of(column: Column) -> str:
 PROBES = pa.schema(
     [
         field("image_id", pa.string(), "the image's id in images.parquet"),
-        field("digest", pa.string(), "BLAKE2b of the file read, 128 bits in hexadecimal digits"),
+        field("digest", pa.string(), DIGEST),
         field("logits", pa.list_(pa.float64()), "the model's logits of it"),
     ]
 )

@@ -26,11 +26,12 @@ def uses(
     """What became of each of `images`, rows of images.parquet, in a run of `config` as run.json has it.
 
     `unreadable`: it, or its label, cannot be read; `error` says why. `given up on`: failures.parquet says
-    why. `misclassified`: the model sees another class in it. `not selected`: it is left out by the
-    configuration's `select` or `min_probability` all the same. `fit`: in the subset that is fitted on.
-    `evaluated`: it has results. `to come`: it will have. `not drawn`: it was not needed.
+    why. `misclassified`: the model sees another class in it, for which `select: correct` leaves it out. `not
+    selected`: it is left out by another `select`, or by `min_probability`. `fit`: in the subset that is
+    fitted on. `evaluated`: it has results. `to come`: it will have. `not drawn`: it was not needed.
     """
     given_up = {(f.stage == SELECTION, f.image_id) for f in failures if f.stage != SELECTION or not f.own}
+    select = config.get("select", "correct")
     drawn = {*evaluated_ids(images, config)}
 
     def use(row: Mapping[str, Any]) -> str:
@@ -43,7 +44,7 @@ def uses(
             return UNREADABLE
         if not row["selected"]:
             wrong = row["label"] is not None and row["label"] != row["prediction"]
-            return MISCLASSIFIED if wrong else NOT_SELECTED
+            return MISCLASSIFIED if wrong and select == "correct" else NOT_SELECTED
         return FIT if row["in_fit"] else TO_COME if name in drawn else NOT_DRAWN
 
     return [use(row) for row in images]

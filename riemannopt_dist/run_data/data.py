@@ -75,8 +75,12 @@ def _pictures(
 
 
 def _model_and_images(directory: RunDirectory, results: pa.Table) -> tuple[str, int]:
-    """The model's name, and how many images the run is to evaluate; of bare results those that are there."""
-    there: int = pc.count_distinct(results["image_id"]).as_py()
+    """The model's name, and how many images the run is to evaluate; of bare results those that are there.
+
+    Those that it gave up on then are not among them.
+    """
+    evaluated = {*pc.unique(results["image_id"]).to_pylist()}
+    there = len(evaluated)
     if not directory.storage.exists(RUN):
         return "a model that is not told", there
     run = directory.read_run()
@@ -84,7 +88,9 @@ def _model_and_images(directory: RunDirectory, results: pa.Table) -> tuple[str, 
     if not directory.storage.exists(IMAGES):
         return model, there
     usable: int = pc.sum(directory.checked(IMAGES, run, columns=only("selected"))["selected"]).as_py() or 0
-    return model, len(divided(range(usable), config["fit"]["images"], config["limit"])[1])
+    drawn = len(divided(range(usable), config["fit"]["images"], config["limit"])[1])
+    given_up = {failure.image_id for failure in directory.read_failures() if failure.stage == RESULTS}
+    return model, drawn - len(given_up - evaluated)
 
 
 def _single_images(directory: RunDirectory, paths: Sequence[str]) -> dict[str, list[dict[str, Any]]]:

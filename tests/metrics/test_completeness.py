@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from riemannopt_dist.attribution import Attribution
+from riemannopt_dist.estimators.converged import relative_distance
 from riemannopt_dist.methods import blur_ig, guided_ig, idgi, integrate_path, integrated_gradients
 from riemannopt_dist.metrics.completeness import (
     COMPLETENESS,
@@ -47,6 +48,18 @@ def test_over_and_underestimates_of_images_do_not_cancel() -> None:
     result = result_of([1.0, 0.0], [0.5, 0.5], [0.0, 0.0])
     assert completeness_delta(result).tolist() == [0.5, -0.5]
     assert float(ratio_of_sums(result)) == 1.0
+
+
+def test_the_gap_bounds_the_distance_and_the_shares_bound_nothing() -> None:
+    """Of the exact map (3, −1), f changes by 2 and the norm is 4: two maps that are off by a half."""
+    exact = torch.tensor([3.0, -1.0]).view(1, 1, 1, 2)
+    errors = []
+    for values in ([3.5, -1.0], [3.25, -1.25]):
+        maps = torch.tensor(values).view(1, 1, 1, 2)
+        one = Attribution(maps, torch.tensor([2.0]), torch.tensor([0.0]), torch.ones(1).long())
+        assert completeness_delta(one).abs() <= (maps - exact).abs().sum()
+        errors.append((relative_error(one).item(), relative_distance(maps, exact).item()))
+    assert errors == [(0.25, 0.125), (0.0, 0.125)]
 
 
 def test_an_output_that_does_not_change_has_no_relative_error() -> None:

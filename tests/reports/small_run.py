@@ -71,9 +71,7 @@ def make_run(
         if here:
             directory.write_table(f"results/{key}.parquet", _results(config, here, error))
             _write_maps(directory, config, key, here, [e.image.image_id for e in chosen])
-    directory.write_failures(
-        [Failure("results", f"p{images + FIT - 1:02}.png", "OutOfMemory: <b>no</b> room", 3)]
-    )
+    directory.write_failures([Failure("fit", "p00.png", "OutOfMemory: <b>no</b> room", 3)])
     return directory
 
 

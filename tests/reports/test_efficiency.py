@@ -190,6 +190,32 @@ def test_a_tolerance_that_no_count_of_the_grid_holds_costs_at_most_what_the_larg
     assert row["bound"] == EXACT
 
 
+def test_with_several_draws_evaluations_are_compared_with_evaluations() -> None:
+    """Eight draws of a baseline: each cell takes its count eight times over."""
+    cells = LINEAR | {("exact", "left", 16): 1.6 / 32, ("expected", "expected_gradients", 64): 1.6 / 16}
+    costs = {"linear": 8, "exact": 8, "auto_0.05": 8, "expected": 1}
+    auto = {("auto_0.05", "softmax_trapezoid", 256): 0.05 / 1.3}
+    frame = results(cells | auto).to_pandas()
+    kinds = frame["placement"].replace("adaptive", "auto_0.05")
+    frame["gradient_evaluations"] = frame["samples"] * kinds.map(costs)
+    is_auto = frame["placement"] == "adaptive"
+    some = frame["image_id"] < "i05"
+    # Five images are at the most of all draws, the others at no more than that of one or of two.
+    frame.loc[is_auto & ~some, "gradient_evaluations"] = [256, 512] * 10
+    table = sample_efficiency(pa.Table.from_pandas(frame)).set_index(["placement", "samples"])
+    for count in LINEAR:
+        assert table.loc[(count[0], count[2]), "efficiency"] == pytest.approx(1)
+    assert table.loc[("exact", 16), "efficiency"] == pytest.approx(2)
+    # 16 points of 8 draws each have the error of 64 gradients in all.
+    assert table.loc[("expected", 64), "efficiency"] == pytest.approx(2)
+    (row,) = tolerances(pa.Table.from_pandas(frame)).to_dict("records")
+    assert row["linear_count"] == 64
+    assert row["cost"] == pytest.approx((5 * 2048 + 10 * 256 + 10 * 512) / 25 / (8 * 64))
+    assert row["at_maximum"] == 5 / 25
+    (row,) = tolerances(pa.Table.from_pandas(frame[is_auto])).to_dict("records")
+    assert row["at_maximum"] == 5 / 25
+
+
 @pytest.mark.parametrize(("images", "bounds"), [(9, {TOO_FEW}), (10, {AT_LEAST, AT_MOST, EXACT})])
 def test_fewer_than_ten_images_are_called_too_few(images: int, bounds: set[str]) -> None:
     cells = LINEAR | {("exact", "left", 32): 1.6 / 500, ("powell", "left", 16): 0.9}

@@ -27,6 +27,16 @@ def test_a_typical_image_is_drawn_with_equal_points_and_without(tmp_path: Path) 
     assert {"report/maps.png", "report/maps.svg"} <= figure_files(data).keys()
 
 
+def test_a_map_without_an_error_is_drawn_with_a_dash(tmp_path: Path) -> None:
+    """As rescale's is, of a run that measures completeness alone."""
+    run = make_run(
+        tmp_path, images=3, error=lambda name, cell: 0.5 if cell.placement == "linear" else float("nan")
+    )
+    figure = maps_figure(data_of(run))
+    assert figure is not None
+    assert [axis.get_title() for axis in figure.axes[1:3]] == ["4 linear left: 0.500", "4 exact left: –"]
+
+
 def test_a_run_without_maps_has_no_such_figure(tmp_path: Path) -> None:
     data = data_of(make_run(tmp_path, images=3, maps=None))
     assert cells_shown(data) == []

@@ -1,31 +1,37 @@
 """The page of a run: its numbers against DuckDB, what it says of half a run, and that nothing in it acts."""
 
 import base64
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from riemannopt_dist.reports.answer import best_of, missing, savings_of, verdict
 from riemannopt_dist.reports.data import RunData
 from riemannopt_dist.reports.equal_points import against_equal_points
+from riemannopt_dist.reports.exclusions import exclusions
 from riemannopt_dist.reports.formats import FORMATS
 from riemannopt_dist.reports.gallery import gallery
 from riemannopt_dist.reports.line_charts import error_charts
 from riemannopt_dist.reports.page.heat_maps import overlay, scale_of, smooth
-from riemannopt_dist.reports.page.parts import Block, shown
+from riemannopt_dist.reports.page.parts import Block, Table, shown
 from riemannopt_dist.reports.run_page import INDEX, run_page
+from riemannopt_dist.reports.table_one import table_of
 from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.config.yaml_text import parse_yaml
-from riemannopt_dist.run.directory import RunDirectory
+from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.grid import Cell
+from riemannopt_dist.run.shards import drawn_images
 from riemannopt_dist.run_data.data import results_so_far, run_data
 from tests.reports.small_run import data_of, halved, make_run
 
@@ -79,8 +85,8 @@ def test_the_answer_is_that_of_the_errors(html: str) -> None:
     assert "ig exact left 8 saves most against equal points: for its true error of 0.0625" in answer[1]
     assert "on 12 images these take" in answer[1]
     assert answer[1].endswith("16 evaluations, and it takes 8, 50 % less.")
-    assert answer[2].startswith("16 inputs, 1 left out (1 unreadable or without a valid label); all")
-    assert "all 12 images drawn to be evaluated are done; 1 image given up on" in answer[2]
+    assert answer[2].startswith("16 inputs, 15 usable, 1 left out (1 unreadable or without a valid label)")
+    assert "all 12 images to be evaluated are done; 1 image given up on" in answer[2]
 
 
 def test_the_images_told_are_those_that_have_the_error(tmp_path: Path) -> None:
@@ -216,11 +222,51 @@ def test_of_few_images_there_is_no_verdict(tmp_path: Path) -> None:
     assert "no number here is a verdict" in told(against_equal_points(data, savings_of(data.results)))
 
 
+def test_a_cell_with_a_tolerance_is_not_the_best_of_its_most(tmp_path: Path) -> None:
+    data = data_of(make_run(tmp_path, maps=None))
+
+    def best(summary: pd.DataFrame) -> list[tuple[str, str]]:
+        (table, *_) = against_equal_points(replace(data, summary=summary), {})
+        assert isinstance(table, Table)
+        of = [column.head for column in table.columns]
+        rows = [dict(zip(of, row, strict=True)) for row in table.rows]
+        return [(r["placement"].text, r["samples"].text) for r in rows if r["true error"].verdict == "best"]
+
+    assert best(data.summary) == [("linear", "16"), ("exact", "4"), ("exact", "8")]
+    tolerance = data.summary["placement"].eq("exact").map({True: 0.05, False: np.nan})
+    assert best(data.summary.assign(tolerance=tolerance)) == [("linear", count) for count in ("4", "8", "16")]
+
+
 def test_one_image_and_half_a_run_are_told(tmp_path: Path) -> None:
     data = data_of(make_run(tmp_path, done=1))
     assert answer_of(data).startswith("No verdict: one image tells nothing of others.")
     assert "the run is not finished: 1 of 12 images are done" in answer_of(data)
     assert "1 of 1" in told(gallery(data, {}))
+
+
+def test_a_run_that_gave_an_image_up_is_finished(tmp_path: Path) -> None:
+    directory = make_run(tmp_path, done=11, maps=None)
+    assert "the run is not finished: 11 of 12 images are done" in missing(data_of(directory))
+    assert "11 images of 12: the run is not finished" in " ".join(table_of(data_of(directory)).notes)
+    evaluated = {*data_of(directory).results["image_id"].to_pylist()}
+    about = directory.read_run()["config"]
+    drawn = drawn_images(directory.read_images() or [], about["seed"])[about["fit"]["images"] :]
+    (lost,) = {*drawn} - evaluated
+    directory.write_failures([Failure("results", lost, "OutOfMemory: no room", 3)])
+    data = data_of(directory)
+    assert "all 11 images to be evaluated are done; 1 image given up on" in missing(data)
+    assert "not finished" not in " ".join(table_of(data).notes)
+
+
+def test_what_the_selection_gave_up_on_is_told_once(tmp_path: Path) -> None:
+    directory = make_run(tmp_path, maps=None)
+    directory.write_failures([Failure("selection", "broken.png", "OutOfMemory: no room", 3)])
+    data = data_of(directory)
+    assert missing(data).startswith("16 inputs, 15 usable, none left out; all 12 images")
+    (table,) = (block for block in exclusions(data) if isinstance(block, Table))
+    assert [[value.text for value in row[:3]] for row in table.rows] == [
+        ["selection", "OutOfMemory: no room", "1"]
+    ]
 
 
 def test_without_maps_the_page_tells_how_to_store_them_and_photos_may_be_gone(tmp_path: Path) -> None:
@@ -291,7 +337,7 @@ def test_bare_results_have_a_page_too(run: RunDirectory) -> None:
     words = told(block for section in page.sections for block in section.blocks)
     assert "There is no run.json beside the results" in words
     assert "The photo is not shown: the run directory does not tell where images lie" in words
-    assert page.answer[2] == "All 12 images drawn to be evaluated are done; none was given up on."
+    assert page.answer[2] == "All 12 images to be evaluated are done; none was given up on."
 
 
 def test_a_saving_that_images_do_not_tell_from_nothing_is_doubted(tmp_path: Path) -> None:
@@ -318,3 +364,4 @@ def test_numbers_have_three_digits_and_no_more() -> None:
         0.9996: "1.00",
     }
     assert {value: shown(value) for value in expected} == expected
+    assert [shown(value) for value in (math.nan, math.inf, -math.inf)] == ["–", "∞", "−∞"]

@@ -9,12 +9,13 @@ import pyarrow.compute as pc
 import pytest
 from scipy import stats
 
-from riemannopt_dist.choices import WITHOUT_GAP
+from riemannopt_dist.estimators.base import has_gap
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.completeness import COMPLETENESS
 from riemannopt_dist.metrics.insertion import INSERTION
 from riemannopt_dist.reports import statistics
 from riemannopt_dist.reports.comparison import NamedRun, compare_runs
+from riemannopt_dist.reports.gaps import KNOWN, gauged
 from riemannopt_dist.reports.statistics import (
     LARGE,
     RESAMPLES,
@@ -178,21 +179,37 @@ def test_changes_are_paired_and_know_which_way_is_better() -> None:
 def test_no_verdict_rests_on_a_gap_that_is_no_measure() -> None:
     """By design or 0 by construction, of the estimators of which no gap tends to 0 by the integral's error;
     the rows keep it, and other scores are compared."""
-    by_design = {name for name, one in ESTIMATORS.items() if not one.tends_to_integral}
-    assert {*WITHOUT_GAP} == by_design | {"rescale"}
+    assert {*KNOWN} == {name for name, one in ESTIMATORS.items() if not has_gap(one)}
     rows = table({("ig", "linear"): [0.5] * 10, ("ig", "exact"): [0.4] * 9 + [0.5]})
     place = rows.schema.get_field_index("estimator")
-    alike = [rows.set_column(place, "estimator", pa.array([name] * 20)) for name in ("left", *WITHOUT_GAP)]
+    alike = [rows.set_column(place, "estimator", pa.array([name] * 20)) for name in ("left", *KNOWN)]
     together = pa.concat_tables(alike)
     compared = pd.read_csv(io.BytesIO(comparison_files(together)["comparisons.csv"]))
     assert {*compared[compared["score"] == "relative_error"]["estimator"]} == {"left"}
-    assert {*compared[compared["score"] == "insertion"]["estimator"]} == {"left", *WITHOUT_GAP}
+    assert {*compared[compared["score"] == "insertion"]["estimator"]} == {"left", *KNOWN}
     holm = compared[compared["score"] == "relative_error"]["wilcoxon_p_holm"]
     assert holm.item() == pytest.approx(2 * 0.5**9)  # of one pair alone
     runs = [NamedRun(name, together, {}, {}) for name in ("first", "second")]
     changes = compare_runs(runs).changes
     assert {*changes[changes["score"] == "relative_error"]["estimator"]} == {"left"}
     assert not pc.any(pc.is_nan(together["relative_error"])).as_py()
+
+
+def test_a_run_tells_its_estimators_without_a_gap() -> None:
+    """One of another package, too; and of one that says so the gap of a known name is judged."""
+    rows = pa.Table.from_pylist(
+        [{"image_id": "a", "estimator": name, "relative_error": 0.5} for name in ("left", "theirs", "idg")]
+    )
+
+    def judged(table: pa.Table) -> list[str]:
+        return [row["estimator"] for row in gauged(table).to_pylist() if row["relative_error"] == 0.5]
+
+    assert judged(rows) == ["left", "theirs"]
+    told = (results_schema([], ["theirs"]).metadata, results_schema([], []).metadata)
+    assert [judged(rows.replace_schema_metadata(one)) for one in told] == [
+        ["left", "idg"],
+        ["left", "theirs", "idg"],
+    ]
 
 
 def test_images_without_a_value_are_left_out_of_the_pair() -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from riemannopt_dist.metrics.completeness import COMPLETENESS
+from riemannopt_dist.reports.gaps import gauged, gauged_summary
 from riemannopt_dist.reports.summary import summarize, summary_files
 from riemannopt_dist.run.results import read_results, write_files
 from riemannopt_dist.run.schemas import results_schema
@@ -51,6 +52,20 @@ def test_summary_of_a_hand_computed_case() -> None:
     assert (four.relative_error_mean_left_out, eight.relative_error_mean_left_out) == (1, 0)
     assert four.seconds == 2.0
     assert four.gradient_evaluations == 4
+
+
+def test_what_is_no_gap_is_not_printed_among_gaps() -> None:
+    """A map that is complete by construction has none: it would be the best of all."""
+    rows = [*ROWS, *({**row, "estimator": "rescale", "completeness_delta": 0.0} for row in ROWS)]
+    results = pa.Table.from_pylist(rows, SCHEMA)
+    summary = summarize(results)
+    assert summary["ratio_of_sums"].notna().all()
+    printed = gauged_summary(summary, results)
+    gaps = ["relative_error_mean", "relative_error_median", "ratio_of_sums"]
+    rescale = summary["estimator"] == "rescale"
+    assert printed.loc[rescale, gaps].isna().all(axis=None)
+    pd.testing.assert_frame_equal(printed[~rescale], summary[~rescale])
+    assert summarize(gauged(results)).loc[rescale, gaps].isna().all(axis=None)
 
 
 def test_summary_is_written_and_read_from_a_run_directory(tmp_path: Path) -> None:

@@ -64,5 +64,7 @@ def test_a_tolerance_is_a_row_of_its_own_and_what_a_terminal_obeys_is_shown() ->
     table.loc[0, "images"] = 3
     lines = list(summary_lines(table, DIRECTIONS))
     assert lines[0].startswith("3 to 8 images a cell")
-    assert any(line.startswith("    adaptive left to 0.05  ") for line in lines)
+    (told,) = (line for line in lines[:8] if line.startswith("    adaptive left to 0.05  "))
+    assert "*" not in told  # eight is the most that it may take
+    assert any(line.startswith("    linear left  ") and line.endswith("0.5*") for line in lines[:8])
     assert all(line.isprintable() for line in lines)

@@ -113,9 +113,10 @@ def test_damage_of_every_kind_is_accounted_for(tmp_path: Path) -> None:
     assert list(problems(directory)) == []
     shown = CliRunner().invoke(app, ["summarize", str(tmp_path / "run")])
     usable = len(images) - len(errors)
-    assert f"{len(images)} inputs: {usable} usable, {len(errors)} left out because they cannot be read" in (
-        " ".join(shown.output.split())
-    )
+    said = " ".join(shown.output.split())
+    unread = len(errors) - len(given_up)
+    assert f"{usable} usable, {unread} left out ({unread} unreadable or without a valid label)" in said
+    assert f"{len(given_up)} images given up on: see " in said
 
 
 def tar_of(pictures: Path) -> bytes:

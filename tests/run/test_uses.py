@@ -65,6 +65,13 @@ def test_every_input_has_one_use_while_a_run_goes_on() -> None:
     }
 
 
+@pytest.mark.parametrize("select", ["wrong", "all"])
+def test_a_wrong_image_that_is_asked_for_is_left_out_for_its_probability(select: str) -> None:
+    rows = [image("wrong", label=2, selected=False), image("right", selected=False)]
+    assert uses(rows, {**CONFIG, "select": select}, (), frozenset()) == ["not selected"] * 2
+    assert uses(rows, {**CONFIG, "select": "correct"}, (), frozenset()) == ["misclassified", "not selected"]
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> RunDirectory:
     """A run that has selected its images, and has no results yet."""

@@ -165,7 +165,9 @@ def bounded(value: float, low: float, high: float) -> str:
 
 
 def shown(value: float, digits: int = 3) -> str:
-    """A number of so many digits, without an exponent where it is of a common size."""
+    """A number of so many digits, without an exponent where it is of a common size; a dash for NaN."""
+    if math.isnan(value):
+        return NOTHING
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if math.isclose(value, round(value), rel_tol=1e-9) and abs(value) < 1e6:

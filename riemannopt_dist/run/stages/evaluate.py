@@ -12,7 +12,7 @@ from torch import Tensor
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.choices import Precision
 from riemannopt_dist.data.boxes import Box
-from riemannopt_dist.estimators.base import Placed, attribute_together, cost_together, shares
+from riemannopt_dist.estimators.base import Placed, attribute_together, cost_together, has_gap, shares
 from riemannopt_dist.estimators.converged import Reference, references
 from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.metrics.controls import CONTROLS
@@ -59,8 +59,10 @@ class Evaluation:
 
     @property
     def schema(self) -> pa.Schema:
-        """The cell, and the columns of the metrics."""
-        return schemas.results_schema(METRICS[name] for name in self.metrics)
+        """The cell, and the columns of the metrics; with the estimators that have no gap to judge."""
+        names = {cell.estimator for cell in self.placed}
+        without_gap = [name for name in names if not has_gap(ESTIMATORS[name])]
+        return schemas.results_schema([METRICS[name] for name in self.metrics], without_gap)
 
     @property
     def parts(self) -> Sequence[Part]:
