@@ -47,7 +47,8 @@ def load_model(name: str, weights: str | None = None, **settings: Unpack[ModelSe
 
     - `num_classes`;
     - `input_size`, what the network takes, and `resize_size`, what the image just covers before that is cut
-      of its middle: the side of a square or (height, width), in pixels;
+      of its middle: the side of a square or (height, width), in pixels. Of an `input_size` alone as large a
+      share is cut as for the published weights; all is taken of another shape, and for a function's network;
     - `channels`, 1 for grey images and 3 for RGB, and the `mean` and `std` of each in [0, 1];
     - `output_key`, where the network gives a mapping or a tuple: the key or the place of its logits.
 

@@ -247,12 +247,14 @@ def test_a_factory_that_fails_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_a_larger_input_is_cut_from_a_larger_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_cut_where_a_function_tells_its_input_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = "from torch import nn\ndef made():\n    net = nn.Linear(1, 2)\n    net.input_size = 299\n"
     (tmp_path / "large.py").write_text(code + "    return net\n")
     monkeypatch.syspath_prepend(tmp_path)
     model = load_model("large:made")
-    assert (model.input_size, model.resize_size) == ((299, 299), (342, 342))
+    assert (model.input_size, model.resize_size) == ((299, 299), (299, 299))
 
 
 def test_a_factory_takes_a_local_file(toy: str, tmp_path: Path) -> None:

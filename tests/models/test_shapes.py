@@ -84,7 +84,35 @@ def test_networks_take_other_shapes_and_workers_build_the_same(name: str, settin
 
 def test_a_square_is_told_by_one_number_or_two() -> None:
     one, two = (load_model("timm:test_resnet", RANDOM, input_size=size) for size in (64, [64, 64]))
-    assert one.framing == two.framing == ((64, 64), (168, 168), 3)
+    assert one.framing == two.framing == ((64, 64), (67, 67), 3)  # 160 of 168 pixels are published
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "resize_size"),
+    [
+        ("resnet18", 224, 256),  # as published
+        ("resnet18", 64, 73),  # 256 / 224
+        ("resnet18", 448, 512),
+        ("timm:resnet18", 32, 34),  # crop_pct 0.95, 224 of 235
+        ("timm:vit_tiny_patch16_224", 96, 106),  # crop_pct 0.9, 224 of 248
+    ],
+)
+def test_an_input_size_alone_keeps_the_share_that_is_cut(name: str, size: int, resize_size: int) -> None:
+    model = load_model(name, RANDOM, num_classes=3, input_size=size)
+    assert model.framing == ((size, size), (resize_size, resize_size), 3)
+
+
+@pytest.mark.parametrize(("factory", "settings"), [("digits", {}), ("unsized", {"input_size": 28})])
+def test_a_factory_that_tells_its_input_alone_sees_whole_pictures(
+    factory: str, settings: dict[str, Any]
+) -> None:
+    """A digit of 28 × 28 pixels reaches the network as it is."""
+    model = load_model(f"tests.models.test_shapes:{factory}", channels=1, mean=[0.5], std=[0.5], **settings)
+    assert model.framing == ((28, 28), (28, 28), 1)
+    digit = picture(28, 28).convert("L")
+    (batch,) = ro.batches([digit], model)
+    assert torch.equal(batch.images[0], functional.to_tensor(digit))
+    assert assemble_model(model.name, model_state(model)).framing == model.framing
 
 
 @pytest.mark.parametrize(
@@ -164,6 +192,16 @@ def grey() -> nn.Module:
     net.conv = nn.Conv2d(1, 8, 3)
     net.input_size = net.resize_size = (24, 20)
     net.channels = 1
+    return net
+
+
+def unsized() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+
+
+def digits() -> nn.Module:
+    net = unsized()
+    net.input_size = 28  # type: ignore[assignment]
     return net
 
 
