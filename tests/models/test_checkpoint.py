@@ -46,6 +46,15 @@ WRITTEN: dict[str, Callable[[State], dict[str, Any]]] = {
     },
     "timm": lambda state: {"arch": "resnet18", "state_dict": _wrong(state), "state_dict_ema": state},
     "a training script": lambda state: {"model": _prefixed("module.backbone.", state), "epoch": 1},
+    "a loss with a network": lambda state: {
+        "state_dict": _prefixed("loss.net.", _wrong(state)) | _prefixed("model.", state)
+    },
+    "an averaged copy": lambda state: {
+        "state_dict": _prefixed("model.", _wrong(state)) | _prefixed("model_ema.module.", state)
+    },
+    "an averaged copy beside plain names": lambda state: _wrong(state) | _prefixed("ema.", state),
+    "a network by two names": lambda state: _prefixed("model.", state) | _prefixed("net.", state),
+    "compiled": lambda state: _prefixed("_orig_mod.", state) | _prefixed("teacher.", _wrong(state)),
 }
 
 
@@ -61,7 +70,15 @@ def test_it_is_the_network_that_was_trained(
     mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     torch.testing.assert_close(model(IMAGES), network((IMAGES - mean) / std))
     assert (model.classes, model.input_size, model.resize_size) == (CLASSES, (64, 64), (72, 72))
-    assert ("1 others are left out" in caplog.text) == (framework == "Lightning")
+    assert ("; 1 others are left out" in caplog.text) == (framework == "Lightning")
+
+
+def test_copies_of_which_neither_comes_first_are_named(trained: State, tmp_path: Path) -> None:
+    copies = _prefixed("student.", trained) | _prefixed("teacher.", _wrong(trained))
+    torch.save({"state_dict": copies}, path := tmp_path / "two.ckpt")
+    copied = r"holds 2 copies of the network, with 'student\.' and 'teacher\.' before their names: save the"
+    with pytest.raises(ValueError, match=copied):
+        load_model("resnet18", str(path), num_classes=CLASSES)
 
 
 def test_a_worker_builds_it_once_more_from_its_arrays(trained: State, tmp_path: Path) -> None:
