@@ -129,6 +129,11 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8)).convert("RGB")
 
 
+def toned(image: Image.Image, channels: int) -> Image.Image:
+    """An RGB image as it is, or grey, by Rec. 601's weights, of one channel."""
+    return image.convert("L") if channels == 1 else image
+
+
 def prepare_image(image: Image.Image, input_size: Size, resize_size: Size, channels: int = 3) -> Tensor:
     """The middle of an image, `input_size` of it, scaled to just cover `resize_size` before, antialiased.
 
@@ -145,7 +150,6 @@ def prepare_image(image: Image.Image, input_size: Size, resize_size: Size, chann
     if width * height > _MAX_PIXELS:
         raise UnreadableImage(f"too elongated: {image.width} × {image.height} pixels")
     left, top = corner((width, height), crop)
-    toned = image.convert("L") if channels == 1 else image
-    resized = toned.resize((width, height), Image.Resampling.BILINEAR)
+    resized = toned(image, channels).resize((width, height), Image.Resampling.BILINEAR)
     pixels = np.array(resized.crop((left, top, left + crop[1], top + crop[0]))).reshape(*crop, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div_(255).contiguous()
