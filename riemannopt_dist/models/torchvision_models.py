@@ -73,6 +73,7 @@ def torchvision_recipe(name: str, weights: str | None) -> Recipe | None:
         input_size=height_and_width(preprocessing.crop_size[0]),
         resize_size=height_and_width(preprocessing.resize_size[0]),
         classes=len(chosen.meta["categories"]),
+        interpolation=preprocessing.interpolation.value,
     )
 
 
