@@ -71,21 +71,24 @@ def _content(path: Path) -> Mapping[object, object]:
 
 def _tensors(content: Mapping[object, object], path: Path) -> tuple[str, State]:
     """The tensors by name, and the key of the file under which they lie, "" if under none."""
-    for key in (*AVERAGED, *PLAIN):
-        inside = content.get(key)
-        if isinstance(inside, Mapping) and inside:
-            return key, _checked(inside, f"{path}: {key}")
-    return "", _checked(content, str(path))
+    inside = {key: value for key in (*AVERAGED, *PLAIN) if isinstance(value := content.get(key), Mapping)}
+    faults: list[str] = []
+    for key, value in ({key: value for key, value in inside.items() if value} or {"": content}).items():
+        if (fault := _fault(value)) is None:
+            for other in faults:
+                logger.warning("weights: %s; what is under %r is taken", other, key)
+            return key, value
+        where = f"{path}: {key}" if key else f"{path}"
+        faults.append(f"{where}: expected names of tensors, found {fault}")
+    raise ValueError(f"weights: {faults[0]}")
 
 
-def _checked(content: Mapping[object, object], where: str) -> State:
-    state: dict[str, Tensor] = {}
+def _fault(content: Mapping[object, object]) -> str | None:
+    """What there is beside tensors by name, None if nothing."""
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):
-            kind = type(value).__name__
-            raise ValueError(f"weights: {where}: expected names of tensors, found {key!r} of type {kind}")
-        state[key] = value
-    return state
+            return f"{key!r} of type {type(value).__name__}"
+    return None
 
 
 def _prefix(state: State, names: Collection[str], path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,9 @@ def torchvision_names() -> list[str]:
 
 # Heads that help training and give nothing in eval mode. Weights files hold them; we leave them out.
 _AUXILIARY_HEADS = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+"""What published files have of a dense layer: norm.1.weight for norm1.weight."""
 
 
 def torchvision_recipe(name: str, weights: str | None) -> Recipe | None:
@@ -67,7 +71,7 @@ def torchvision_recipe(name: str, weights: str | None) -> Recipe | None:
     return Recipe(
         build=build,
         fetch=fetch,
-        adapt=lambda _, state: {key: value for key, value in state.items() if not key.startswith(heads)},
+        adapt=lambda _, state: _renamed(state, heads),
         mean=tuple(preprocessing.mean),
         std=tuple(preprocessing.std),
         input_size=height_and_width(preprocessing.crop_size[0]),
@@ -75,6 +79,12 @@ def torchvision_recipe(name: str, weights: str | None) -> Recipe | None:
         classes=len(chosen.meta["categories"]),
         interpolation=preprocessing.interpolation.value,
     )
+
+
+def _renamed(state: State, heads: tuple[str, ...]) -> State:
+    """The state without `heads`, and DenseNet's of old files under its names of now, as torchvision does."""
+    kept = {key: value for key, value in state.items() if not key.startswith(heads)}
+    return {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in kept.items()}
 
 
 def _side(name: str, size: Pixels) -> int:
