@@ -6,6 +6,8 @@ images cover. Where neither is told the middle 224 pixels of 256 are taken.
 """
 
 import importlib
+import importlib.util
+from pathlib import Path
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -67,4 +69,15 @@ def _made_by_factory(name: str) -> nn.Module:
     return network
 
 
-FACTORY = Source(takes=lambda name: ":" in name, recipe=lambda name, _: factory_recipe(name), published=False)
+def _code_file(name: str) -> Path | None:
+    """The file of the function's module, which is not imported. Raises ImportError, ValueError."""
+    module = importlib.util.find_spec(name.partition(":")[0])
+    return Path(module.origin) if module and module.origin else None
+
+
+FACTORY = Source(
+    takes=lambda name: ":" in name,
+    recipe=lambda name, _: factory_recipe(name),
+    published=False,
+    code_file=_code_file,
+)

@@ -187,4 +187,5 @@ HUGGING_FACE = Source(
     recipe=lambda name, _: hugging_face_recipe(name),
     published=False,
     takes_classes=True,
+    code_file=lambda name: folder_of(name) / CONFIG,
 )
