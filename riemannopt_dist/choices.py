@@ -36,8 +36,12 @@ CELL = ("path", "estimator", "placement", "samples", "tolerance")
 
 Pixels = tuple[int, int]
 """Height and width."""
-Framing = tuple[Pixels, Pixels, int]
-"""How an image becomes a model's input: what is cut, what the image covers before, and its channels."""
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+"""How the pixels of a scaled image come from those of the image, as Pillow calls it."""
+INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
+Framing = tuple[Pixels, Pixels, int, Interpolation]
+"""How an image becomes a model's input: what is cut, what the image covers before, its channels, and how it
+is scaled."""
 
 Average = Literal["mean", "normalised_mean", "normalised_median"]
 """How images make a profile."""

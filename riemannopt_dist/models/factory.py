@@ -1,24 +1,31 @@
 """Networks that a function of the user's own returns: `package.module:factory`.
 
 It takes no arguments. The network takes [0, 1] RGB and gives logits; its attributes `input_size`,
-`resize_size` and `channels` are used where it has them.
+`resize_size` and `channels` are used where it has them. Of an `input_size` alone nothing is cut: that is what
+images cover. Where neither is told the middle 224 pixels of 256 are taken.
 """
 
 import importlib
+import importlib.util
+from pathlib import Path
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from riemannopt_dist.models.errors import closest, told
-from riemannopt_dist.models.recipe import Form, Recipe, default_resize, pixels_of
+from riemannopt_dist.models.recipe import Form, Recipe, pixels_of
 from riemannopt_dist.models.source import Source
+
+ASSUMED = (224, 256)
+"""What is cut and what images cover, in pixels, for a network that tells neither."""
 
 
 def factory_recipe(name: str) -> Recipe:
     """What package.module:factory asks for. Raises ValueError where there is no network, or it fails."""
     network = _made_by_factory(name)
-    input_size = pixels_of(name, "input_size", getattr(network, "input_size", 224))
-    default = default_resize(input_size, max(256, round(max(input_size) * 8 / 7)))
+    is_told = hasattr(network, "input_size")
+    input_size = pixels_of(name, "input_size", getattr(network, "input_size", ASSUMED[0]))
+    default = input_size if is_told else ASSUMED[1]
 
     def build(form: Form) -> nn.Module:
         if form.classes is not None:
@@ -35,6 +42,7 @@ def factory_recipe(name: str) -> Recipe:
         resize_size=pixels_of(name, "resize_size", getattr(network, "resize_size", default), input_size),
         classes=None,
         channels=getattr(network, "channels", 3),
+        are_sizes_assumed=not hasattr(network, "resize_size"),
     )
 
 
@@ -61,4 +69,15 @@ def _made_by_factory(name: str) -> nn.Module:
     return network
 
 
-FACTORY = Source(takes=lambda name: ":" in name, recipe=lambda name, _: factory_recipe(name), published=False)
+def _code_file(name: str) -> Path | None:
+    """The file of the function's module, which is not imported. Raises ImportError, ValueError."""
+    module = importlib.util.find_spec(name.partition(":")[0])
+    return Path(module.origin) if module and module.origin else None
+
+
+FACTORY = Source(
+    takes=lambda name: ":" in name,
+    recipe=lambda name, _: factory_recipe(name),
+    published=False,
+    code_file=_code_file,
+)

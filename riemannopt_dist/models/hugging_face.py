@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from riemannopt_dist.choices import HF, Pixels, height_and_width
+from riemannopt_dist.choices import HF, Interpolation, Pixels, height_and_width
 from riemannopt_dist.models.checkpoint import State
 from riemannopt_dist.models.errors import required, told
 from riemannopt_dist.models.recipe import Form, Recipe
@@ -25,6 +25,8 @@ CONFIG = "config.json"
 PREPROCESSING = "preprocessor_config.json"
 CROP_SHARE = 224 / 256
 """Of a picture's short side that is cut, where its processor brings that to one side and cuts none."""
+RESAMPLE: dict[int, Interpolation] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+"""Pillow's numbers of the ways to scale an image."""
 LARGE = 384
 """Pixels from which on such a processor cuts nothing."""
 
@@ -35,6 +37,7 @@ def hugging_face_recipe(name: str) -> Recipe:
     library.utils.logging.disable_progress_bar()
     architecture = _architecture(name, folder, library)
     channels = getattr(architecture, "num_channels", 3)
+    interpolation = _interpolation(_content(folder / PREPROCESSING))
     resize_size, input_size = _sizes(_content(folder / PREPROCESSING), architecture)
     mean, std = _normalisation(_content(folder / PREPROCESSING))
 
@@ -63,6 +66,7 @@ def hugging_face_recipe(name: str) -> Recipe:
         classes=architecture.num_labels,
         channels=channels,
         output_key="logits",
+        interpolation=interpolation,
     )
 
 
@@ -163,6 +167,15 @@ def _pixels(size: Any) -> Pixels:
         raise ValueError(f"model: {PREPROCESSING}: size: {error}") from None
 
 
+def _interpolation(content: Mapping[str, Any]) -> Interpolation:
+    """How the processor scales images; bilinear where it does not tell. Raises ValueError for a rare way."""
+    resample = content.get("resample", 2)
+    if not isinstance(resample, int) or resample not in RESAMPLE:
+        known = ", ".join(f"{number} ({name})" for number, name in RESAMPLE.items())
+        raise ValueError(f"model: {PREPROCESSING}: resample: expected {known}, got {resample!r}")
+    return RESAMPLE[resample]
+
+
 def _class_names(architecture: Any) -> list[str] | None:
     """The names of its classes, None where they are numbered only."""
     names = [str(architecture.id2label[place]) for place in range(architecture.num_labels)]
@@ -174,4 +187,5 @@ HUGGING_FACE = Source(
     recipe=lambda name, _: hugging_face_recipe(name),
     published=False,
     takes_classes=True,
+    code_file=lambda name: folder_of(name) / CONFIG,
 )

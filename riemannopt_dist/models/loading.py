@@ -47,7 +47,10 @@ def load_model(name: str, weights: str | None = None, **settings: Unpack[ModelSe
 
     - `num_classes`;
     - `input_size`, what the network takes, and `resize_size`, what the image just covers before that is cut
-      of its middle: the side of a square or (height, width), in pixels;
+      of its middle: the side of a square or (height, width), in pixels. Of an `input_size` alone as large a
+      share is cut as for the published weights; all is taken of another shape, and for a function's network;
+    - `interpolation`, how it is scaled: "bilinear", "bicubic", "nearest" or "lanczos", as for the published
+      weights unless told;
     - `channels`, 1 for grey images and 3 for RGB, and the `mean` and `std` of each in [0, 1];
     - `output_key`, where the network gives a mapping or a tuple: the key or the place of its logits.
 
@@ -104,6 +107,10 @@ def _settings_of(state: Mapping[str, np.ndarray]) -> ModelSettings:
     settings = ModelSettings(
         input_size=input_size, resize_size=resize_size, channels=len(mean), mean=mean, std=std
     )
+    # A state of bilinear images does not tell so: digests are over what is there.
+    settings["interpolation"] = "bilinear"
+    if (scaled := state.get("interpolated")) is not None:
+        settings["interpolation"] = np.asarray(scaled).tobytes().decode()  # type: ignore[typeddict-item]
     if (part := state.get("output_part")) is not None:
         settings["output_key"] = json.loads(np.asarray(part).tobytes())
     return settings
@@ -119,6 +126,7 @@ def _classifier(network: nn.Module, name: str, recipe: Recipe, num_classes: int 
         resize_size=recipe.resize_size,
         classes=recipe.classes if num_classes is None else num_classes,
         output_key=recipe.output_key,
+        interpolation=recipe.interpolation,
     )
     if num_classes is not None:  # travels with the weights, as the sizes do
         model.register_buffer(NUM_CLASSES, torch.tensor(num_classes))

@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 from torch import nn
 
-from riemannopt_dist.choices import Pixels, height_and_width
+from riemannopt_dist.choices import INTERPOLATIONS, Interpolation, Pixels, check_choice, height_and_width
 from riemannopt_dist.models.checkpoint import State
 
 
@@ -18,6 +18,7 @@ class ModelSettings(TypedDict, total=False):
     std: Sequence[float] | None
     input_size: int | Sequence[int] | None
     resize_size: int | Sequence[int] | None
+    interpolation: Interpolation | None
     channels: int | None
     output_key: str | int | None
 
@@ -39,7 +40,9 @@ class Recipe:
     """What a name asks for; nothing is built or read before it is called.
 
     `build` makes the architecture, `fetch` the pretrained weights, and `adapt` the network's names of those
-    in a weights file. `mean` and `std` have a value for each of the `channels`; None are 0 and 1.
+    in a weights file. `mean` and `std` have a value for each of the `channels`; None are 0 and 1. Its sizes
+    are those that its images are prepared with, unless they `are_sizes_assumed`. Where not
+    `is_middle`, images are squeezed or padded instead of cut.
     """
 
     build: Callable[[Form], nn.Module]
@@ -52,6 +55,21 @@ class Recipe:
     classes: int | None
     channels: int = 3
     output_key: str | int | None = None
+    interpolation: Interpolation = "bilinear"
+    are_sizes_assumed: bool = False
+    is_middle: bool = True
+
+    def resize_for(self, input_size: Pixels) -> Pixels:
+        """What images cover before `input_size` is cut of them, where only that is told.
+
+        The share of a picture that is cut is the recipe's. Nothing is cut for another shape than a square,
+        since such a network is trained on pictures of its shape, nor where the recipe's sizes are assumed.
+        """
+        height, width = input_size
+        if height != width or self.are_sizes_assumed:
+            return input_size
+        (rows, columns), (own_height, own_width) = self.resize_size, self.input_size
+        return round(height * rows / own_height), round(width * columns / own_width)
 
     def form(self, classes: int | None) -> Form:
         """What the network is built for, with so many classes."""
@@ -61,10 +79,16 @@ class Recipe:
 def adjusted(recipe: Recipe, name: str, settings: Mapping[str, Any]) -> Recipe:
     """The recipe with what is told otherwise, but for the classes. Raises ValueError for what cannot be."""
     told = {key: value for key, value in settings.items() if value is not None and key != "num_classes"}
+    if not recipe.is_middle and "resize_size" not in told:
+        raise ValueError(
+            f"model: {name!r}: its images were squeezed or padded to a square, which is not done here: give "
+            "resize_size, which an image then covers in its own shape, before the middle of it is cut"
+        )
     if "input_size" in told:
         size = pixels_of(name, "input_size", told["input_size"])
-        told = {"resize_size": default_resize(size, max(recipe.resize_size))} | told
+        told = {"resize_size": recipe.resize_for(size)} | told
     changed = replace(recipe, **told)
+    check_choice(changed.interpolation, INTERPOLATIONS, f"model: {name!r}: interpolation")
     input_size = pixels_of(name, "input_size", changed.input_size)
     resize_size = pixels_of(name, "resize_size", changed.resize_size, input_size)
     channels = _checked_channels(changed.channels)
@@ -72,16 +96,6 @@ def adjusted(recipe: Recipe, name: str, settings: Mapping[str, Any]) -> Recipe:
     std = (1.0,) * channels if changed.std is None else tuple(changed.std)
     _check_normalisation(channels, mean, std)
     return replace(changed, mean=mean, std=std, input_size=input_size, resize_size=resize_size)
-
-
-def default_resize(input_size: Pixels, side: int) -> Pixels:
-    """What images cover before `input_size` is cut of them, where that is not told.
-
-    It is a square of `side` pixels at least. For another shape it is the input's own: such a network is
-    trained on pictures of its shape, of which nothing is cut.
-    """
-    height, width = input_size
-    return (max(height, side), max(width, side)) if height == width else input_size
 
 
 def pixels_of(name: str, key: str, size: object, least: Pixels = (1, 1)) -> Pixels:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from riemannopt_dist.models.recipe import Recipe
 
@@ -15,7 +16,8 @@ class Source:
 
     Its models' own weights are `published`, and may have to be fetched, or else they come with the model.
     `weights` are what they are called, where a model has several. Where it `takes_classes`, a number of
-    classes may be told without other weights, and the own ones are checked against it.
+    classes may be told without other weights, and the own ones are checked against it. `code_file` is the
+    file that a model's network is made by, None where that is a package's.
     """
 
     takes: Callable[[str], bool]
@@ -24,3 +26,4 @@ class Source:
     names: Callable[[], Sequence[str]] = tuple
     weights: Callable[[str], Sequence[str]] = lambda name: ()
     takes_classes: bool = False
+    code_file: Callable[[str], Path | None] = lambda name: None

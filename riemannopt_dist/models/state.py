@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from riemannopt_dist.models.checkpoint import State
 from riemannopt_dist.models.errors import first_of
 
+_OWN_NETWORK = "; for a network with other layers, in its head say, give a function package.module:factory"
+
 
 def model_state(model: nn.Module) -> dict[str, np.ndarray]:
     """The model's parameters and persistent buffers as NumPy arrays: views where the model is on the CPU.
@@ -45,21 +47,29 @@ def fill(network: nn.Module, state: State, origin: str, owner: str, *, assign: b
     for key in [name for name in own if name in state]:  # in the network's order, the same every time
         if own[key].shape != state[key].shape:
             shapes = f"{tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
-            mend = _other_classes(state[key], own[key])
+            mend = _mend(key, state[key], own[key])
             raise ValueError(f"{origin} are not {owner}: {key!r} has shape {shapes}{mend}")
-    if assign:  # the arrays are of this very network, whose versions some layers ask for (MNASNet)
-        state = OrderedDict(state)
-        vars(state).update(vars(own))
+    # Some layers ask for their version (MNASNet). All are this network's if the arrays are. Of a file the
+    # network's own alone is sure: batch norm of an old one has another.
+    versions = getattr(own, "_metadata", {})
+    state = OrderedDict(state)
+    vars(state)["_metadata"] = versions if assign else {"": versions.get("", {})}
     # Not strict: old files lack the batch counters of batch norm, which PyTorch then supplies.
     missing, unexpected = network.load_state_dict(state, strict=False, assign=assign)
     if missing or unexpected:
         differing = (("missing", missing), ("unexpected", unexpected))
         differences = ", ".join(f"{kind} {first_of(keys)}" for kind, keys in differing if keys)
-        raise ValueError(f"{origin} are not {owner}: {differences}")
+        mend = _OWN_NETWORK if missing and unexpected else ""
+        raise ValueError(f"{origin} are not {owner}: {differences}{mend}")
 
 
-def _other_classes(tensor: Tensor, own: Tensor) -> str:
-    """What to do about a last layer of other classes, if this is one."""
+def _mend(key: str, tensor: Tensor, own: Tensor) -> str:
+    """What to do about a tensor of another shape: images of other channels or another size, other classes."""
+    if tensor.ndim == 4 and {tensor.shape[1], own.shape[1]} == {1, 3} and tensor.shape[0] == own.shape[0]:
+        channels = tensor.shape[1]
+        return f"; for a network of images of this kind give channels: {channels}, and their mean and std"
+    if "pos" in key and tensor.ndim == own.ndim:
+        return "; for a network of images of another size give input_size"
     if tensor.ndim in (1, 2) and tensor.shape[1:] == own.shape[1:]:
         return f"; for a network of {len(tensor)} classes give num_classes: {len(tensor)}"
     return ""

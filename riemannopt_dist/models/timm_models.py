@@ -56,6 +56,8 @@ def architecture_recipe(name: str, architecture: str) -> Recipe:
         input_size=size,
         resize_size=(math.floor(size[0] / cfg.crop_pct), math.floor(size[1] / cfg.crop_pct)),
         classes=cfg.num_classes,
+        interpolation=cfg.interpolation,
+        is_middle=cfg.crop_mode == "center",
     )
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import importlib
+import logging
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +16,8 @@ from riemannopt_dist.models.checkpoint import State
 from riemannopt_dist.models.errors import downloading
 from riemannopt_dist.models.recipe import Form, Recipe
 from riemannopt_dist.models.source import Source
+
+logger = logging.getLogger(__name__)
 
 
 def _zoo() -> ModuleType:
@@ -29,6 +33,15 @@ def torchvision_names() -> list[str]:
 
 # Heads that help training and give nothing in eval mode. Weights files hold them; we leave them out.
 _AUXILIARY_HEADS = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+
+_NORMALISED = (
+    "weights: %s: taken as fine-tuned from %s's published weights, whose network normalises its input once "
+    "more (transform_input=True): for one trained without that, give a function package.module:factory"
+)
+"""No file of weights tells it."""
+
+_OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
+"""What published files have of a dense layer: norm.1.weight for norm1.weight."""
 
 
 def torchvision_recipe(name: str, weights: str | None) -> Recipe | None:
@@ -46,11 +59,14 @@ def torchvision_recipe(name: str, weights: str | None) -> Recipe | None:
         chosen = by_file.get(Path(weights).name if weights else "", members.DEFAULT)
     preprocessing = chosen.transforms()
     heads = _AUXILIARY_HEADS.get(name, ())
+    is_told = weights is None or Path(weights).name in by_file or not Path(weights).expanduser().is_file()
 
     def build(form: Form) -> nn.Module:
         options: dict[str, Any] = {}
         if heads:  # `transform_input` is what torchvision sets for its pretrained weights.
             options = {"transform_input": form.channels == 3, "aux_logits": False, "init_weights": False}
+            if form.channels == 3 and not is_told:
+                logger.warning(_NORMALISED, weights, name)
         elif name.startswith("vit_"):
             options = {"image_size": _side(name, form.input_size)}
         if form.classes is not None:
@@ -67,13 +83,20 @@ def torchvision_recipe(name: str, weights: str | None) -> Recipe | None:
     return Recipe(
         build=build,
         fetch=fetch,
-        adapt=lambda _, state: {key: value for key, value in state.items() if not key.startswith(heads)},
+        adapt=lambda _, state: _renamed(state, heads),
         mean=tuple(preprocessing.mean),
         std=tuple(preprocessing.std),
         input_size=height_and_width(preprocessing.crop_size[0]),
         resize_size=height_and_width(preprocessing.resize_size[0]),
         classes=len(chosen.meta["categories"]),
+        interpolation=preprocessing.interpolation.value,
     )
+
+
+def _renamed(state: State, heads: tuple[str, ...]) -> State:
+    """The state without `heads`, and DenseNet's of old files under its names of now, as torchvision does."""
+    kept = {key: value for key, value in state.items() if not key.startswith(heads)}
+    return {_OLD_DENSENET.sub(r"\1\2", key): value for key, value in kept.items()}
 
 
 def _side(name: str, size: Pixels) -> int:

@@ -47,13 +47,17 @@ class Pictures(Baseline):
         return draws != 1
 
     def of(self, images: Tensor, draw: int) -> Tensor:
-        """The picture number `draw`; its grey for images of one channel."""
+        """The picture number `draw`; its grey, that of the images, for images of one channel."""
+        import numpy as np
         import torch
+        from PIL import Image
         from torch.nn.functional import interpolate
 
-        picture = torch.from_numpy(_pixels(self.source, draw).copy()).permute(2, 0, 1)[None].double() / 255
-        if images.shape[1] == 1:
-            picture = picture.mean(1, keepdim=True)
+        from riemannopt_dist.data.decoding import toned
+
+        image = toned(Image.fromarray(_pixels(self.source, draw)), images.shape[1])
+        pixels = torch.from_numpy(np.atleast_3d(np.array(image)))
+        picture = pixels.permute(2, 0, 1)[None].double() / 255
         resized = interpolate(picture, images.shape[2:], mode="bilinear", antialias=True)
         return resized.clamp(0, 1).to(images).expand_as(images)
 

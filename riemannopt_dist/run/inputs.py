@@ -32,5 +32,6 @@ def check_labels(refs: Iterable[ImageRef], classes: int) -> None:
         if ref.label is not None and ref.label >= classes:
             raise ValueError(
                 f"labels: {ref.image_id!r} has class {ref.label}, the model's are 0 to {classes - 1}: "
-                "expected a model of the classes that the labels name"
+                "expected a model of the classes that the labels name, or the names of its classes, in their "
+                "order, in model.classes"
             )

@@ -1,11 +1,9 @@
 """What made a table of a run, in its metadata: which run, which model, whose code and which versions."""
 
 import hashlib
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -91,20 +89,15 @@ def is_behind(schema: pa.Schema, run: Mapping[str, Any], stage: str) -> bool:
 
 
 def code_digest(model: str) -> str:
-    """SHA-256, in hexadecimal, of the file that a model package.module:name comes from; "" of other models.
-
-    Of hf:FOLDER it is that of the configuration in the folder.
+    """SHA-256, in hexadecimal, of the file that a model's network is made by, see `Source`; "" without one.
 
     What the code of others depends on are the versions of packages.
     """
-    module, colon, place = model.partition(":")
-    if not colon or module == "timm":
-        return ""
+    from riemannopt_dist.models.table import source_of  # torch, which who reads a run does without
+
     try:
-        if module == "hf":
-            return hashlib.sha256((Path(place).expanduser() / "config.json").read_bytes()).hexdigest()
-        spec = importlib.util.find_spec(module)
-        return hashlib.sha256(Path(spec.origin or "").read_bytes()).hexdigest() if spec else ""
+        file = source_of(model).code_file(model)
+        return "" if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
     except (ImportError, OSError, ValueError):  # in a zip, say
         return ""
 

@@ -63,7 +63,7 @@ def _places(directory: RunDirectory, run: Mapping[str, Any]) -> dict[str, tuple[
 
 
 def _photo(ref: ImageRef, sizes: Sequence[Any] | None) -> tuple[Photo | None, str]:
-    """The photo (H, W, 3) as it is cut for a model of such sizes and channels, or why there is none."""
+    """The photo (H, W, 3) as it is framed for a model by `sizes`, see `Framing`, or why there is none."""
     if sizes is None:
         return None, "run.json does not tell the sizes that it is cut to: an earlier version wrote it"
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from torchvision.datasets import ImageFolder
 from torchvision.models._meta import _IMAGENET_CATEGORIES
 
 from riemannopt_dist.data.classes import class_index, classes_of, named_class, synset_ranks
@@ -230,6 +231,55 @@ def test_folders_that_are_numbers_are_class_indices(
     assert "folders 0, 2, 10, 999 are taken as class indices" in caplog.text
     packed = labels_of(list_images(tar_of(tmp_path / "00012.tar", *expected)))
     assert packed == {f"00012.tar/{name}": number for name, number in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        [str(number) for number in range(10)],
+        [str(number) for number in range(1, 8)],
+        [f"{number:02}" for number in range(12)],
+        [f"{number:03}" for number in range(12)],
+        ["n01440764", "n02102040", "n02979186"],  # of Imagenette, whose models number them so
+        ["bird", "boat"],
+    ],
+)
+def test_as_many_folders_as_classes_are_numbered_as_by_image_folder(
+    tmp_path: Path, folders: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    source = folder_of(tmp_path, *(f"{folder}/a.jpg" for folder in folders))
+    samples = ImageFolder(source, is_valid_file=lambda path: True).samples
+    expected = {str(Path(path).relative_to(source)): label for path, label in samples}
+    assert labels_of(list_images(source, classes=len(folders))) == expected
+    assert "are taken as the model's classes, in this order" in caplog.text
+
+
+@pytest.mark.parametrize("inside", ["{}/a.jpg", "val/{}/a.jpg"])
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_in_two_orders_are_told_by_the_model_s_classes(
+    tmp_path: Path, inside: str, first: int
+) -> None:
+    """ImageFolder's are 0, 1, 10, 11, 2, …; a model may have been trained with these, or the numbers."""
+    numbers = [str(number) for number in range(first, first + 12)]
+    source = folder_of(tmp_path, *(inside.format(number) for number in numbers))
+    either = rf"folders {', '.join(numbers[:5])}, … may be .*ImageFolder gives them \({numbers[0]}, .*10, "
+    with pytest.raises(ValueError, match=either + r".*: name them in the model's order in model.classes$"):
+        list_images(source, classes=12)
+    for order in (numbers, sorted(numbers)):
+        labels = labels_of(list_images(source, classes=order))
+        assert labels == {inside.format(number): order.index(number) for number in numbers}
+
+
+def test_some_of_the_model_s_classes_are_known_by_their_numbers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = {"2/a.jpg": 2, "10/a.jpg": 10}
+    assert labels_of(list_images(folder_of(tmp_path / "x", *expected), classes=12)) == expected
+    assert "folders 2, 10 are taken as class indices; else name the model's classes in order" in caplog.text
+    synsets = folder_of(tmp_path / "y", "n01440764/a.jpg", "n02102040/a.jpg")
+    assert {ref.label for ref in list_images(synsets, classes=10)} == {None}
+    mend = "folders n01440764, n02102040 are not those of the model's 10 classes: name these in order, as the"
+    assert mend in caplog.text
 
 
 @pytest.mark.parametrize(

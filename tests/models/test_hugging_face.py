@@ -59,7 +59,7 @@ def test_a_checkpoint_of_other_classes_and_grey_images(tmp_path: Path) -> None:
     model = load_model(f"hf:{tmp_path}", str(tmp_path / "last.ckpt"), input_size=(32, 48))
     images = torch.rand(2, 1, 32, 48)
     torch.testing.assert_close(model(images), network(images).logits)
-    assert load_model(f"hf:{tmp_path}").framing == ((48, 48), (64, 64), 1)
+    assert load_model(f"hf:{tmp_path}").framing == ((48, 48), (64, 64), 1, "bilinear")
     assert load_model(f"hf:{tmp_path}", RANDOM, num_classes=2)(images).shape == (2, 2)
     assert load_model(f"hf:{tmp_path}", RANDOM, num_classes=5).network.class_names == [
         "a",
@@ -91,6 +91,20 @@ def test_pixels_are_scaled_as_the_processor_does(
     model = load_model(f"hf:{tmp_path}")
     assert model.mean[0, 1, 0, 0] == pytest.approx(mean)
     assert model.std[0, 1, 0, 0] == pytest.approx(std)
+
+
+def test_pictures_are_scaled_as_the_processor_does(folder: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).symlink_to(folder / name)
+    for resample in (2, 3):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING | {"resample": resample}))
+        model, image = load_model(f"hf:{tmp_path}"), picture(90, 90)
+        pixels = ViTImageProcessor.from_pretrained(tmp_path)(image, return_tensors="pt")["pixel_values"]
+        prepared = prepare_image(image, *model.framing)
+        torch.testing.assert_close((prepared - model.mean[0]) / model.std[0], pixels[0], atol=5e-2, rtol=0)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PREPROCESSING | {"resample": 4}))
+    with pytest.raises(ValueError, match=r"resample: expected 0 \(nearest\), .*3 \(bicubic\), got 4$"):
+        load_model(f"hf:{tmp_path}")
 
 
 def test_what_is_wrong_with_a_folder_is_one_line(

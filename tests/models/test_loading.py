@@ -159,6 +159,27 @@ def test_parity_with_torchvision_s_own_pretrained_model(
         assert torch.equal(model(inputs), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "is_told"),
+    [
+        ("googlenet", "mine.pt", True),
+        ("googlenet", "googlenet-1378be20.pth", False),
+        ("resnet18", "mine.pt", False),
+    ],
+)
+def test_what_a_local_file_does_not_tell_of_its_network_is_told(
+    name: str, file: str, is_told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether it normalises images once more, as networks of the published weights do."""
+    torch.save(load_model(name, "random").network.state_dict(), tmp_path / file)
+    assert caplog.text == ""
+    model = load_model(name, str(tmp_path / file))
+    said = "taken as fine-tuned from googlenet's published weights, whose network normalises its input once"
+    assert (said in caplog.text) == is_told
+    assemble_model(name, model_state(model))
+    assert caplog.text.count("transform_input=True") == is_told
+
+
 @pytest.mark.parametrize("file", ["mine.pt", "mine.safetensors"])
 def test_timm_models_and_local_files(file: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
@@ -247,12 +268,14 @@ def test_a_factory_that_fails_is_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_a_larger_input_is_cut_from_a_larger_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_cut_where_a_function_tells_its_input_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = "from torch import nn\ndef made():\n    net = nn.Linear(1, 2)\n    net.input_size = 299\n"
     (tmp_path / "large.py").write_text(code + "    return net\n")
     monkeypatch.syspath_prepend(tmp_path)
     model = load_model("large:made")
-    assert (model.input_size, model.resize_size) == ((299, 299), (342, 342))
+    assert (model.input_size, model.resize_size) == ((299, 299), (299, 299))
 
 
 def test_a_factory_takes_a_local_file(toy: str, tmp_path: Path) -> None:

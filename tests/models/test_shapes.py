@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from PIL import Image
+from skimage.data import chelsea
 from torch import Tensor, nn
 from torchvision.transforms import functional
 
@@ -17,8 +20,10 @@ from riemannopt_dist.metrics.metric import MapBatch
 from riemannopt_dist.metrics.table import METRICS
 from riemannopt_dist.models.loading import assemble_model, load_model
 from riemannopt_dist.models.logits import part_of
+from riemannopt_dist.models.recipe import adjusted
 from riemannopt_dist.models.soundness import check_classifier
 from riemannopt_dist.models.state import model_state
+from riemannopt_dist.models.table import recipe_of
 from riemannopt_dist.models.weights import RANDOM
 from riemannopt_dist.run.classifier import check_for_run
 from riemannopt_dist.run.config.loading import make_config
@@ -56,6 +61,46 @@ def test_a_picture_of_the_network_s_size_is_taken_as_it_is() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["resnet18", "swin_t", "efficientnet_b0", "regnet_y_16gf"])
+def test_a_photo_is_what_torchvision_s_weights_get(name: str) -> None:
+    photo = Image.fromarray(chelsea())
+    preset = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    model = load_model(name, RANDOM)
+    (batch,) = ro.batches([photo], model)
+    normalised = (batch.images - model.mean) / model.std
+    torch.testing.assert_close(normalised[0], preset(photo), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_tiny_patch16_224"])
+def test_a_photo_is_what_timm_s_weights_get(name: str) -> None:
+    photo = Image.fromarray(chelsea())
+    settings = timm.data.resolve_data_config({}, timm.get_pretrained_cfg(name).to_dict())
+    preset = timm.data.create_transform(**settings)
+    model = load_model(f"timm:{name}", RANDOM)
+    (batch,) = ro.batches([photo], model)
+    normalised = (batch.images - model.mean) / model.std
+    torch.testing.assert_close(normalised[0], preset(photo), atol=1e-5, rtol=0)
+
+
+def test_an_interpolation_travels_with_the_weights() -> None:
+    """Bilinear ones are told by nothing, as in runs made before."""
+    own, told = (load_model("swin_t", RANDOM, interpolation=way) for way in (None, "bilinear"))
+    assert (own.interpolation, told.interpolation) == ("bicubic", "bilinear")
+    for model in (own, told):
+        assert assemble_model("swin_t", model_state(model)).framing == model.framing
+    assert model_state(own).keys() - model_state(told).keys() == {"interpolated"}
+    with pytest.raises(ValueError, match=r"^model: 'swin_t': interpolation: expected one of nearest, bil"):
+        load_model("swin_t", RANDOM, interpolation="cubic")  # type: ignore[arg-type]
+
+
+def test_images_that_were_squeezed_are_told() -> None:
+    name = "timm:efficientnet_b5"
+    with pytest.raises(ValueError, match=r"its images were squeezed or padded .*: give resize_size, which"):
+        load_model(name)
+    recipe = adjusted(recipe_of(name, None), name, {"resize_size": 480})
+    assert (recipe.input_size, recipe.resize_size) == ((448, 448), (480, 480))
+
+
 # --- Networks ---
 
 
@@ -84,7 +129,35 @@ def test_networks_take_other_shapes_and_workers_build_the_same(name: str, settin
 
 def test_a_square_is_told_by_one_number_or_two() -> None:
     one, two = (load_model("timm:test_resnet", RANDOM, input_size=size) for size in (64, [64, 64]))
-    assert one.framing == two.framing == ((64, 64), (168, 168), 3)
+    assert one.framing == two.framing == ((64, 64), (67, 67), 3, "bilinear")  # 160 of 168
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "resize_size"),
+    [
+        ("resnet18", 224, 256),  # as published
+        ("resnet18", 64, 73),  # 256 / 224
+        ("resnet18", 448, 512),
+        ("timm:resnet18", 32, 34),  # crop_pct 0.95, 224 of 235
+        ("timm:vit_tiny_patch16_224", 96, 106),  # crop_pct 0.9, 224 of 248
+    ],
+)
+def test_an_input_size_alone_keeps_the_share_that_is_cut(name: str, size: int, resize_size: int) -> None:
+    model = load_model(name, RANDOM, num_classes=3, input_size=size)
+    assert model.framing[:3] == ((size, size), (resize_size, resize_size), 3)
+
+
+@pytest.mark.parametrize(("factory", "settings"), [("digits", {}), ("unsized", {"input_size": 28})])
+def test_a_factory_that_tells_its_input_alone_sees_whole_pictures(
+    factory: str, settings: dict[str, Any]
+) -> None:
+    """A digit of 28 × 28 pixels reaches the network as it is."""
+    model = load_model(f"tests.models.test_shapes:{factory}", channels=1, mean=[0.5], std=[0.5], **settings)
+    assert model.framing == ((28, 28), (28, 28), 1, "bilinear")
+    digit = picture(28, 28).convert("L")
+    (batch,) = ro.batches([digit], model)
+    assert torch.equal(batch.images[0], functional.to_tensor(digit))
+    assert assemble_model(model.name, model_state(model)).framing == model.framing
 
 
 @pytest.mark.parametrize(
@@ -164,6 +237,16 @@ def grey() -> nn.Module:
     net.conv = nn.Conv2d(1, 8, 3)
     net.input_size = net.resize_size = (24, 20)
     net.channels = 1
+    return net
+
+
+def unsized() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+
+
+def digits() -> nn.Module:
+    net = unsized()
+    net.input_size = 28  # type: ignore[assignment]
     return net
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import riemannopt_dist as ro
+from riemannopt_dist.data.decoding import prepare_image
 from riemannopt_dist.estimators.base import Placed, attribute_together, cost_together
 from riemannopt_dist.estimators.converged import converge, references
 from riemannopt_dist.estimators.expected_gradients import expected_gradients, turns_of
@@ -201,6 +202,16 @@ def test_labels_tell_baselines_and_are_read_back(folder: Path) -> None:
 def test_what_is_no_baseline_is_told(baseline: object, draws: int | None, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Straight(baseline, draws)  # type: ignore[arg-type]
+
+
+def test_the_grey_of_a_picture_is_that_of_images(tmp_path: Path) -> None:
+    """Rec. 601's: 0.587 of green, of which a mean of the channels would make a third."""
+    colours = np.eye(3, dtype=np.uint8)[np.random.default_rng(0).integers(0, 3, (6, 5))] * 255
+    Image.fromarray(colours).save(tmp_path / "colours.png")
+    grey = prepare_image(Image.fromarray(colours), (6, 5), (6, 5), 1)
+    start = start_of(Straight(str(tmp_path / "colours.png")), torch.zeros(1, 1, 6, 5).double())
+    torch.testing.assert_close(start[0], grey.double(), atol=1e-7, rtol=0)
+    assert set(torch.round(start * 255).int().flatten().tolist()) == {76, 150, 29}
 
 
 def test_pictures_that_are_not_there_or_none_are_told(folder: Path, images: Tensor) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from riemannopt_dist.choices import HF, height_and_width
+from riemannopt_dist.choices import HF, Interpolation, height_and_width
 from riemannopt_dist.run.config.strict import Strict
 from riemannopt_dist.run.config.values import Items, PositiveInt, Text, either, local
 from riemannopt_dist.run.config.wording import shown
@@ -58,8 +58,10 @@ class ModelConfig(Strict):
     `weights` may be a training script's checkpoint of a network with `num_classes` classes. Where its images
     are not prepared as for the published weights, `input_size` is what it takes and `resize_size` what an
     image just covers, in its own shape, before the middle of it is cut: the side of a square or [height,
-    width]. `channels` is 1 for grey images, 3 for RGB, and `mean` and `std` have a value for each.
-    `output_key` is the key or place of the logits in an output that is a mapping or a tuple.
+    width]. Without the latter as large a share of an image is cut as for the published weights.
+    `interpolation` is how it is scaled. `channels` is 1 for grey images, 3 for RGB, and `mean` and `std` have
+    a value for each. `output_key` is the key or place of the logits in an output that is a mapping or a
+    tuple.
 
     `classes` are the names of its classes in order, or a file with a name a line: folders of these names
     label the images in them.
@@ -72,6 +74,7 @@ class ModelConfig(Strict):
     std: Items[float] | None = None
     input_size: Size | None = None
     resize_size: Size | None = None
+    interpolation: Interpolation | None = None
     channels: Channels | None = None
     output_key: OutputKey | None = None
     classes: ClassNames | None = None
