@@ -80,7 +80,17 @@ def test_the_page_has_every_number() -> None:
             f"{name}_over_{other}": NUMBERS | {"maps_apart": 1e-6}
             for name, other in (("ig", "loop"), ("ig", "captum"), ("blur_ig", "pair"), ("guided_ig", "pair"))
         },
-        "grid": NUMBERS | {"gradients_an_image": 900, "passes_an_image": 500, "gradients_of_a_loop": 1440},
+        "grid": {
+            name: NUMBERS
+            | {
+                "photos": 4,
+                "samples": [16, 32],
+                "gradients_an_image": gradients,
+                "passes_an_image": 500,
+                "gradients_of_a_loop": 1440,
+            }
+            for name, gradients in (("net", 900), ("deeper", 800))
+        },
         "equal": {
             "ig": {"photos": 20, "their_error": 0.125, "rescale": NUMBERS | {"samples": 6, "error": 0.1}}
         },
@@ -92,13 +102,13 @@ def test_the_page_has_every_number() -> None:
         "12.5",
         "15.8",
         "1.0e-06",
-        "900 gradients",
-        "1440",
+        "| `net` | 4 | 16, 32 | 900 | 500 | 1440 | 2.50 |",
         "0.125",
         "2.500",
         "9.50",
     ):
         assert told in text
     assert headlines(found)["grid_over_bare"] == NUMBERS
-    assert headlines(found)["rescale_seconds_over_gradient net"] == NUMBERS
+    assert headlines(found)["grid_over_bare deeper"] == NUMBERS
+    assert headlines(found)["rescale_seconds_over_gradient"] == NUMBERS
     assert headlines(found)["ig_at_equal_error rescale"] == NUMBERS

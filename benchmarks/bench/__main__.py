@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
     parser.add_argument("--batch", type=int, default=CPU_BATCH, help="gradients at once, as a CPU's worker")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--photos", type=int, default=4, help="photos of the parts equal and grid")
+    parser.add_argument("--photos", type=int, default=4, help="photos of the part equal")
     parser.add_argument("--images", default="demo:", help="where those of equal are")
     parser.add_argument("--intervals", type=int, default=256, help="of the converged maps")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -101,16 +101,19 @@ def _lines(path: str) -> list[str]:
 
 
 def headlines(found: dict[str, Any]) -> dict[str, Any]:
-    """The ratios that are compared from one version to the next, as far as they were measured."""
+    """The ratios that are compared from one version to the next, as far as they were measured.
+
+    Those of the first model have the plain name, those of others the model's besides.
+    """
     names = ("ig_over_loop", "ig_over_captum", "blur_ig_over_pair", "guided_ig_over_pair")
     ratios = {name: found["others"][name] for name in names if "others" in found}
-    if "bare" in found:
-        ratios |= {
-            f"rescale_seconds_over_gradient {model}": table["rescale"]
-            for model, table in found["bare"].items()
-        }
-    if "grid" in found:
-        ratios["grid_over_bare"] = found["grid"]
+    rescale = {model: table["rescale"] for model, table in found.get("bare", {}).items()}
+    for name, tables in (
+        ("rescale_seconds_over_gradient", rescale),
+        ("grid_over_bare", found.get("grid", {})),
+    ):
+        for number, (model, table) in enumerate(tables.items()):
+            ratios[f"{name} {model}" if number else name] = table
     for path, table in found.get("equal", {}).items():
         ratios |= {
             f"{path}_at_equal_error {name}": value for name, value in table.items() if isinstance(value, dict)

@@ -9,7 +9,7 @@ from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.folding import channels_last, folded
 from riemannopt_dist.models.loading import load_model
 
-MODELS = {"efficientnet_lite0": (8, 16), "inception_v3": (4, 8)}
+MODELS = {"efficientnet_lite0": (8, 16), "inception_v3": (2, 16)}
 """How many images and samples each is measured with, so that its turn takes seconds."""
 
 

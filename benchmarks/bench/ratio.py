@@ -38,12 +38,13 @@ def seconds(work: Work, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def ratio(first: Work, second: Work, device: torch.device, turns: int) -> Ratio:
+def ratio(first: Work, second: Work, device: torch.device, turns: int, *, warm: bool = False) -> Ratio:
     """The seconds of `first` over those of `second`, which is timed before and after each turn of it.
 
-    Both are called once before that.
+    The first is called once before that, unless it is `warm` already.
     """
-    seconds(first, device)
+    if not warm:
+        seconds(first, device)
     before = seconds(second, device)
     ratios, alone = [], []
     for _ in range(turns):

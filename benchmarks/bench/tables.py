@@ -54,11 +54,25 @@ def _others(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _grid(found: Mapping[str, Any]) -> Iterator[str]:
-    yield from _heading("The paper's grid")
-    gradients, passes = (f"{found[name]:.0f}" for name in ("gradients_an_image", "passes_an_image"))
-    yield f"Three methods, two placements, 16 to 128 samples and insertion: {gradients} gradients and"
-    yield f"{passes} forward passes an image, where a loop takes {found['gradients_of_a_loop']} gradients;"
-    yield f"{found['median']:.2f} times the seconds of the bare model for as many."
+    yield from _heading(
+        "The paper's grid",
+        "Three methods, two placements and insertion, as a worker evaluates a shard, over the bare model's",
+        "seconds for as many gradients and forward passes. A loop takes a gradient for each point of each",
+        "cell.",
+    )
+    rows = [
+        [
+            f"`{model}`",
+            str(table["photos"]),
+            ", ".join(map(str, table["samples"])),
+            *(f"{table[f'{name}_an_image']:.0f}" for name in ("gradients", "passes")),
+            str(table["gradients_of_a_loop"]),
+            f"{table['median']:.2f}",
+        ]
+        for model, table in found.items()
+    ]
+    heads = ["model", "photos", "samples", "gradients a photo", "passes", "a loop's gradients", "over bare"]
+    yield from _table(heads, rows)
 
 
 def _equal(found: Mapping[str, Any]) -> Iterator[str]:

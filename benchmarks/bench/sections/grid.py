@@ -7,21 +7,34 @@ from typing import Any
 
 from benchmarks.bench.networks import fast, loaded, noise
 from benchmarks.bench.ours import Piece, grid
-from benchmarks.bench.ratio import ratio
+from benchmarks.bench.ratio import progress, ratio
 from benchmarks.bench.sections.bare import needed
+
+SIZES: dict[str, tuple[int, list[int]]] = {
+    "efficientnet_lite0": (4, [16, 32, 64, 128]),
+    "inception_v3": (2, [16, 32]),
+}
+"""Photos, and numbers of samples: of a slow model the first half of the grid."""
 
 
 def section(options: argparse.Namespace) -> dict[str, Any]:
     """The paper's grid and metrics over the bare model's time for the evaluations that it needs."""
-    model = fast(loaded("efficientnet_lite0", options))
-    counts = [16, 32, 64, 128]
-    work = grid(model, options.photos, counts, options.batch)
+    return {name: of_model(name, options) for name in options.models}
+
+
+def of_model(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """That of one model."""
+    model, (photos, counts) = fast(loaded(name, options)), SIZES[name]
+    work = grid(model, photos, counts, options.batch)
     gradients, passes = work()
     images, targets = noise(model, options.batch)
     limit = partial(needed, model, images, targets, Piece(work, gradients, passes))
-    measured = ratio(work, limit, images.device, 1)
+    measured = ratio(work, limit, images.device, 1, warm=True)
+    progress(f"{name}, grid: {measured}")
     return asdict(measured) | {
-        "gradients_an_image": gradients / options.photos,
-        "passes_an_image": passes / options.photos,
+        "photos": photos,
+        "samples": counts,
+        "gradients_an_image": gradients / photos,
+        "passes_an_image": passes / photos,
         "gradients_of_a_loop": 3 * 2 * sum(counts),
     }
