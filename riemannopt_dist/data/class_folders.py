@@ -63,16 +63,15 @@ def labelled_by_folders(
 
 
 def _labelled(images: Sequence[Placed], source: str, classes: Sequence[str] | int | None) -> Sequence[Placed]:
-    if classes is None:
-        by_synset = [_with_synset(image) for image in images]
-        is_any = any(image.ref.label is not None for image in by_synset)
-        return by_synset if is_any else _with_numbers(by_synset, source)
-    if not isinstance(classes, int):
+    if classes is not None and not isinstance(classes, int):
         return [_with_class(image, classes) for image in images]
-    if any(image.ref.label is not None for image in images):
-        return images
-    ranked = _with_sorted_folders(images, source, classes)
-    return _with_numbers(images, source) if ranked is None else ranked
+    if classes is not None and all(image.ref.label is None for image in images):
+        ranked = _with_sorted_folders(images, source, classes)
+        if ranked is not None:
+            return ranked
+    by_synset = [_with_synset(image) for image in images]
+    is_any = any(image.ref.label is not None for image in by_synset)
+    return by_synset if is_any else _with_numbers(by_synset, source)
 
 
 def _with_class(image: Placed, classes: Sequence[str]) -> Placed:

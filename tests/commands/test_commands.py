@@ -55,7 +55,7 @@ def test_help_names_every_command() -> None:
         ),
         ("summarize", ["controls.csv"]),
         ("explain", ["by Integrated Gradients", "with the estimator rescale, intervals"]),
-        ("explain", ["roughness for rescale", "equidistribution for gauss_legendre", "exact for others"]),
+        ("explain", ["the one that suits the estimator, for most of them exact"]),
         ("evaluate", ["Exactly so many workers", "nodes are asked for", "https:// addresses (no folders"]),
     ],
 )

@@ -277,8 +277,10 @@ def test_some_of_the_model_s_classes_are_known_by_their_numbers(
     assert labels_of(list_images(folder_of(tmp_path / "x", *expected), classes=12)) == expected
     assert "folders 2, 10 are taken as class indices; else name the model's classes in order" in caplog.text
     synsets = folder_of(tmp_path / "y", "n01440764/a.jpg", "n02102040/a.jpg")
-    assert {ref.label for ref in list_images(synsets, classes=10)} == {None}
-    mend = "folders n01440764, n02102040 are not those of the model's 10 classes: name these in order, as the"
+    assert {ref.label for ref in list_images(synsets, classes=1000)} == {0, 217}
+    others = folder_of(tmp_path / "z", "bird/a.jpg", "boat/a.jpg")
+    assert {ref.label for ref in list_images(others, classes=10)} == {None}
+    mend = "folders bird, boat are not those of the model's 10 classes: name these in order, as the folders"
     assert mend in caplog.text
 
 

@@ -30,8 +30,8 @@ from riemannopt_dist.reports.table_one import table_of
 from riemannopt_dist.run.config.loading import make_config
 from riemannopt_dist.run.config.yaml_text import parse_yaml
 from riemannopt_dist.run.directory import Failure, RunDirectory
+from riemannopt_dist.run.draw import drawn_images
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.run.shards import drawn_images
 from riemannopt_dist.run_data.data import results_so_far, run_data
 from tests.reports.small_run import data_of, halved, make_run
 

@@ -66,10 +66,15 @@ def head() -> Iterator[Head]:
     command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"]
     command += [f"--{name}={port}" for name, port in ports.items()]
     started = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
     )
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
-    _wait(lambda: _takes_jobs(address), lambda: started.poll() is not None, "jobs taken")
+    _wait(lambda: _takes_jobs(address), started, "jobs taken")
     yield Head(psutil.Process(started.pid), environment | {"RAY_API_SERVER_ADDRESS": address})
     started.terminate()  # the group at once would wait half a minute for each other
     started.wait(timeout=60)
@@ -85,11 +90,11 @@ def _takes_jobs(address: str) -> bool:
         return False
 
 
-def _wait(done: Callable[[], bool], ended: Callable[[], bool], awaited: str) -> None:
-    """Until it is `done`; AssertionError where what does it has `ended` before, or after four minutes."""
+def _wait(done: Callable[[], bool], process: "subprocess.Popen[str]", awaited: str) -> None:
+    """Until it is `done`; AssertionError where the process ends before, or after four minutes."""
     deadline = time.monotonic() + 240
     while not done():
-        assert not ended(), f"ended without {awaited}"
+        assert process.poll() is None, f"ended without {awaited}: {process.communicate()[0]}"
         assert time.monotonic() < deadline, f"no {awaited}"
         time.sleep(0.05)
 
@@ -112,14 +117,14 @@ def test_a_killed_driver_and_a_killed_worker_lose_nothing(head: Head, tmp_path: 
     config.write_text(json.dumps(fields))
 
     first = _submit(config, "first", head.environment)
-    _wait(lambda: len(_times(run)) >= 2, lambda: first.poll() is not None, "results")
+    _wait(lambda: len(_times(run)) >= 2, first, "results")
     _kill_drivers(config)
     first.communicate(timeout=60)
     done = _times(run)
     assert 2 <= len(done) < SHARDS
 
     second = _submit(config, "second", head.environment)
-    _wait(lambda: len(_times(run)) > len(done), lambda: second.poll() is not None, "results")
+    _wait(lambda: len(_times(run)) > len(done), second, "results")
     (worker,) = head.workers()
     worker.kill()
     output = second.communicate(timeout=240)[0]
