@@ -6,7 +6,7 @@ moves.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import Guided
 from riemannopt_dist.quadrature.schedule import Array
+from riemannopt_dist.transfer import on_device
 
 DEFAULT_WALK = Guided()
 
-SAMPLED = 64
-"""One of so many values brackets that of a rank."""
+SAMPLED = 61
+"""One of so many values brackets that of a rank: a prime, as gradients repeat with the strides of layers."""
 
 
 @dataclass(frozen=True)
@@ -49,49 +50,58 @@ class GuidedPath:
         """The walks' ends, (B, C, H, W)."""
         return self.line.images
 
-    def steps(self, objective: Objective, partition: Array) -> Iterator[WalkStep]:
-        """The n steps of the walks along a partition (n + 1,), then a step of no move at the image.
+    def repeated(self, times: int) -> "GuidedPath":
+        """The walks of all images, and again: those of (times · B) images."""
+        images, baselines = (part.repeat(times, 1, 1, 1) for part in (self.line.images, self.line.baselines))
+        return self if times == 1 else replace(self, line=StraightPath(images, baselines))
 
-        The partition 0 = b_0 < … < b_n = 1 sets how far each step goes: step k ends where the L1 distance to
-        the image is (1 − b_k) of the whole. Each step costs one gradient when it is asked for, so a consumer
-        that stops before the last saves one. The moves of a walk sum to x − x′. The state is float64, as in
-        the original.
+    def steps(self, objective: Objective, partition: Array) -> Iterator[WalkStep]:
+        """The n steps of the walks along a partition, then a step of no move at the image.
+
+        The partition 0 = b_0 < … < b_n = 1, (n + 1,) for all images or (B, n + 1), sets how far each step
+        goes: step k ends where the L1 distance to the image is (1 − b_k) of the whole. Each step costs one
+        gradient when it is asked for, so a consumer that stops before the last saves one. The moves of a walk
+        sum to x − x′. The state is float64, as in the original.
         """
         objective.check(self.images)
         start = self.line.baselines.double()
         difference = self.images.double() - start
-        progress = torch.zeros_like(difference)
-        goals = [*partition[1:].tolist(), None]
+        distance, progress = difference.abs(), torch.zeros_like(difference)
+        goals = [*torch.split(on_device(np.atleast_2d(partition)[:, 1:], start.device), 1, dim=1), None]
         for number, goal in enumerate(goals):
-            place = (start + progress * difference).to(self.images.dtype)
+            place = torch.addcmul(start, progress, difference).to(self.images.dtype)
             values, gradients = objective.gradients(place)
-            reached = progress if goal is None else self._reached(progress, gradients, difference, goal)
+            reached = progress if goal is None else self._reached(progress, gradients, distance, goal)
             yield WalkStep(values, gradients, (reached - progress) * difference, len(goals) - 1 - number)
             progress = reached
 
-    def _reached(self, progress: Tensor, gradients: Tensor, difference: Tensor, goal: float) -> Tensor:
-        """The progress after a step towards `goal`, all (B, C, H, W)."""
-        sensitivity, distance = gradients.flatten(1).abs(), difference.flatten(1).abs()
-        return advance(progress.flatten(1), sensitivity, distance, goal, self.walk).view_as(progress)
+    def _reached(self, progress: Tensor, gradients: Tensor, distance: Tensor, goal: Tensor) -> Tensor:
+        """The progress after a step towards `goal` (B or 1, 1), all others (B, C, H, W)."""
+        flat = progress.flatten(1), gradients.flatten(1), distance.flatten(1), goal.expand(len(progress), 1)
+        # A CPU's caches hold what one image needs, not a batch.
+        size = 1 if progress.device.type == "cpu" else len(progress)
+        parts = zip(*(torch.split(part, size) for part in flat), strict=True)
+        return torch.cat([advance(*part, self.walk) for part in parts]).view_as(progress)
 
 
-def advance(progress: Tensor, sensitivity: Tensor, distance: Tensor, goal: float, walk: Guided) -> Tensor:
+def advance(progress: Tensor, gradients: Tensor, distance: Tensor, goal: Tensor, walk: Guided) -> Tensor:
     """Each feature's progress (B, d) from 0 at the baseline to 1 at the image after one step towards `goal`.
 
-    `sensitivity` (B, d) is |∂f/∂x| and `distance` (B, d) is |x − x′|. Features that lag more than `max_dist`
-    behind the goal catch up. Then the least sensitive `fraction` of all features go to `max_dist` ahead, and
-    the next ones, until the distance left is (1 − goal) of the whole; the last ones go part of the way.
+    `gradients` (B, d) are ∂f/∂x, `distance` (B, d) is |x − x′|, and `goal` (B or 1, 1) is in [0, 1].
+    Features that lag more than `max_dist` behind the goal catch up. Then the least sensitive `fraction` of
+    all features go to `max_dist` ahead, and the next ones, until the distance left is (1 − goal) of the
+    whole; the last ones go part of the way.
     """
-    low, high = max(goal - walk.max_dist, 0.0), min(goal + walk.max_dist, 1.0)
+    low, high = (goal - walk.max_dist).clamp_min(0), (goal + walk.max_dist).clamp_max(1)
     features = distance.shape[1]
     rank = math.floor(walk.fraction * (features - 1)) + 1
-    progress = progress.clamp_min(low)
+    progress = torch.maximum(progress, low)
     room = distance * (high - progress)
-    left = (distance * (1 - progress)).sum(1, keepdim=True)
-    target = distance.sum(1, keepdim=True) * (1 - goal)
+    total = distance.sum(1, keepdim=True)
+    left, target = total - torch.linalg.vecdot(distance, progress)[:, None], total * (1 - goal)
     # Those that have nowhere to go come last. Masks are multiplied: on a CPU that takes a tenth of `where`.
-    highest = torch.finfo(sensitivity.dtype).max
-    candidates = torch.add(sensitivity, (room == 0).to(sensitivity), alpha=highest)
+    highest = torch.finfo(gradients.dtype).max
+    candidates = torch.add(gradients.abs(), (room == 0).to(gradients), alpha=highest)
     rows = candidates if candidates.device.type == "cpu" else candidates.sort(dim=1).values
     last = torch.full_like(candidates[:, :1], -math.inf)  # up to it features go, `part` of the way,
     whole, part = last, torch.ones_like(left)  # and those up to `whole` go all of it
@@ -112,7 +122,7 @@ def advance(progress: Tensor, sensitivity: Tensor, distance: Tensor, goal: float
         whole, last = torch.where(going, last, whole), threshold
         taken, reach = chosen.sum(1, keepdim=True), further
     share = (chosen * part).addcmul_((candidates <= whole).to(room), 1 - part)
-    return torch.lerp(progress, progress.new_full((), high), share)
+    return torch.lerp(progress, high, share)
 
 
 def _is_checked(number: int, device: torch.device) -> bool:

@@ -1,6 +1,7 @@
 """Guided IG: PAIR's maps on the same gradients, the walk's identities, and sums that close on it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from riemannopt_dist.attribution import Attribution
 from riemannopt_dist.estimators.converged import references
+from riemannopt_dist.estimators.idgi import IdgiSums
 from riemannopt_dist.estimators.passes import sums_along
 from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.methods import guided_ig, integrated_gradients
@@ -88,7 +90,7 @@ def test_one_step_worked_by_hand() -> None:
         torch.zeros(1, 4, dtype=torch.float64),
         torch.tensor([[9.0, 1.0, 7.0, 2.0]]),
         torch.tensor([[4.0, 3.0, 2.0, 1.0]], dtype=torch.float64),
-        goal=0.6,
+        goal=torch.tensor([[0.6]], dtype=torch.float64),
         walk=Guided(fraction=0.5, max_dist=0.2),
     )
     part_way = 0.4 + 0.4 / 6
@@ -107,7 +109,7 @@ def test_equally_sensitive_features_go_together() -> None:
         torch.tensor([[0.0, 0.1, 0.0, 0.75]], dtype=torch.float64),
         torch.tensor([[0.0, 0.0, 0.0, 0.0]]),
         torch.tensor([[4.0, 3.0, 2.0, 1.0]], dtype=torch.float64),
-        goal=0.5,
+        goal=torch.tensor([[0.5]], dtype=torch.float64),
         walk=Guided(fraction=0.5, max_dist=0.25),
     )
     part_way = 0.25 + 0.5 * 4 / 9
@@ -139,6 +141,21 @@ def test_a_rank_among_many(rank: int) -> None:
     assert selected(values, rank) == np.sort(values)[rank]
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4, 8, 32, 224])
+def test_few_values_are_sorted_whatever_they_repeat_with(
+    stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gradients do with the strides of a network's layers, and with the rows of an image."""
+    scales = np.random.default_rng(1).random(stride) ** 2
+    values = np.random.default_rng(0).random(150_528) * np.resize(scales, 150_528)
+    sorted_at_once: list[int] = []
+    partition = np.partition
+    monkeypatch.setattr(np, "partition", lambda a, kth: sorted_at_once.append(len(a)) or partition(a, kth))
+    ranks = (10_000, 37_632, 75_264, 112_896)
+    assert [selected(values, rank) for rank in ranks] == [np.sort(values)[rank] for rank in ranks]
+    assert max(sorted_at_once) < 0.1 * len(values)
+
+
 @pytest.mark.parametrize(("closeness", "moved"), [(0.3, True), (0.35, False)])
 def test_a_step_ends_where_it_is_close_to_its_goal(closeness: float, moved: bool) -> None:
     """In the example above the catch-up leaves 6 where 4 is the goal: a third of 6 too far."""
@@ -146,7 +163,7 @@ def test_a_step_ends_where_it_is_close_to_its_goal(closeness: float, moved: bool
         torch.zeros(1, 4, dtype=torch.float64),
         torch.tensor([[9.0, 1.0, 7.0, 2.0]]),
         torch.tensor([[4.0, 3.0, 2.0, 1.0]], dtype=torch.float64),
-        goal=0.6,
+        goal=torch.tensor([[0.6]], dtype=torch.float64),
         walk=Guided(fraction=0.5, max_dist=0.2, closeness=closeness),
     )
     assert bool((reached > 0.41).any()) == moved
@@ -263,6 +280,30 @@ def test_an_image_alone_is_the_image_in_a_batch(
             path=Guided(0.1).through(images[row, None]),
         )
         assert error(alone.maps, together.maps[row, None]) < 1e-12
+
+
+def test_walks_of_as_many_steps_go_side_by_side(
+    smooth_net: nn.Module, images: Tensor, targets: Tensor
+) -> None:
+    """Of two schedules as of one alone; in as many steps as a micro-batch has room for both."""
+    path = Guided(0.1).through(images)
+    assert isinstance(path, GuidedPath)
+    even, odd = linear_schedule(7), schedule_from_partition(UNEVEN, "left")
+    requests = [(kind, schedule) for schedule in (even, odd) for kind in (RiemannSums, IdgiSums)]
+    sizes: list[int] = []
+    model = nn.Sequential(smooth_net).eval()
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    objective = Objective(model, targets, internal_batch_size=6)
+    together = sums_along(path, objective, requests)
+    assert sizes == [6] * 8  # seven gradients, and f at the image
+    sizes.clear()
+    by_turns = sums_along(path, replace(objective, internal_batch_size=5), requests)
+    assert sizes == [3] * 16
+    for one, other in zip(together, by_turns, strict=True):
+        assert error(one.maps, other.maps) < 1e-12
+        for value, expected in ((one.f_input, other.f_input), (one.f_baseline, other.f_baseline)):
+            torch.testing.assert_close(value, expected, rtol=0, atol=1e-14)
+    assert error(together[0].maps, together[2].maps) > 1e-3
 
 
 def test_images_without_a_path(smooth_net: nn.Module, images: Tensor, targets: Tensor) -> None:
