@@ -4,6 +4,8 @@
     python -m benchmarks.bench --device cuda     the same on a GPU
     python -m benchmarks.bench --only equal      one part of it: bare, others, grid, equal, scale
 
+Parts that a file given by --json has of the same machine stay in it; it is written after each part.
+
 A ratio is the median of several turns, with the least and the greatest. Others get the model as `load_model`
 gives it, ours is the same one as a worker of a run makes it: normalisations folded, channels last. PAIR's
 `saliency` needs a NumPy below 2.4: both are fetched into a folder of their own, for this process alone.
@@ -50,16 +52,24 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="a Markdown page with the tables")
     options = parser.parse_args()
     with_saliency()
-    found = {"machine": machine(options)}
+    found: dict[str, Any] = {**measured_before(options), "machine": machine(options)}
     for name in options.only:
         found[name] = SECTIONS[name](options)
+        found["ratios"] = headlines(found)
         print(json.dumps({name: found[name]}, indent=2), flush=True)
-    found["ratios"] = headlines(found)
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        if options.docs:
+            options.docs.write_text(page(found), encoding="utf-8")
     print(json.dumps(found["ratios"], indent=2))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    if options.docs:
-        options.docs.write_text(page(found), encoding="utf-8")
+
+
+def measured_before(options: argparse.Namespace) -> dict[str, Any]:
+    """The parts that the file to write has already, of this machine: those measured again replace them."""
+    if options.json is None or not options.json.exists():
+        return {}
+    found: dict[str, Any] = json.loads(options.json.read_text(encoding="utf-8"))
+    return found if found["machine"] == machine(options) else {}
 
 
 def with_saliency() -> None:
@@ -91,7 +101,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "batch": options.batch,
-        "models": {name: MODELS[name] for name in options.models},
+        "models": {name: [*MODELS[name]] for name in options.models},
         "turns": options.turns,
     }
 

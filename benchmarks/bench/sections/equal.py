@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ import riemannopt_dist as ro
 from benchmarks.bench.networks import fast, loaded
 from benchmarks.bench.others import Pair, captum
 from benchmarks.bench.ratio import progress, ratio
-from riemannopt_dist.data.image_ref import ImageRef
+from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.run.profiles import read_profiles
@@ -31,7 +33,7 @@ def section(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds a map where the mean true error is no larger than that of captum's and PAIR's defaults."""
     plain = loaded("efficientnet_lite0", options)
     model = fast(plain)
-    images = torch.stack([read_tensor(ref, model) for ref in some_photos(options)]).to(options.device)
+    images = torch.stack(some_photos(model, options)).to(options.device)
     targets = model(images).argmax(1)
     pair, batch = Pair(plain, options.batch), options.batch
     theirs: dict[str, Attribution] = {
@@ -43,11 +45,17 @@ def section(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def some_photos(options: argparse.Namespace) -> list[ImageRef]:
-    """As many as asked for, evenly out of all that there are: a folder has them by class."""
-    photos = list_images(options.images)
-    step = max(1, len(photos) // options.photos)
-    return photos[::step][: options.photos]
+def some_photos(model: Classifier, options: argparse.Namespace) -> list[Tensor]:
+    """As many as asked for, of those that can be read, evenly out of all: a folder has them by class."""
+    refs = list_images(options.images)
+    step = max(1, len(refs) // options.photos)
+    photos: list[Tensor] = []
+    for ref in chain(refs[::step], refs[1::step]):
+        with suppress(UnreadableImage):
+            photos.append(read_tensor(ref, model))
+        if len(photos) == options.photos:
+            break
+    return photos
 
 
 def at_equal_error(
