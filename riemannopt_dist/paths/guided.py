@@ -80,8 +80,9 @@ class GuidedPath:
         flat = progress.flatten(1), gradients.flatten(1), distance.flatten(1), goal.expand(len(progress), 1)
         # A CPU's caches hold what one image needs, not a batch.
         size = 1 if progress.device.type == "cpu" else len(progress)
-        parts = zip(*(torch.split(part, size) for part in flat), strict=True)
-        return torch.cat([advance(*part, self.walk) for part in parts]).view_as(progress)
+        parts = [torch.split(part, size) for part in flat]
+        reached = [advance(a, g, d, end, self.walk) for a, g, d, end in zip(*parts, strict=True)]
+        return torch.cat(reached).view_as(progress)
 
 
 def advance(progress: Tensor, gradients: Tensor, distance: Tensor, goal: Tensor, walk: Guided) -> Tensor:
