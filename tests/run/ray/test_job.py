@@ -5,10 +5,12 @@ A short form of benchmarks/chaos.py, which has nodes, stores, clocks and damaged
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -60,11 +62,17 @@ def _name(process: psutil.Process) -> str:
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    """A head node in a process group of its own."""
+    """A head node in a process group of its own.
+
+    Its folder is its own as well: a job finds its cluster by a file there, which any Ray in the common one
+    overwrites.
+    """
     ports = {name: _free_port() for name in ("port", "dashboard-port", "dashboard-agent-listen-port")}
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(Path.cwd())}
     command = [str(BIN / "ray"), "start", "--head", "--block", "--num-cpus=2", "--include-dashboard=true"]
     command += [f"--{name}={port}" for name, port in ports.items()]
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short, for the names of sockets
+    command += [f"--temp-dir={folder}"]
     started = subprocess.Popen(
         command,
         env=environment,
@@ -80,6 +88,7 @@ def head() -> Iterator[Head]:
     started.wait(timeout=60)
     with suppress(ProcessLookupError):
         os.killpg(started.pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _takes_jobs(address: str) -> bool:
