@@ -38,7 +38,7 @@ from riemannopt_dist.storage.base import Storage
 
 FIT = 200
 REPLACED, OFFICIAL, PAIRED = 21, 25, 13
-"""Points of the curves of insertion and deletion, and of information curves by their conventions."""
+"""Points of curves whose positions are a column of their own: information curves, by their conventions."""
 SKIPPED = 0.1
 """The share of images that information curves leave out."""
 COMMANDS = {
@@ -207,7 +207,8 @@ def values_of(column: Column, metric: str, empty: np.ndarray, rng: np.random.Gen
         return [None] * count
     if column.kind == "number":
         return np.where(empty, np.nan, rng.exponential(0.2, count))
-    points = OFFICIAL if "official" in metric else PAIRED if "information" in metric else REPLACED
+    known = len(column.x) if isinstance(column.x, tuple) else 0
+    points = known or (OFFICIAL if "official" in metric else PAIRED if "information" in metric else REPLACED)
     curves = np.sort(rng.random((count, points), dtype=np.float32), axis=1)
     curves[empty] = np.nan
     offsets = np.arange(count + 1, dtype=np.int32) * points
