@@ -19,12 +19,11 @@ import torch
 from torch import Tensor
 
 import riemannopt_dist as ro
+from benchmarks.photos import readable
 from riemannopt_dist.choices import Precision
-from riemannopt_dist.data.errors import UnreadableImage
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.models.loading import load_model
-from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.testing.rounding import RoundedConvolutions
 
 Context = Callable[[], AbstractContextManager[object]]
@@ -75,12 +74,7 @@ def some_photos(images: str, count: int, model: Classifier) -> Iterator[Tensor]:
     """So many images of a folder, each a batch of one, drawn with a seed from those that can be read."""
     refs = list_images(images)
     random.Random(0).shuffle(refs)
-    for ref in refs:
-        with suppress(UnreadableImage):
-            yield read_tensor(ref, model)[None]
-            count -= 1
-        if count == 0:
-            return
+    return (image[None] for image in readable(refs, model, count))
 
 
 def one_photo(model: Classifier, image: Tensor, target: Tensor) -> dict[str, dict[str, float]]:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.reports.efficiency import EFFICIENCIES, TOLERATED
-from riemannopt_dist.reports.statistics import COMPARED
-from riemannopt_dist.reports.summary import SUMMARISED, meaning_of
-from riemannopt_dist.reports.table_one import ENTRIES
-from riemannopt_dist.reports.worst_images import WORST_OF
+from riemannopt_dist.reports.efficiency import EFFICIENCY_COLUMNS, TOLERANCE_COLUMNS
+from riemannopt_dist.reports.statistics import COMPARISON_COLUMNS
+from riemannopt_dist.reports.summary import SUMMARY_COLUMNS, meaning_of
+from riemannopt_dist.reports.table_one import ENTRY_COLUMNS
+from riemannopt_dist.reports.worst_images import WORST_COLUMNS
 from riemannopt_dist.run import schemas
 from riemannopt_dist.run.maps import MAPS
 
@@ -34,15 +34,15 @@ LEFT_OUT = "images that the summary before leaves out, for which it is not defin
 CSV = {
     "comparisons.csv, controls.csv": (
         "A row for each pair of cells and score; beside the cell's columns:",
-        COMPARED,
+        COMPARISON_COLUMNS,
     ),
-    "efficiency.csv": (OF_CELL, EFFICIENCIES),
-    "tolerances.csv": ("A row for each cell with a tolerance:", TOLERATED),
+    "efficiency.csv": (OF_CELL, EFFICIENCY_COLUMNS),
+    "tolerances.csv": ("A row for each cell with a tolerance:", TOLERANCE_COLUMNS),
     "report/worst.csv": (
         "A row for each cell and each of its worst images; beside the cell's columns:",
-        WORST_OF,
+        WORST_COLUMNS,
     ),
-    "report/table1.csv": ("A row for each number of the table:", ENTRIES),
+    "report/table1.csv": ("A row for each number of the table:", ENTRY_COLUMNS),
 }
 """The tables of numbers that follow from results: what a row is, and what their columns are."""
 
@@ -73,7 +73,7 @@ def columns_page() -> str:
     for title, (row, schema) in TABLES.items():
         lines += ["", f"## {title}", "", row, "", *_table(schema)]
     of_metrics = {one.name: meaning_of(one) for name in METRICS for one in METRICS[name].summaries}
-    summed = {**SUMMARISED, **of_metrics, "…_left_out": LEFT_OUT}
+    summed = {**SUMMARY_COLUMNS, **of_metrics, "…_left_out": LEFT_OUT}
     for title, (row, meanings) in {"summary.parquet, .csv": (OF_CELL, summed), **CSV}.items():
         lines += ["", f"## {title}", "", row, "", "| column | what it is |", "|---|---|"]
         lines += [f"| `{name}` | {_escaped(meaning)} |" for name, meaning in meanings.items()]

@@ -11,10 +11,15 @@ from riemannopt_dist.choices import CELL as PLACE
 from riemannopt_dist.columns import TABLES, columns_page
 from riemannopt_dist.metrics.metric import summaries_of
 from riemannopt_dist.metrics.table import METRICS
-from riemannopt_dist.reports.efficiency import EFFICIENCIES, TOLERATED, sample_efficiency, tolerances
-from riemannopt_dist.reports.summary import SUMMARISED, meaning_of
-from riemannopt_dist.reports.table_one import ENTRIES, Entry
-from riemannopt_dist.reports.worst_images import WORST_OF, worst_images
+from riemannopt_dist.reports.efficiency import (
+    EFFICIENCY_COLUMNS,
+    TOLERANCE_COLUMNS,
+    sample_efficiency,
+    tolerances,
+)
+from riemannopt_dist.reports.summary import SUMMARY_COLUMNS, meaning_of
+from riemannopt_dist.reports.table_one import ENTRY_COLUMNS, Entry
+from riemannopt_dist.reports.worst_images import WORST_COLUMNS, worst_images
 from riemannopt_dist.run.schemas import RESULT, results_schema
 from tests.reports.small_run import data_of, make_run
 
@@ -42,13 +47,13 @@ def test_the_numbers_of_a_run_are_told_of_column_by_column(tmp_path: Path) -> No
     data = data_of(make_run(tmp_path, maps=None))
     summed = [one.name for one in summaries_of(data.results)]
     left_out = [name for name in data.summary if str(name).endswith("_left_out")]
-    assert {*data.summary} - {*PLACE} == {*SUMMARISED, *summed, *left_out}
-    assert {*sample_efficiency(data.results)} - {*PLACE} == {*EFFICIENCIES}
-    assert {*worst_images(data, "reference_error")} - {*PLACE} == {*WORST_OF}
-    assert {*ENTRIES} == {field.name for field in fields(Entry)}
+    assert {*data.summary} - {*PLACE} == {*SUMMARY_COLUMNS, *summed, *left_out}
+    assert {*sample_efficiency(data.results)} - {*PLACE} == {*EFFICIENCY_COLUMNS}
+    assert {*worst_images(data, "reference_error")} - {*PLACE} == {*WORST_COLUMNS}
+    assert {*ENTRY_COLUMNS} == {field.name for field in fields(Entry)}
     place = data.results.schema.get_field_index("tolerance")
     within = pa.array([0.1 if one == "exact" else None for one in data.results["placement"].to_pylist()])
-    assert [*tolerances(data.results.set_column(place, "tolerance", within))] == [*TOLERATED]
+    assert [*tolerances(data.results.set_column(place, "tolerance", within))] == [*TOLERANCE_COLUMNS]
     page = columns_page()
     assert all(f"| `{name}` |" in page for name in (*summed, "at_maximum", "within", "samples_left"))
     assert meaning_of(METRICS["information"].summaries[0]).startswith("area under the pointwise median")

@@ -79,7 +79,7 @@ def grid(model: Classifier, photos: int, samples: list[int], batch: int) -> Call
     What is returned does it, and tells the gradients and the forward passes.
     """
     paper = load_config("jobs/configs/paper.yaml", {"images": "demo:", "output": "nowhere"})
-    fields = paper.published() | {"fit": {"profiles": "demo:"}, "model": {"name": "efficientnet_lite0"}}
+    fields = paper.published() | {"fit": {"profiles": "demo:"}}
     fields["grid"] = [{**block, "samples": samples} for block in fields["grid"][:3]]
     config = make_config(fields, "paper.yaml")
     labels = {label: label.partition("(")[0] for label in config.paths()}

@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riemannopt_dist.arguments import check_images
-from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.metrics.seeds import content_seeds
-from riemannopt_dist.metrics.starts import Start, given_start
+from riemannopt_dist.metrics.starts import Start, on_one_start
 from riemannopt_dist.objective import Objective
 
 SQUARES = 16
@@ -35,11 +33,7 @@ def infidelity(
     passes an image, whatever the number of maps. Raises ValueError for images, baselines, targets and maps
     that do not fit.
     """
-    check_images(images)
-    objective.check(images)
-    check_maps(maps, images)
-    several = maps.reshape(-1, *images.shape)
-    (start,) = given_start(images, baselines, len(several))
+    several, start = on_one_start(objective, images, maps, baselines)
     values = _infidelity(objective, images, several, start, objective.values(images), squares(images, seed))
     return values.view(maps.shape[:-3])
 

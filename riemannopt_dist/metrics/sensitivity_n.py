@@ -12,12 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from riemannopt_dist.arguments import check_images
-from riemannopt_dist.metrics.insertion import check_maps
 from riemannopt_dist.metrics.metric import Column, MapBatch, Metric, Summary
 from riemannopt_dist.metrics.reference import correlation
 from riemannopt_dist.metrics.seeds import content_seeds
-from riemannopt_dist.metrics.starts import Start, given_start
+from riemannopt_dist.metrics.starts import Start, on_one_start
 from riemannopt_dist.objective import Objective
 
 SHARES = (0.01, 0.03, 0.1, 0.3, 0.8)
@@ -40,12 +38,8 @@ def sensitivity_n(
     `SETS · len(SHARES) + 1` forward passes an image, whatever the number of maps. NaN where f or the map's
     sums are the same for all sets. Raises ValueError for images, baselines, targets and maps that do not fit.
     """
-    check_images(images)
-    objective.check(images)
-    check_maps(maps, images)
-    several = maps.reshape(-1, *images.shape)
-    starts = given_start(images, baselines, len(several))
-    curve = _sensitivity(objective, images, several, starts, objective.values(images), seed)
+    several, start = on_one_start(objective, images, maps, baselines)
+    curve = _sensitivity(objective, images, several, [start], objective.values(images), seed)
     return curve.view(*maps.shape[:-3], len(SHARES))
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from riemannopt_dist.arguments import check_images
+from riemannopt_dist.metrics.insertion import check_maps
+from riemannopt_dist.objective import Objective
 from riemannopt_dist.paths.base import Path, PathFamily
 from riemannopt_dist.paths.draws import Draws
 from riemannopt_dist.paths.guided import GuidedPath
@@ -67,7 +70,17 @@ def distinct_starts(paths: Sequence[PathFamily | None], images: Tensor) -> list[
     return starts
 
 
-def given_start(images: Tensor, baselines: Tensor | None, maps: int) -> list[Start]:
-    """The one start of all maps: `baselines`, as a straight line takes them, or black without."""
+def on_one_start(
+    objective: Objective, images: Tensor, maps: Tensor, baselines: Tensor | None
+) -> tuple[Tensor, Start]:
+    """Maps (…, B, C, H, W) of images (B, C, H, W) as (S, B, C, H, W), and where the paths of all begin.
+
+    That is at `baselines`, as a straight line takes them, or at black without. Raises ValueError for images,
+    baselines, targets and maps that do not fit.
+    """
+    check_images(images)
+    objective.check(images)
+    check_maps(maps, images)
+    several = maps.reshape(-1, *images.shape)
     start = torch.zeros_like(images) if baselines is None else StraightPath(images, baselines).baselines
-    return [Start(start, [*range(maps)])]
+    return several, Start(start, [*range(len(several))])

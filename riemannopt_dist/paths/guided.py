@@ -10,19 +10,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from riemannopt_dist.objective import Objective
+from riemannopt_dist.paths.ranks import ranked
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import Guided
 from riemannopt_dist.quadrature.schedule import Array
 from riemannopt_dist.transfer import on_device
 
 DEFAULT_WALK = Guided()
-
-SAMPLED = 61
-"""One of so many values brackets that of a rank: a prime, as gradients repeat with the strides of layers."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def advance(progress: Tensor, gradients: Tensor, distance: Tensor, goal: Tensor,
     # Those that have nowhere to go come last. Masks are multiplied: on a CPU that takes a tenth of `where`.
     highest = torch.finfo(gradients.dtype).max
     candidates = torch.add(gradients.abs(), (room == 0).to(gradients), alpha=highest)
-    rows = candidates if candidates.device.type == "cpu" else candidates.sort(dim=1).values
+    of_rank = ranked(candidates)
     last = torch.full_like(candidates[:, :1], -math.inf)  # up to it features go, `part` of the way,
     whole, part = last, torch.ones_like(left)  # and those up to `whole` go all of it
     chosen = torch.zeros_like(room)  # 1 for those up to `last`
@@ -114,7 +111,7 @@ def advance(progress: Tensor, gradients: Tensor, distance: Tensor, goal: Tensor,
         if _is_checked(number, progress.device) and not going.any():
             break
         sought = (taken + rank).clamp_max(features).long() - 1
-        threshold = torch.where(going, _of_rank(rows, sought).clamp_max(highest), last)
+        threshold = torch.where(going, of_rank(sought).clamp_max(highest), last)
         chosen = (candidates <= threshold).to(room)
         further = torch.linalg.vecdot(room, chosen)[:, None]
         within_reach = further - reach
@@ -133,28 +130,3 @@ def _is_checked(number: int, device: torch.device) -> bool:
     are checked that begin the second half of 4, 8, 16, …: once a step that has up to four.
     """
     return device.type == "cpu" or (number > 1 and number.bit_count() == 1)
-
-
-def _of_rank(values: Tensor, ranks: Tensor) -> Tensor:
-    """The values (B, 1) of these ranks (B, 1), counted from 0, in rows (B, d): ascending but on a CPU."""
-    if values.device.type != "cpu":
-        return values.gather(1, ranks)
-    pairs = zip(values.numpy(), ranks.flatten().tolist(), strict=True)
-    return values.new_tensor([selected(row, rank) for row, rank in pairs])[:, None]
-
-
-def selected(values: NDArray[np.floating], rank: int) -> float:
-    """The value of this rank, counted from 0, of values (d,), NaN last.
-
-    Two values of a sample that have it between them leave few to be sorted (Floyd & Rivest, 1975): a quarter
-    of the time of `np.partition`, and a tenth where many values are equal.
-    """
-    sample = np.sort(values[::SAMPLED])
-    at, margin = rank / SAMPLED, 1.5 * math.sqrt(len(sample))  # three standard deviations of a rank in it
-    low = sample[max(int(at - margin), 0)]
-    high = sample[min(math.ceil(at + margin), len(sample) - 1)]
-    between = values[(values >= low) & (values <= high)]
-    rest = rank - int(np.count_nonzero(values < low))
-    if not 0 <= rest < len(between):
-        between, rest = values, rank
-    return float(np.partition(between, rest)[rest])

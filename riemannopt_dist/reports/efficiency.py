@@ -31,7 +31,7 @@ EQUAL = ("left", LINEAR)
 """Estimator and placement of equal points."""
 EXACT, AT_LEAST, AT_MOST = "", "at least", "at most"
 
-EFFICIENCIES = {
+EFFICIENCY_COLUMNS = {
     "images": "images for which all cells of the path have the error",
     "gradient_evaluations": "gradients that an image takes, over all draws of a baseline: their mean",
     "reference_error_mean": "mean true error",
@@ -44,7 +44,7 @@ EFFICIENCIES = {
     "equal intervals; too few of fewer than 10 images; else empty",
 }
 """What the columns of efficiency.csv are, beside those of the cell."""
-TOLERATED = {
+TOLERANCE_COLUMNS = {
     "path": "the path from a baseline to the image",
     "tolerance": "the estimated error at which an image has samples enough",
     "maximum": "the most samples that an image takes, in each draw of a baseline",

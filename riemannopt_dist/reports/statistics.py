@@ -21,7 +21,7 @@ LEVEL = 0.95
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """The reach of an interval in standard errors, in the normal limit."""
 
-COMPARED = {
+COMPARISON_COLUMNS = {
     "score": "the column of the results that is compared",
     "images": "images for which both cells have the score",
     "before": "its mean over them in the cell compared with: linear in comparisons.csv, else the control",
@@ -191,8 +191,8 @@ def compared(
 ) -> pd.DataFrame:
     """How scores change from one cell to another: a row for each pair of cells and score, its `fields` first.
 
-    Its other columns are `COMPARED`; a pair with fewer than two images has no row. `directions` says of each
-    score whether "higher" or "lower" is better.
+    Its other columns are `COMPARISON_COLUMNS`; a pair with fewer than two images has no row. `directions`
+    says of each score whether "higher" or "lower" is better.
     """
     rows: list[tuple[int, dict[str, Any]]] = []
     for score, direction in directions.items():

@@ -34,7 +34,7 @@ EFFICIENCY = "efficiency"
 TOLERANCES = "tolerances"
 CONTROLS = "controls"
 
-SUMMARISED = {
+SUMMARY_COLUMNS = {
     "images": "images that the cell has rows of",
     "gradient_evaluations": "gradients that an image takes: their mean",
     "seconds": "time that an image's gradients take: their mean, in s",

@@ -77,7 +77,7 @@ class Entry:
     high: float | None = None
 
 
-ENTRIES = {
+ENTRY_COLUMNS = {
     "aggregate": "ratio_of_sums: gaps over changes of f, both summed over images; mean: of single images' "
     "relative errors",
     "method": "the path",

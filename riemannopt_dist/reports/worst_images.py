@@ -14,7 +14,7 @@ WORST = 10
 ERRORS = ("reference_error", "relative_error")
 """The true error, and where a run does not measure it, the completeness gap's."""
 
-WORST_OF = {
+WORST_COLUMNS = {
     "rank": "1 for the image of the cell with the largest error, to 10",
     "image_id": "the image's id in images.parquet",
     "reference_error": "its true error; relative_error, its completeness gap, of a run without true errors",

@@ -8,9 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
 
 from riemannopt_dist.attribution import Attribution
@@ -20,7 +17,7 @@ from riemannopt_dist.estimators.passes import sums_along
 from riemannopt_dist.estimators.riemann import RiemannSums
 from riemannopt_dist.methods import guided_ig, integrated_gradients
 from riemannopt_dist.objective import Objective
-from riemannopt_dist.paths.guided import SAMPLED, GuidedPath, WalkStep, advance, selected
+from riemannopt_dist.paths.guided import GuidedPath, WalkStep, advance
 from riemannopt_dist.paths.straight import StraightPath
 from riemannopt_dist.paths.table import Guided
 from riemannopt_dist.quadrature.rules import linear_partition, linear_schedule, schedule_from_partition
@@ -115,45 +112,6 @@ def test_equally_sensitive_features_go_together() -> None:
     part_way = 0.25 + 0.5 * 4 / 9
     expected = torch.tensor([[part_way, part_way, part_way, 0.75]], dtype=torch.float64)
     torch.testing.assert_close(reached, expected, rtol=0, atol=1e-12)
-
-
-@given(
-    values=arrays(
-        np.float32,
-        st.integers(1, 3000),
-        elements=st.sampled_from([0.0, 1e-3, 0.5, 2.0, np.inf, np.nan]) | st.floats(0, 1, width=32),
-        fill=st.floats(0, 1, width=32),
-    ),
-    share=st.floats(0, 1),
-)
-def test_a_value_of_a_rank_is_that_of_the_sorted_ones(values: np.ndarray, share: float) -> None:
-    """Whatever is equal, infinite or no number."""
-    rank = round(share * (len(values) - 1))
-    np.testing.assert_array_equal(selected(values, rank), np.sort(values)[rank])
-
-
-@pytest.mark.parametrize("rank", [0, 1, 37_631, 75_000, 149_999])
-def test_a_rank_among_many(rank: int) -> None:
-    """Also where a sample tells nothing of it: here every sampled value is 0 and no other one is."""
-    values = np.random.default_rng(0).random(150_000, np.float32) + 1
-    assert selected(values, rank) == np.sort(values)[rank]
-    values[::SAMPLED] = 0
-    assert selected(values, rank) == np.sort(values)[rank]
-
-
-@pytest.mark.parametrize("stride", [1, 2, 4, 8, 32, 224])
-def test_few_values_are_sorted_whatever_they_repeat_with(
-    stride: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As gradients do with the strides of a network's layers, and with the rows of an image."""
-    scales = np.random.default_rng(1).random(stride) ** 2
-    values = np.random.default_rng(0).random(150_528) * np.resize(scales, 150_528)
-    sorted_at_once: list[int] = []
-    partition = np.partition
-    monkeypatch.setattr(np, "partition", lambda a, kth: sorted_at_once.append(len(a)) or partition(a, kth))
-    ranks = (10_000, 37_632, 75_264, 112_896)
-    assert [selected(values, rank) for rank in ranks] == [np.sort(values)[rank] for rank in ranks]
-    assert max(sorted_at_once) < 0.1 * len(values)
 
 
 @pytest.mark.parametrize(("closeness", "moved"), [(0.3, True), (0.35, False)])

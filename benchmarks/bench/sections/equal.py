@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
@@ -15,11 +14,10 @@ import riemannopt_dist as ro
 from benchmarks.bench.networks import fast, loaded
 from benchmarks.bench.others import Pair, captum
 from benchmarks.bench.ratio import progress, ratio
-from riemannopt_dist.data.errors import UnreadableImage
+from benchmarks.photos import readable
 from riemannopt_dist.data.listing import list_images
 from riemannopt_dist.models.classifier import Classifier
 from riemannopt_dist.run.profiles import read_profiles
-from riemannopt_dist.run.stages.batches import read_tensor
 
 CAPTUM_STEPS, PAIR_STEPS = 50, 100
 """Of their defaults: Gauss-Legendre points, and steps of the blur."""
@@ -49,13 +47,7 @@ def some_photos(model: Classifier, options: argparse.Namespace) -> list[Tensor]:
     """As many as asked for, of those that can be read, evenly out of all: a folder has them by class."""
     refs = list_images(options.images)
     step = max(1, len(refs) // options.photos)
-    photos: list[Tensor] = []
-    for ref in chain(refs[::step], refs[1::step]):
-        with suppress(UnreadableImage):
-            photos.append(read_tensor(ref, model))
-        if len(photos) == options.photos:
-            break
-    return photos
+    return [*readable(chain(refs[::step], refs[1::step]), model, options.photos)]
 
 
 def at_equal_error(
