@@ -32,22 +32,21 @@ def report(
     from riemannopt_dist.reports.efficiency import sample_efficiency, tolerances
     from riemannopt_dist.reports.formats import FORMATS
     from riemannopt_dist.run.results import write_files
-    from riemannopt_dist.run_data.data import results_so_far, run_data
+    from riemannopt_dist.run_data.data import run_data
 
     with errors(context):
         parts = {name: FORMATS[name] for name in formats or FORMATS}
         storage = storage_at(run)
-        results = results_so_far(storage)
+        data = run_data(storage)
         for title, table in (
             (
                 "sample efficiency: evaluations of linear left for the same error, over a cell's own",
-                sample_efficiency(results),
+                sample_efficiency(data.results),
             ),
-            ("tolerances: images within, and cost over that of equal intervals", tolerances(results)),
+            ("tolerances: images within, and cost over that of equal intervals", tolerances(data.results)),
         ):
             if len(table):
                 print_table(table, title)
-        data = run_data(storage, results)
         for kind, part in parts.items():
             if not isinstance(files := part(data), dict):
                 raise ValueError(f"format: {kind!r}: expected files by name, got {files!r:.80}")

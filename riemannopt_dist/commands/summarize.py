@@ -42,13 +42,14 @@ def print_summary(storage: "Storage") -> None:
     from riemannopt_dist.metrics.metric import summaries_of
     from riemannopt_dist.reports.gaps import gauged_summary
     from riemannopt_dist.reports.inputs import IMAGES, failed_in_selection, inputs_sentence
-    from riemannopt_dist.reports.summary import comparison_files, summarize, summary_files
+    from riemannopt_dist.reports.summary import comparison_files, summarize, summary_files, without_curves
     from riemannopt_dist.reports.tables import summary_lines
     from riemannopt_dist.run.directory import FAILURES, RUN, RunDirectory
     from riemannopt_dist.run.results import read_results, write_files
 
     results = read_results(storage)
     summary = summarize(results)
+    results = without_curves(results)
     directions = {one.name: one.direction for one in summaries_of(results)}
     for line in summary_lines(gauged_summary(summary, results), directions):
         say(line)

@@ -85,6 +85,11 @@ def _summed_up(pivot: Pivot, summary: Summary) -> tuple[list[float], list[int]]:
     return [number for number, _ in outcomes], [left_out for _, left_out in outcomes]
 
 
+def without_curves(results: pa.Table) -> pa.Table:
+    """Result rows less their lists: most of a large run's memory, which nothing but a summary is made of."""
+    return results.drop_columns([field.name for field in results.schema if pa.types.is_list(field.type)])
+
+
 def summary_files(summary: pd.DataFrame) -> dict[str, bytes | pa.Table]:
     """summary.parquet and summary.csv, by their names."""
     table = pa.Table.from_pandas(summary, preserve_index=False)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from riemannopt_dist.reports.data import Picture, RunData
 from riemannopt_dist.reports.gaps import gauged
 from riemannopt_dist.reports.pivot import CellKey
-from riemannopt_dist.reports.summary import summarize
+from riemannopt_dist.reports.summary import summarize, without_curves
 from riemannopt_dist.run.directory import IMAGES, RUN, RunDirectory, shard_files
 from riemannopt_dist.run.draw import divided
 from riemannopt_dist.run.maps import FOLDER
@@ -34,15 +34,20 @@ def results_so_far(storage: Storage) -> pa.Table:
     return read_results(storage)
 
 
-def run_data(storage: Storage, results: pa.Table) -> RunData:
-    """What a report on result rows of a run is made of, without gaps that are no measure (`gauged`)."""
-    results, directory = gauged(results), RunDirectory(storage)
+def run_data(storage: Storage) -> RunData:
+    """What a report on a run is made of, without gaps that are no measure (`gauged`).
+
+    Errors are those of `results_so_far`.
+    """
+    results, directory = gauged(results_so_far(storage)), RunDirectory(storage)
+    summary = summarize(results)
+    results = without_curves(results)
     model, promised = _model_and_images(directory, results)
     paths = [name.rsplit("/", 1)[-1].removesuffix(".json") for name in storage.list("schedules")]
     fitted = {path: directory.read_schedules(path) or {} for path in paths}
     singles = _single_images(directory, paths)
     more = _of_run(directory) if storage.exists(RUN) else {}
-    return RunData(results, summarize(results), model, promised, fitted, singles, **more)
+    return RunData(results, summary, model, promised, fitted, singles, **more)
 
 
 def _of_run(directory: RunDirectory) -> dict[str, Any]:

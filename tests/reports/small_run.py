@@ -19,7 +19,6 @@ from riemannopt_dist.run.examples import evaluated_examples
 from riemannopt_dist.run.failure import Failure
 from riemannopt_dist.run.grid import Cell, control_cell
 from riemannopt_dist.run.maps import map_file, map_output
-from riemannopt_dist.run.results import read_results
 from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.shards import shards_of
 from riemannopt_dist.run_data.data import run_data
@@ -77,7 +76,7 @@ def make_run(
 
 def data_of(directory: RunDirectory) -> RunData:
     """What a report of the run is made of."""
-    return run_data(directory.storage, read_results(directory.storage))
+    return run_data(directory.storage)
 
 
 def _listed(pictures: Path, ids: list[str]) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ from riemannopt_dist.run.config.yaml_text import parse_yaml
 from riemannopt_dist.run.directory import Failure, RunDirectory
 from riemannopt_dist.run.draw import drawn_images
 from riemannopt_dist.run.grid import Cell
-from riemannopt_dist.run_data.data import results_so_far, run_data
+from riemannopt_dist.run_data.data import run_data
 from tests.reports.small_run import data_of, halved, make_run
 
 MARKUP = "<script>alert(1)<%script><img src=x onerror=alert(2)>.png".replace("/", "%")
@@ -206,7 +206,7 @@ def answer_of(data: RunData) -> str:
 
 def test_a_run_without_results_has_a_page_that_says_so(tmp_path: Path) -> None:
     directory = make_run(tmp_path, done=0)
-    data = run_data(directory.storage, results_so_far(directory.storage))
+    data = run_data(directory.storage)
     files = {name: content for part in FORMATS.values() for name, content in part(data).items()}
     html = files[INDEX].decode()
     assert "No verdict: there are no results yet." in html

@@ -62,7 +62,7 @@ QUERY = """
 
 
 def test_numbers_are_those_of_a_query_on_the_same_files(run: Path) -> None:
-    data = run_data(Storage(run), read_results(Storage(run)))
+    data = run_data(Storage(run))
     names = [name for part in FORMATS.values() for name in write_files(Storage(run), part(data))]
     assert {f"report/table1.{ending}" for ending in ("md", "tex", "csv")} <= set(names)
     expected = duckdb.sql(QUERY.format(files=run / "results/*.parquet")).fetchall()

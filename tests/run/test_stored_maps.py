@@ -34,7 +34,7 @@ from riemannopt_dist.run.schemas import results_schema
 from riemannopt_dist.run.stages.batches import read_tensor
 from riemannopt_dist.run.verification import problems
 from riemannopt_dist.run_data.curves import mean_curves
-from riemannopt_dist.run_data.data import results_so_far, run_data
+from riemannopt_dist.run_data.data import run_data
 from riemannopt_dist.scoring import check_scorable, score_run
 from riemannopt_dist.storage.base import Storage
 from riemannopt_dist.storage.errors import DamagedFile
@@ -277,7 +277,7 @@ def test_a_run_in_a_bucket_is_scored_and_exported_too(
     expected = dict(reader.maps(samples=3, estimator="left"))
     np.testing.assert_array_equal(values, np.stack([*expected.values()]))
     local = reader.directory.storage
-    there, here = (FORMATS["html"](run_data(one, results_so_far(one)))[INDEX] for one in (storage, local))
+    there, here = (FORMATS["html"](run_data(one))[INDEX] for one in (storage, local))
     assert there.replace(storage.root.encode(), local.root.encode()) == here
 
 
