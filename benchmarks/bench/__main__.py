@@ -7,7 +7,8 @@
 Parts that a file given by --json has of the same machine stay in it; it is written after each part.
 
 A ratio is the median of several turns, with the least and the greatest. Others get the model as `load_model`
-gives it, ours is the same one as a worker of a run makes it: normalisations folded, channels last. PAIR's
+gives it, ours is the same one as a worker of a run makes it: normalisations folded, channels last. Kernels of
+the Rescale rule are made before, which a worker does once there is work enough for them. PAIR's
 `saliency` needs a NumPy below 2.4: both are fetched into a folder of their own, for this process alone.
 """
 
@@ -26,6 +27,7 @@ import torch
 from benchmarks.bench.networks import MODELS
 from benchmarks.bench.sections import bare, equal, grid, others, scale
 from benchmarks.bench.tables import page
+from riemannopt_dist.rescale.kernels import KERNELS
 from riemannopt_dist.run.allocator import KEEP_MEMORY
 from riemannopt_dist.run.memory import CPU_BATCH
 
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, help="a Markdown page with the tables")
     options = parser.parse_args()
     with_saliency()
+    KERNELS.worth = dict.fromkeys(KERNELS.worth, 0)
     found: dict[str, Any] = {**measured_before(options), "machine": machine(options)}
     for name in options.only:
         found[name] = SECTIONS[name](options)

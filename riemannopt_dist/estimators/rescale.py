@@ -18,6 +18,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -57,6 +58,11 @@ INCOMPLETE = 1e-2
 ROUNDING = 1e-5
 """And besides, as a share of the map's L1 norm and of |f|; 32 ε of the data type if that is more. In float32
 EfficientNet-Lite0's sums of photos are off by up to 1.5e-8 of that."""
+
+_NEIGHBOURS: WeakKeyDictionary[nn.Module, dict[tuple[bool, torch.Size, torch.dtype], bool]] = (
+    WeakKeyDictionary()
+)
+"""Of models that were tried, with several samples at once or one: if those of a batch are neighbours."""
 
 
 def rescale_attribution(objective: Objective, path: Path, schedule: Schedule) -> Attribution:
@@ -109,19 +115,29 @@ def sums_over_intervals(objective: Objective, path: Path, edges: Array) -> tuple
 def tried_on_whole_path(objective: Objective, path: Path) -> Objective:
     """The objective; with one sample at a time if those of a batch are not neighbours along the first axis.
 
+    A model is tried once for each shape and type of images, on the first of them: that takes two samples.
     Raises ValueError where the first image's path, as one interval, has no complete secant of its logit.
     Wrong slopes show there as nowhere else: errors of many short intervals may be too small to tell, and so
     may all of a small probability's change.
     """
-    if objective.internal_batch_size > 1:
-        try:
-            _check_whole_path(replace(objective, internal_batch_size=2), path)
-        except ValueError:
-            objective = replace(objective, internal_batch_size=1)
-        else:
-            return objective
-    _check_whole_path(objective, path)
-    return objective
+    several = objective.internal_batch_size > 1
+    kind = (several, path.images.shape[1:], path.images.dtype)
+    tried = _NEIGHBOURS.setdefault(objective.model, {})
+    if kind not in tried:
+        neighbours = several and _holds(replace(objective, internal_batch_size=2), path)
+        if not neighbours:
+            _check_whole_path(replace(objective, internal_batch_size=1), path)
+        tried[kind] = neighbours
+    return objective if tried[kind] else replace(objective, internal_batch_size=1)
+
+
+def _holds(objective: Objective, path: Path) -> bool:
+    """Whether the rule does with several samples at a time."""
+    try:
+        _check_whole_path(objective, path)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_whole_path(objective: Objective, path: Path) -> None:

@@ -1,50 +1,12 @@
 """Rules of elementwise functions: the slope of the secant, for every number on its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from riemannopt_dist.rescale.tape import Ends, MeanVJP, Recording, Rule
-
-SLAB = 1 << 18
-"""Numbers of one tensor that are worked on at a time on a CPU."""
-
-
-def ramp(recording: Recording, x: Tensor, low: float = -torch.inf, high: float = torch.inf) -> Tensor:
-    """x between two bounds. Exact in floating point: with both ends on the rising piece the slope is 1.
-
-    The end is moved by 2 ε of itself, no more than rounding has moved it: so equal ends have the derivative
-    there. What is 0 / 0 all the same, as for two zeros, counts as rising.
-    """
-
-    def mean_vjp(before: Ends, after: Ends, grad: Tensor, gradients: Ends) -> None:
-        for a, b, upstream, result in _slabs(*before, *after, grad, *gradients):
-            end = torch.add(b, b, alpha=2 * torch.finfo(b.dtype).eps)
-            step = end - a
-            slope = end.clamp_(low, high).sub_(a.clamp(low, high)).div_(step)
-            torch.mul(upstream, slope.nan_to_num_(1.0), out=result)
-
-    return recording.operation("clamp", x.detach().clamp(low, high), mean_vjp, x)
-
-
-def relu(recording: Recording, x: Tensor) -> Tensor:
-    """x where it is positive, else 0."""
-    return ramp(recording, x, 0.0)
-
-
-def _slabs(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Parts of tensors of equal layout, all rows of some of their values: as many as a CPU's caches hold."""
-    if all(x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) for x in tensors):
-        tensors = tuple(x.movedim(1, -1) for x in tensors)
-    on_cpu = all(x.device.type == "cpu" and x.is_contiguous() for x in tensors)
-    if not on_cpu:
-        yield tensors
-        return
-    flat = [x.view(len(x) if x.ndim else 1, -1) for x in tensors]
-    width = max(SLAB // len(flat[0]), 1)
-    yield from zip(*(torch.split(x, width, dim=1) for x in flat), strict=True)
 
 
 def smooth(function: Callable[..., Tensor]) -> Rule:

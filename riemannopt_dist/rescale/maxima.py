@@ -1,15 +1,17 @@
 """Rules of maxima: of two numbers by a ReLU, of more as maxima of two."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from riemannopt_dist.rescale.elementwise import relu
+from riemannopt_dist.rescale.kernels import slopes
 from riemannopt_dist.rescale.products import with_values
-from riemannopt_dist.rescale.tape import Recording
+from riemannopt_dist.rescale.ramp import relu
+from riemannopt_dist.rescale.tape import Ends, Recording
 
 
 def maximum(recording: Recording, a: Tensor, b: Tensor) -> Tensor:
@@ -57,35 +59,85 @@ def max_pool2d(
     ceil_mode: bool = False,
     **options: Any,
 ) -> Tensor:
-    """Rows of each window first, then columns, as maxima of two: max(a, b) = a + ReLU(b − a)."""
+    """The largest of each window: of its rows first, then of its columns, each as maxima of two."""
     if options.get("return_indices") or x.ndim != 4:
         raise ValueError("model: mean slopes are not known for max_pool2d with indices or without a batch")
     pooled = functional.max_pool2d(x.detach(), kernel_size, stride, padding, dilation, ceil_mode)
-    kernel, steps, margins, distances = (
+    sizes, steps, margins, distances = (
         (value, value) if isinstance(value, int) else (value[0], value[-1])
         for value in (kernel_size, stride or kernel_size, padding, dilation)
     )
-    for axis in (2, 3):
-        size, step, margin, distance = (of_both[axis - 2] for of_both in (kernel, steps, margins, distances))
-        outputs = pooled.shape[axis]
-        reach = (outputs - 1) * step + (size - 1) * distance + 1
-        sides = (margin, max(reach - x.shape[axis] - margin, 0))
-        x = functional.pad(x, (0, 0, *sides) if axis == 2 else sides, value=-torch.inf)
-        x = torch.where(x == -torch.inf, _below(x), x)
-        starts = [place * distance for place in range(size)]
-        parts = [_strided(x, axis, start, outputs, step) for start in starts]
-        x = parts[0]
-        for part in parts[1:]:
-            x = x + relu(recording, part - x)
-    return with_values(x, pooled)
+    rows, columns = (
+        _Windows(axis, pooled.shape[axis], *of_axis)
+        for axis, of_axis in zip((2, 3), zip(sizes, steps, margins, distances, strict=True), strict=True)
+    )
+
+    def mean_vjp(before: Ends, after: Ends, grad: Tensor, gradients: Ends) -> None:
+        start, end, of_rows = rows.maxima(before[0], after[0])
+        _, _, of_columns = columns.maxima(start, end)
+        over_rows = columns.shared_out(grad, of_columns, torch.zeros_like(start))
+        rows.shared_out(over_rows, of_rows, gradients[0].zero_())
+
+    return recording.operation("max_pool2d", pooled, mean_vjp, x)
 
 
-def _below(x: Tensor) -> Tensor:
-    """What is less than all of a channel, but not by so much that differences would lose digits."""
-    x = x.detach()
-    return x.masked_fill(x == -torch.inf, torch.inf).amin((2, 3), keepdim=True) - 1
+@dataclass(frozen=True)
+class _Windows:
+    """The windows of one axis: `count`, each `step` after the one before, of `size` entries `distance` apart.
+
+    The first starts `margin` before the axis does.
+    """
+
+    axis: int
+    count: int
+    size: int
+    step: int
+    margin: int
+    distance: int
+
+    def maxima(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The windows' maxima at both ends, and for each entry but the first the slope of ReLU(b − a).
+
+        That says how b takes the place of a, the maximum of the entries before it, in max(a, b).
+        """
+        (a, *others), (b, *others_after) = (
+            self._entries(self._padded(x, -torch.inf)) for x in (before, after)
+        )
+        ramps = []
+        for other, other_after in zip(others, others_after, strict=True):
+            ramps.append(slopes(_rise(a, other), _rise(b, other_after), low=0.0))
+            a, b = torch.maximum(a, other), torch.maximum(b, other_after)
+        return a, b, ramps
+
+    def shared_out(self, grad: Tensor, ramps: list[Tensor], result: Tensor) -> Tensor:
+        """The gradients of maxima, by the ramps of entries, added to `result`: zeros, and returned."""
+        padded = self._padded(result, 0.0)
+        first, *others = self._entries(padded)
+        for entry, ramp in zip(reversed(others), reversed(ramps), strict=True):
+            share = grad * ramp
+            entry += share
+            grad = grad - share
+        first += grad
+        if padded is not result:
+            result.copy_(padded.narrow(self.axis, self.margin, result.shape[self.axis]))
+        return result
+
+    def _padded(self, x: Tensor, value: float) -> Tensor:
+        """x with as much at either end of the axis as the windows reach beyond it."""
+        reach = (self.count - 1) * self.step + (self.size - 1) * self.distance + 1
+        sides = (self.margin, max(reach - x.shape[self.axis] - self.margin, 0))
+        if not any(sides):
+            return x
+        return functional.pad(x, (0, 0, *sides) if self.axis == 2 else sides, value=value)
+
+    def _entries(self, x: Tensor) -> list[Tensor]:
+        """Views of all windows' first entries, of their second ones, and so on."""
+        starts = range(0, self.size * self.distance, self.distance)
+        length = (self.count - 1) * self.step + 1
+        along = x.movedim(self.axis, 0)
+        return [along[start : start + length : self.step].movedim(0, self.axis) for start in starts]
 
 
-def _strided(x: Tensor, axis: int, start: int, count: int, step: int) -> Tensor:
-    """`count` entries of an axis, `step` apart."""
-    return x.movedim(axis, 0)[start : start + (count - 1) * step + 1 : step].movedim(0, axis)
+def _rise(x: Tensor, y: Tensor) -> Tensor:
+    """y − x, of what is −∞ a number: there is no difference of infinities to divide by."""
+    return (y - x).clamp_(min=torch.finfo(y.dtype).min / 4)

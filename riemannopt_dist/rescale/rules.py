@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from riemannopt_dist.rescale.attention import attention
-from riemannopt_dist.rescale.elementwise import cube, ramp, reciprocal, relu, rsqrt, smooth, sqrt, square
+from riemannopt_dist.rescale.elementwise import cube, reciprocal, rsqrt, smooth, sqrt, square
 from riemannopt_dist.rescale.maxima import amax, amin, max_pool2d, maximum, maximum_or_largest, minimum
 from riemannopt_dist.rescale.normalisation import group_norm, layer_norm, norm, rms_norm, vector_norm
 from riemannopt_dist.rescale.products import (
@@ -29,6 +29,7 @@ from riemannopt_dist.rescale.products import (
     multiply,
     with_values,
 )
+from riemannopt_dist.rescale.ramp import ramp, relu
 from riemannopt_dist.rescale.softmax import log_softmax, softmax
 from riemannopt_dist.rescale.tape import Recording, Rule
 

@@ -189,7 +189,7 @@ def test_large_activations_have_the_slopes_of_their_values(
     layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Worked on in parts, in the order of memory, every value has the slope that it has alone."""
-    monkeypatch.setattr("riemannopt_dist.rescale.elementwise.SLAB", 50)
+    monkeypatch.setattr("riemannopt_dist.rescale.ramp.SLAB", 50)
     x = rows(5, 4, 3).mul(4).contiguous(memory_format=layout)
     x[1, :2] = x[0, :2]
     weights = torch.rand_like(x)
