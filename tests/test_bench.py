@@ -83,6 +83,7 @@ def test_the_page_has_every_number() -> None:
         "grid": {
             name: NUMBERS
             | {
+                "over_as_loaded": 0.75,
                 "photos": 4,
                 "samples": [16, 32],
                 "gradients_an_image": gradients,
@@ -102,7 +103,7 @@ def test_the_page_has_every_number() -> None:
         "12.5",
         "15.8",
         "1.0e-06",
-        "| `net` | 4 | 16, 32 | 900 | 500 | 1440 | 2.50 |",
+        "| `net` | 4 | 16, 32 | 900 | 500 | 1440 | 2.50 | 0.75 |",
         "0.125",
         "2.500",
         "9.50",

@@ -211,7 +211,7 @@ def test_entries_of_their_own_go_through_a_run(package: Path, tmp_path: Path) ->
     # |N(0, 1)| has a Gini index of √2 − 1, whatever the map's size.
     assert summary["gini_mean"]["random"] == pytest.approx(2**0.5 - 1, abs=0.03)
     assert b"gini" in comparison_files(results)["controls.csv"]
-    part = FORMATS["row_count:count_files"](run_data(directory.storage, results))
+    part = FORMATS["row_count:count_files"](run_data(directory.storage))
     assert part == {"report/rows.txt": str(len(results)).encode()}
     other = small_config(Path(config.images), tmp_path / "run", grid=grid[:1], metrics=["completeness"])
     assert config.fingerprint("w") != other.fingerprint("w")

@@ -62,11 +62,10 @@ class Placed:
 
 
 class Cost(NamedTuple):
-    """What an image costs: gradients, forward passes beside them; and gradients once a batch of images."""
+    """What an image costs: gradients, and forward passes beside them."""
 
     gradients: int
     passes: int = 0
-    gradients_a_batch: int = 0
 
 
 class Estimator(Protocol):

@@ -59,10 +59,8 @@ ROUNDING = 1e-5
 """And besides, as a share of the map's L1 norm and of |f|; 32 ε of the data type if that is more. In float32
 EfficientNet-Lite0's sums of photos are off by up to 1.5e-8 of that."""
 
-_NEIGHBOURS: WeakKeyDictionary[nn.Module, dict[tuple[bool, torch.Size, torch.dtype], bool]] = (
-    WeakKeyDictionary()
-)
-"""Of models that were tried, with several samples at once or one: if those of a batch are neighbours."""
+_NEIGHBOURS: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, torch.dtype], bool]] = WeakKeyDictionary()
+"""Of models that were tried, by the shape and type of images: if the samples of a batch are neighbours."""
 
 
 def rescale_attribution(objective: Objective, path: Path, schedule: Schedule) -> Attribution:
@@ -120,11 +118,10 @@ def tried_on_whole_path(objective: Objective, path: Path) -> Objective:
     Wrong slopes show there as nowhere else: errors of many short intervals may be too small to tell, and so
     may all of a small probability's change.
     """
-    several = objective.internal_batch_size > 1
-    kind = (several, path.images.shape[1:], path.images.dtype)
+    kind = (path.images.shape[1:], path.images.dtype)
     tried = _NEIGHBOURS.setdefault(objective.model, {})
     if kind not in tried:
-        neighbours = several and _holds(replace(objective, internal_batch_size=2), path)
+        neighbours = _holds(replace(objective, internal_batch_size=2), path)
         if not neighbours:
             _check_whole_path(replace(objective, internal_batch_size=1), path)
         tried[kind] = neighbours

@@ -287,12 +287,12 @@ class Rescale:
         return _adaptive_refusal(path, samples) if placement == ADAPTIVE else None
 
     def cost(self, path: PathFamily, placed: Placed, output: Output, at_once: int) -> Cost:
-        """A sample more than intervals, a micro-batch; and of each batch the first path as a whole."""
+        """A sample more than intervals, of each micro-batch."""
         from riemannopt_dist.estimators.rescale import samples_taken
 
         if placed.schedule is None:
-            return Cost(placed.samples + 1, 0, 2)
-        return Cost(samples_taken(len(placed.schedule), at_once), 0, 2)
+            return Cost(placed.samples + 1)
+        return Cost(samples_taken(len(placed.schedule), at_once))
 
     def attribute(self, objective: Objective, path: Path | GuidedPath, placed: Placed) -> Attribution:
         """A sum over the schedule's intervals, or over each image's own."""

@@ -318,8 +318,6 @@ def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterato
     images = len(places)
     at_once = CPU_BATCH if config.internal_batch_size == "auto" else config.internal_batch_size
     likely = {cell: _likely_place(cell, path) for cell, path in _with_path(config, cells)}
-    batches = len(list(_batches(images, config)))
-    trials = 0
     for label, path in config.paths().items():
         members = {cell: ESTIMATORS[cell.estimator] for cell in cells if cell.path == label}
         groups: dict[str, list[tuple[Estimator, Placed]]] = defaultdict(list)
@@ -329,11 +327,8 @@ def _evaluation(config: Config, cells: Sequence[Cell], places: range) -> Iterato
             groups[label if shares(estimator, place) else str(cell)].append((estimator, place))
         for name, group in groups.items():
             cost = cost_together(path, group, config.explain, at_once)
-            trials += cost.gradients_a_batch
             shown = f"{name}, {len(group)} cells" if name == label else name
             yield Work("results", shown, images, cost.gradients, cost.passes, kinds[name])
-    if trials:
-        yield Work("results", "trials of the Rescale rule", batches, trials, 0)
     if "reference" in config.metrics:
         compared = len(places[: max(0, (config.reference.images or places.stop) - places.start)])
         for label, path in config.paths().items():
@@ -385,13 +380,6 @@ def _likely_place(cell: Cell, path: PathFamily) -> Placed:
     stand_in = Profile(tuple(points), tuple(magnitudes), (0.0,) * len(points), images=1)
     solved = optimize_schedules(stand_in, [cell.samples], [rule], "equidistribution")
     return Placed(cell.samples, solved[rule, cell.samples])
-
-
-def _batches(images: int, config: Config) -> Iterator[Sequence[int]]:
-    """The places of the images of every batch, shard by shard."""
-    for shard in shards_of(range(images), config.shard_size).values():
-        for start in range(0, len(shard), config.batch_size):
-            yield shard[start : start + config.batch_size]
 
 
 def _bytes_a_row(config: Config) -> float:

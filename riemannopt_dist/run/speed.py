@@ -137,7 +137,7 @@ def _seconds_a_gradient(kind: Kind, config: Config, objective: Objective, images
     seconds = _seconds(
         lambda: attribute_together(objective, path.through(images), [(estimator, place)])[0].maps
     )
-    return seconds / (len(images) * cost.gradients + cost.gradients_a_batch)
+    return seconds / (len(images) * cost.gradients)
 
 
 def _converged_seconds(path: PathFamily, samples: int, objective: Objective, images: Tensor) -> float:

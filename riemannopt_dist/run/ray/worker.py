@@ -17,6 +17,7 @@ import torch
 
 from riemannopt_dist.data.files import Files
 from riemannopt_dist.data.reading import ImageReader
+from riemannopt_dist.estimators.table import ESTIMATORS
 from riemannopt_dist.models.folding import fast_classifier
 from riemannopt_dist.objective import Objective
 from riemannopt_dist.precision import use_ieee_float32
@@ -156,13 +157,18 @@ class ShardWorker:
         self._telemetry.shard(stage.name, timings, write_seconds, computed.device_seconds)
         return made.num_rows, timings.seconds + write_seconds
 
-    def _try_arithmetic(self, stage: Stage, objective: Objective, images: torch.Tensor) -> None:
-        """Find out once how exact this device's gradients are, which is no work of a shard."""
+    def _try_out(self, stage: Stage, objective: Objective, images: torch.Tensor) -> None:
+        """Find out once how exact this device's gradients are, and how the estimators take the model.
+
+        That is no work of a shard, and is not counted.
+        """
         if self._arithmetic is not None or not isinstance(stage, Evaluation):
             return
         self._counts = False
         try:
             self._arithmetic = arithmetic_of(objective, images, stage.score_precision)
+            for name in sorted({cell.estimator for cell in stage.placed}):
+                ESTIMATORS[name].check(self._model)
         finally:
             self._counts = True
 
@@ -206,7 +212,7 @@ class ShardWorker:
                 size,
                 Tally(self._turn),
                 reader,
-                observe=partial(self._try_arithmetic, stage),
+                observe=partial(self._try_out, stage),
             )
             try:
                 with engine.tally as tally:
