@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from riemannopt_dist.rescale.kernels import KERNELS, slope_products
+from riemannopt_dist.rescale.kernels import KERNELS
+from riemannopt_dist.rescale.slopes import slope_products
 from riemannopt_dist.rescale.tape import Ends, Recording
 
 SLAB = 1 << 18

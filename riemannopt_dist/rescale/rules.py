@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from riemannopt_dist.rescale.attention import attention
 from riemannopt_dist.rescale.elementwise import cube, reciprocal, rsqrt, smooth, sqrt, square
-from riemannopt_dist.rescale.maxima import amax, amin, max_pool2d, maximum, maximum_or_largest, minimum
+from riemannopt_dist.rescale.max_pool import max_pool2d
+from riemannopt_dist.rescale.maxima import amax, amin, maximum, maximum_or_largest, minimum
 from riemannopt_dist.rescale.normalisation import group_norm, layer_norm, norm, rms_norm, vector_norm
 from riemannopt_dist.rescale.products import (
     add_multiple,

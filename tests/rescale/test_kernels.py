@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import riemannopt_dist as ro
 from riemannopt_dist.rescale import kernels, ramp
-from riemannopt_dist.rescale.kernels import Kernel, Kernels, compiled, slope_products
+from riemannopt_dist.rescale.kernels import Kernel, Kernels, compiled
+from riemannopt_dist.rescale.slopes import slope_products
 
 CPU = torch.device("cpu")
 COMPILER = any(map(shutil.which, ("c++", "g++", "clang++")))
